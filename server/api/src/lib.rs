@@ -1,0 +1,30 @@
+//! The HTTP API of the Volume service: wire types, and the typed client.
+//!
+//! The documented Sandbox0 API (volumes, files, snapshots, sync) is kept as it
+//! is, in [`volumes`] and [`documented`]; what our own replicas need beyond it
+//! is in [`sync`] and [`frames`].
+//!
+//! # Invariants
+//!
+//! - [`documented::journal_entry`] and [`documented::ChangeRequest::action`] are
+//!   the only places in which entries and the documented event types meet.
+//! - A failure says what caused it and what to do ([`Error`]).
+//!
+//! # What must never enter
+//!
+//! Decisions. This room says what messages look like and carries them; what to
+//! answer is the service's business, what to send the replica's.
+
+mod client;
+pub mod documented;
+mod error;
+mod event_stream;
+pub mod frames;
+pub mod sync;
+pub mod times;
+pub mod volumes;
+
+pub use client::{ByteStream, Client, EventStream, FrameStream, SubmitFailure};
+pub use error::{Error, ErrorBody};
+pub use event_stream::{BadEvent, EventReader};
+pub use reqwest::Body;

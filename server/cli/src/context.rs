@@ -1,0 +1,112 @@
+//! What all commands need: where things are, and who answers.
+
+use std::path::{Path, PathBuf};
+
+use s0_api::Client;
+use s0_host::{Attachment, AttachmentDir, Control, ServiceAddress, StateDir, Token};
+
+use crate::args::Args;
+use crate::failure::Failure;
+use crate::platform;
+use crate::screen::Screen;
+
+/// Where things are.
+pub(crate) struct Context {
+    pub(crate) screen: Screen,
+    pub(crate) state: StateDir,
+    pub(crate) data_dir: PathBuf,
+    server: Option<String>,
+    token: Option<String>,
+}
+
+/// An attached workspace.
+pub(crate) struct Workspace {
+    pub(crate) directory: AttachmentDir,
+    pub(crate) attachment: Attachment,
+}
+
+impl Context {
+    pub(crate) fn new(args: &Args, screen: Screen) -> Result<Self, Failure> {
+        let place = |given: &Option<PathBuf>, usual: Option<PathBuf>, flag: &str| {
+            given.clone().or(usual).ok_or_else(|| {
+                Failure::other(format!("your home directory is not known; name one with {flag}"))
+            })
+        };
+        let state = place(&args.state_dir, platform::default_state_dir(), "--state-dir")?;
+        let data_dir = place(&args.data_dir, platform::default_data_dir(), "--data-dir")?;
+        Ok(Self {
+            screen,
+            state: StateDir::new(state),
+            data_dir: std::path::absolute(&data_dir).unwrap_or(data_dir),
+            server: args.server.clone().filter(|url| !url.is_empty()),
+            token: args.token.clone().filter(|token| !token.is_empty()),
+        })
+    }
+
+    /// The same with other directories, and this machine's service.
+    pub(crate) fn elsewhere(&self, state: PathBuf, data_dir: PathBuf) -> Self {
+        Self {
+            screen: self.screen.clone(),
+            state: StateDir::new(state),
+            data_dir,
+            server: None,
+            token: None,
+        }
+    }
+
+    /// The service that was asked for, or this machine's.
+    pub(crate) fn service(&self) -> Result<ServiceAddress, Failure> {
+        match (&self.server, &self.token) {
+            (None, None) => Ok(ServiceAddress::Local(self.data_dir.clone())),
+            (Some(url), Some(token)) => Ok(ServiceAddress::Remote {
+                url: url.clone(),
+                token: Token::Text(s0_host::Secret(token.clone())),
+            }),
+            (Some(url), None) => Ok(ServiceAddress::Remote {
+                url: url.clone(),
+                token: Token::File(self.data_dir.join(s0_service::TOKEN_FILE)),
+            }),
+            // A token for this machine's service; its address now is as good as any.
+            (None, Some(token)) => Ok(ServiceAddress::Remote {
+                url: self.local().url().map_err(offline)?,
+                token: Token::Text(s0_host::Secret(token.clone())),
+            }),
+        }
+    }
+
+    fn local(&self) -> ServiceAddress {
+        ServiceAddress::Local(self.data_dir.clone())
+    }
+
+    /// A client of that service.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        self.service()?.client().map_err(offline)
+    }
+
+    /// The workspace at or above a directory; without one, above the current one.
+    pub(crate) fn workspace(&self, near: Option<&Path>) -> Result<Workspace, Failure> {
+        let near = match near {
+            Some(near) => near.to_owned(),
+            None => std::env::current_dir()?,
+        };
+        match self.state.find(&near)? {
+            Some((directory, attachment)) => Ok(Workspace { directory, attachment }),
+            None => Err(Failure::other(format!(
+                "{} is in no attached workspace; `s0 sync list` shows those of this machine, and \
+                 `s0 sync attach VOLUME` attaches one",
+                near.display()
+            ))),
+        }
+    }
+}
+
+fn offline(why: String) -> Failure {
+    Failure::with_code(why, crate::failure::code::OFFLINE)
+}
+
+impl Workspace {
+    /// The host of the workspace.
+    pub(crate) async fn control(&self) -> Result<Control, Failure> {
+        Ok(Control::connect(&self.directory).await?)
+    }
+}

@@ -1,0 +1,82 @@
+//! The command line: `s0`, and the same program named `s0-sync-lsp`.
+//!
+//! It finds the service and the hosts of this machine, asks them, and says in
+//! words what they answered.
+//!
+//! # Invariants
+//!
+//! - Everything that is printed goes through [`screen`]: for people by default,
+//!   as JSON with `-o json`, never both on one stream.
+//! - Exit codes are part of the interface; they are in [`failure`].
+//! - Tokens are never printed.
+//!
+//! # What must never enter
+//!
+//! Decisions about syncing, and a second way to do what hosts and the service do.
+
+mod args;
+mod attach;
+mod conflicts;
+mod context;
+mod failure;
+mod files;
+mod live;
+mod platform;
+mod screen;
+mod serve;
+mod snapshots;
+mod sync;
+mod tour;
+mod up;
+mod volumes;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+use context::Context;
+
+/// Runs the program with the arguments of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    if matches!(args.command, Command::Host { .. } | Command::Serve { detached: true, .. }) {
+        s0_host::detach();
+    }
+    platform::log_to_stderr(matches!(args.command, Command::Host { .. } | Command::Serve { .. }));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let screen = screen::Screen::new(args.output);
+    let done = match runtime {
+        Ok(runtime) => {
+            let done = runtime.block_on(run(args, &screen));
+            // A read of standard input that nobody waits for must not keep us.
+            runtime.shutdown_background();
+            done
+        }
+        Err(error) => Err(failure::Failure::other(format!("no runtime: {error}"))),
+    };
+    match done {
+        Ok(code) => code,
+        Err(failure) => {
+            screen.complain(&failure);
+            failure.code()
+        }
+    }
+}
+
+async fn run(args: Args, screen: &screen::Screen) -> failure::Done {
+    let context = Context::new(&args, screen.clone())?;
+    match args.command {
+        Command::Serve { stop: true, .. } => serve::stop(&context).await,
+        Command::Serve { options, background, .. } => {
+            serve::serve(&context, &options, background).await
+        }
+        Command::Up { directory, tour: false } => up::up(&context, directory).await,
+        Command::Up { tour: true, .. } => tour::tour(&context).await,
+        Command::Volume { command } => volumes::volume(&context, command).await,
+        Command::Sync { workspace, command } => sync::sync(&context, workspace, command).await,
+        Command::TourAgent { root } => tour::act(screen, &root).await,
+        Command::Host { replica, take_over } => sync::host(&context, &replica, take_over).await,
+    }
+}

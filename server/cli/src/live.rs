@@ -1,0 +1,197 @@
+//! What happens, told as it happens.
+
+use std::time::{Duration, Instant};
+
+use s0_host::protocol::{HostStatus, News, Request};
+use s0_host::{Control, ControlError, Feed};
+use s0_replica::engine::Condition;
+use s0_tree::Reason;
+
+use crate::context::{Context, Workspace};
+use crate::failure::Failure;
+use crate::screen::{Screen, count};
+use crate::sync::status_of;
+
+/// How long the service may be out of reach before nobody waits for it.
+const OFFLINE: Duration = Duration::from_secs(10);
+/// How often progress is told where it cannot be written over.
+const PLAIN_PROGRESS: Duration = Duration::from_secs(2);
+/// How long a host in this process may take until it can be asked.
+const HOST: Duration = Duration::from_secs(20);
+
+/// A conflict's reason in words.
+pub(crate) fn reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::ConcurrentUpdate => "both sides changed it unseen",
+        Reason::CasefoldCollision => "the name is one with another on some machine",
+        Reason::CaseOnlyRenameConflict => "the two names are one on some machine",
+        Reason::WindowsReservedName => "Windows reserves the name",
+        Reason::WindowsTrailingDotSpace => "Windows cuts off what the name ends in",
+        Reason::WindowsForbiddenCharacter => "Windows forbids a character in the name",
+        Reason::WindowsControlCharacter => "Windows forbids control characters in names",
+        Reason::ParentChanged => "the directory above was moved or removed",
+        Reason::DirectoryNotEmpty => "the directory has files that you have not seen",
+    }
+}
+
+/// Whether the service was not reached yet, and nothing has failed either. The
+/// replica says why it is not connected as soon as it knows of a reason.
+fn is_connecting(status: &HostStatus) -> bool {
+    status.report.status.condition == Condition::Offline && status.report.trouble.is_none()
+}
+
+/// The state in one line.
+pub(crate) fn state_line(status: &HostStatus) -> String {
+    let it = &status.report.status;
+    let open = it
+        .conflicts
+        .values()
+        .filter(|conflict| conflict.status == s0_replica::state::ConflictStatus::Open)
+        .count();
+    let mut line = match it.condition {
+        Condition::InSync => "in sync".to_owned(),
+        Condition::Syncing => "syncing".into(),
+        Condition::Offline if is_connecting(status) => "connecting".into(),
+        Condition::Offline => "offline; local changes are kept for later".into(),
+        Condition::Halted => "halted".into(),
+        Condition::Blocked => {
+            format!("blocked by {}; see `s0 sync conflicts list`", count(open, "conflict"))
+        }
+    };
+    let pending = &it.pending;
+    let mut left = Vec::new();
+    if pending.looks > 0 {
+        left.push(format!("{} to look at", pending.looks));
+    }
+    if pending.uploads > 0 {
+        left.push(format!("{} to upload", pending.uploads));
+    }
+    if pending.downloads > 0 {
+        left.push(format!("{} to download", pending.downloads));
+    }
+    if it.condition != Condition::InSync && !left.is_empty() {
+        line.push_str(&format!(" ({})", left.join(", ")));
+    }
+    if it.condition == Condition::Syncing && it.progress.total > it.progress.synced {
+        line.push_str(&format!(", {} of {} paths agree", it.progress.synced, it.progress.total));
+    }
+    line
+}
+
+/// Follows a host until both sides are equal, or waiting would not help.
+pub(crate) async fn until_settled(
+    screen: &Screen,
+    control: Control,
+) -> Result<HostStatus, Failure> {
+    let begun = Instant::now();
+    let mut feed = control.subscribe().await?;
+    let mut told = Instant::now();
+    loop {
+        let News::Status { status } = feed.next().await? else { continue };
+        let it = &status.report.status;
+        let line = state_line(&status);
+        screen.bottom(format!("{line} …"));
+        let still = it.pending.looks + it.pending.downloads > 0;
+        let over = match it.condition {
+            Condition::InSync | Condition::Halted => true,
+            Condition::Blocked => !still,
+            Condition::Offline => begun.elapsed() > OFFLINE,
+            Condition::Syncing => false,
+        };
+        if over {
+            screen.bottom("");
+            let took = begun.elapsed().as_secs_f64();
+            let paths = count(it.progress.synced, "path");
+            screen.line(format!("{line}: {paths} after {took:.1} s"));
+            let why = it.halt.as_ref().map(ToString::to_string).or(status.report.trouble.clone());
+            if let Some(why) = why {
+                screen.warn(why);
+            }
+            return Ok(*status);
+        }
+        if !screen.is_terminal() && told.elapsed() > PLAIN_PROGRESS {
+            told = Instant::now();
+            screen.line(line);
+        }
+    }
+}
+
+/// Connects to the host of this process as soon as it can be.
+pub(crate) async fn follow(workspace: &Workspace) -> Result<(HostStatus, Feed), Failure> {
+    let deadline = Instant::now() + HOST;
+    loop {
+        match Control::connect(&workspace.directory).await {
+            Ok(mut control) => {
+                let status = status_of(control.ask(&Request::Status).await?)?;
+                return Ok((status, control.subscribe().await?));
+            }
+            Err(ControlError::NotRunning) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Tells what happens in a workspace until its host ends.
+pub(crate) async fn tell(context: &Context, workspace: &Workspace) -> Result<(), Failure> {
+    let screen = &context.screen;
+    let (mut status, mut feed) = follow(workspace).await?;
+    let (mut state, mut told) = (None, Instant::now());
+    loop {
+        let now = (status.report.status.condition, is_connecting(&status));
+        if screen.is_terminal() {
+            screen.bottom(state_line(&status));
+        } else if state != Some(now)
+            || (told.elapsed() > PLAIN_PROGRESS
+                && status.report.status.condition == Condition::Syncing)
+        {
+            state = Some(now);
+            told = Instant::now();
+            screen.line(format!("= {}", state_line(&status)));
+        }
+        match feed.next().await {
+            Ok(News::Status { status: new }) => {
+                if screen.is_json() {
+                    screen.json(&News::Status { status: new.clone() });
+                }
+                status = *new;
+            }
+            Ok(news) => {
+                if screen.is_json() {
+                    screen.json(&news);
+                } else if let Some(line) = line(&news) {
+                    screen.line(line);
+                }
+            }
+            Err(ControlError::Broken(_)) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// News in one line.
+pub(crate) fn line(news: &News) -> Option<String> {
+    let gone = |removed: bool| if removed { " (removed)" } else { "" };
+    Some(match news {
+        News::Uploaded { path, removed } => format!("→ {path}{}", gone(*removed)),
+        News::Applied { path, removed, actor } => {
+            let by = actor.as_ref().map(|actor| format!(" by {actor}")).unwrap_or_default();
+            format!("← {path}{}{by}", gone(*removed))
+        }
+        News::Conflict { path, reason: why } => format!("! {path}: {}", reason(*why)),
+        News::Settled { path, resolution } => {
+            format!("✓ {path}: {}", resolution.replace('_', " "))
+        }
+        News::Kept { path, at } => format!("! {path}: your version is now {at}"),
+        News::DirectoryKept { path } => {
+            format!("! {path}: removed in the Volume, kept here for what is in it")
+        }
+        News::Problem { path, why } => format!("! {path}: {why}"),
+        News::Halted { why } => format!("! halted: {why}"),
+        News::Connection { connected: true } => "= connected".into(),
+        News::Connection { connected: false } => "= the service is out of reach".into(),
+        News::Missed { count } => format!("… {count} more"),
+        News::Status { .. } => return None,
+    })
+}

@@ -1,0 +1,57 @@
+//! `s0 volume snapshot`.
+
+use s0_api::Client;
+use s0_api::volumes::Snapshot as Taken;
+use serde_json::json;
+
+use crate::args::Snapshot;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::screen::columns;
+
+pub(crate) async fn snapshot(
+    context: &Context,
+    client: &Client,
+    command: Snapshot,
+) -> Result<(), Failure> {
+    let screen = &context.screen;
+    match command {
+        Snapshot::Create { volume, name, description } => {
+            let taken = client.create_snapshot(&volume, &name, &description).await?;
+            screen.show(&taken, || taken.id.clone());
+        }
+        Snapshot::List { volume } => {
+            let all = client.snapshots(&volume).await?;
+            screen.show(&all, || table(&all));
+        }
+        Snapshot::Get { volume, snapshot } => {
+            let taken = client.snapshot(&volume, &snapshot).await?;
+            screen.show(&taken, || table(std::slice::from_ref(&taken)));
+        }
+        Snapshot::Delete { volume, snapshot } => {
+            client.delete_snapshot(&volume, &snapshot).await?;
+            screen.show(&json!({ "deleted": snapshot }), || format!("deleted {snapshot}"));
+        }
+        Snapshot::Restore { volume, snapshot } => {
+            client.restore_snapshot(&volume, &snapshot).await?;
+            screen.show(&json!({ "restored": snapshot }), || {
+                format!("{volume} holds what {snapshot} holds; attached workspaces follow")
+            });
+        }
+    }
+    Ok(())
+}
+
+fn table(snapshots: &[Taken]) -> String {
+    let head = ["SNAPSHOT", "NAME", "BYTES", "CREATED", "DESCRIPTION"].map(String::from).to_vec();
+    let rows = snapshots.iter().map(|taken| {
+        vec![
+            taken.id.clone(),
+            taken.name.clone(),
+            taken.size_bytes.to_string(),
+            taken.created_at.clone(),
+            taken.description.clone(),
+        ]
+    });
+    columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+}

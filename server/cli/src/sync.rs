@@ -1,0 +1,350 @@
+//! `s0 sync`, beside attaching and conflicts.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use s0_host::protocol::{Answer, HostStatus, Request};
+use s0_host::{Control, ControlError};
+use s0_replica::engine::Condition;
+use s0_tree::TreePath;
+use serde_json::json;
+
+use crate::args::{Role, Sync};
+use crate::attach::{self, Wanted};
+use crate::conflicts;
+use crate::context::{Context, Workspace};
+use crate::failure::{Done, Failure, code};
+use crate::live;
+use crate::platform;
+use crate::screen::{columns, count};
+
+/// How long a host may take to end.
+const END: Duration = Duration::from_secs(30);
+
+/// `s0 sync …`.
+pub(crate) async fn sync(context: &Context, near: Option<PathBuf>, command: Sync) -> Done {
+    let here = near.as_deref();
+    match command {
+        Sync::Attach {
+            volume,
+            directory,
+            init_from,
+            foreground,
+            role,
+            sandbox_id,
+            pause,
+            no_wait,
+        } => {
+            let directory = directory.or(near).unwrap_or_else(|| PathBuf::from("."));
+            let sandbox = role.and(sandbox_id).filter(|_| role == Some(Role::Sandbox));
+            let (init, pause) = (init_from.into(), pause.map(Into::into));
+            let wanted = Wanted { volume, directory, init, sandbox, pause };
+            let workspace = attach::make(context, wanted).await?;
+            if foreground {
+                attach::in_foreground(context, &workspace).await
+            } else {
+                attach::in_background(context, &workspace, !no_wait).await
+            }
+        }
+        Sync::Detach { target } => attach::detach(context, here, target.as_deref()).await,
+        Sync::List => list(context).await,
+        Sync::Status => status(context, here).await,
+        Sync::Logs { follow, lines } => logs(context, here, follow, lines).await,
+        Sync::Flush { timeout } => flush(context, here, timeout).await,
+        Sync::Verify => verify(context, here).await,
+        Sync::Conflicts { command } => conflicts::conflicts(context, here, command).await,
+        Sync::Resume { confirm_deletions } => {
+            let request = Request::Resume { confirm_deletions };
+            let workspace = context.workspace(here)?;
+            workspace.control().await?.ask(&request).await?;
+            let control = workspace.control().await?;
+            let status = live::until_settled(&context.screen, control).await?;
+            if context.screen.is_json() {
+                context.screen.json(&status);
+            }
+            Ok(exit_code(&status))
+        }
+        Sync::Include { paths, all: _ } => include(context, here, &paths).await,
+        Sync::Start => {
+            let workspace = context.workspace(here)?;
+            attach::in_background(context, &workspace, true).await
+        }
+        Sync::Stop => {
+            let workspace = context.workspace(here)?;
+            stop_host(&workspace).await?;
+            context.screen.show(&json!({ "stopped": true }), || {
+                "the host has ended; the workspace stays attached".into()
+            });
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Runs a host, for whoever started this process.
+pub(crate) async fn host(context: &Context, replica: &str, take_over: bool) -> Done {
+    let directory = context.state.attachment(replica);
+    s0_host::run(&directory, take_over, platform::asked_to_end()).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn ask(context: &Context, near: Option<&Path>, request: &Request) -> Result<Answer, Failure> {
+    Ok(context.workspace(near)?.control().await?.ask(request).await?)
+}
+
+pub(crate) fn unexpected(answer: &Answer) -> Failure {
+    Failure::other(format!("the host answered something else than was asked: {answer:?}"))
+}
+
+pub(crate) fn status_of(answer: Answer) -> Result<HostStatus, Failure> {
+    match answer {
+        Answer::Status(status) => Ok(*status),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// The exit code that a status stands for.
+pub(crate) fn exit_code(status: &HostStatus) -> ExitCode {
+    match status.report.status.condition {
+        Condition::InSync | Condition::Syncing => ExitCode::SUCCESS,
+        Condition::Blocked => ExitCode::from(code::BLOCKED),
+        Condition::Halted => ExitCode::from(code::HALTED),
+        Condition::Offline => ExitCode::from(code::OFFLINE),
+    }
+}
+
+async fn status(context: &Context, near: Option<&Path>) -> Done {
+    let workspace = context.workspace(near)?;
+    let mut control = match Control::connect(&workspace.directory).await {
+        Ok(control) => control,
+        Err(ControlError::NotRunning) => {
+            let attachment = &workspace.attachment;
+            let stopped = json!({
+                "root": attachment.root,
+                "volume_id": attachment.volume_id,
+                "replica_id": attachment.replica_id,
+                "condition": "stopped",
+            });
+            context.screen.show(&stopped, || {
+                format!(
+                    "workspace  {}\nvolume     {}\nstate      no host runs; `s0 sync start` \
+                     starts one",
+                    attachment.root.display(),
+                    attachment.volume_id
+                )
+            });
+            return Ok(ExitCode::from(code::FAILED));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let status = status_of(control.ask(&Request::Status).await?)?;
+    show_status(context, &status);
+    Ok(exit_code(&status))
+}
+
+fn show_status(context: &Context, status: &HostStatus) {
+    context.screen.show(status, || {
+        let it = &status.report.status;
+        let server = status.server.as_deref().unwrap_or("an unknown address");
+        let mut rows = vec![
+            vec!["workspace".into(), status.root.display().to_string()],
+            vec!["volume".into(), format!("{} at {server}", status.volume_id)],
+            vec!["state".into(), live::state_line(status)],
+            vec!["synced".into(), count(it.progress.synced, "path")],
+        ];
+        if let Some(sandbox) = &status.sandbox_id {
+            rows.insert(2, vec!["stands for".into(), format!("sandbox {sandbox}")]);
+        }
+        if let Some(halt) = &it.halt {
+            rows.push(vec!["halt".into(), halt.to_string()]);
+        }
+        if let Some(trouble) = &status.report.trouble {
+            rows.push(vec!["trouble".into(), trouble.clone()]);
+        }
+        for (path, conflict) in it.conflicts.iter().take(20) {
+            let why = live::reason(conflict.reason);
+            rows.push(vec!["conflict".into(), format!("{path}: {why}")]);
+        }
+        for (path, why) in it.problems.iter().take(20) {
+            rows.push(vec!["problem".into(), format!("{path}: {why}")]);
+        }
+        if !it.withheld.is_empty() {
+            let waiting = count(it.withheld.len(), "local path");
+            let say = "not uploaded until `s0 sync include`";
+            rows.push(vec!["waiting".into(), format!("{waiting} {say}")]);
+        }
+        if it.ignored_incoming > 0 {
+            let ignored = count(it.ignored_incoming, "path");
+            rows.push(vec!["ignored".into(), format!("{ignored} of the Volume, by ignore rules")]);
+        }
+        columns(&rows)
+    });
+}
+
+async fn list(context: &Context) -> Done {
+    let mut found = Vec::new();
+    for (directory, attachment) in context.state.list()? {
+        let status = match Control::connect(&directory).await {
+            Ok(mut control) => {
+                control.ask(&Request::Status).await.ok().and_then(|it| status_of(it).ok())
+            }
+            Err(_) => None,
+        };
+        let condition = match &status {
+            Some(status) => serde_json::to_value(status.report.status.condition)?,
+            None => "stopped".into(),
+        };
+        found.push(json!({
+            "root": attachment.root,
+            "volume_id": attachment.volume_id,
+            "replica_id": attachment.replica_id,
+            "running": status.is_some(),
+            "pid": status.as_ref().map(|status| status.pid),
+            "condition": condition,
+        }));
+    }
+    context.screen.show(&found, || {
+        let head = ["WORKSPACE", "VOLUME", "STATE"].map(String::from).to_vec();
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let rows = found.iter().map(|it| {
+            let state = text(&it["condition"]).replace('_', " ");
+            vec![text(&it["root"]), text(&it["volume_id"]), state]
+        });
+        columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn logs(context: &Context, near: Option<&Path>, follow: bool, lines: usize) -> Done {
+    let workspace = context.workspace(near)?;
+    let path = workspace.directory.log();
+    let text = s0_host::tail(&path, 0, 4 << 20);
+    let all: Vec<&str> = text.lines().collect();
+    for line in &all[all.len().saturating_sub(lines)..] {
+        context.screen.bytes(format!("{line}\n").as_bytes())?;
+    }
+    let mut at = std::fs::metadata(&path).map_or(0, |log| log.len());
+    if !follow {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let end = platform::asked_to_end();
+    tokio::pin!(end);
+    loop {
+        tokio::select! {
+            () = &mut end => break,
+            () = tokio::time::sleep(Duration::from_millis(200)) => {}
+        }
+        let len = std::fs::metadata(&path).map_or(0, |log| log.len());
+        if len < at {
+            // A new log was begun.
+            at = 0;
+        }
+        let new = s0_host::tail(&path, at, 1 << 20);
+        at = len.max(at);
+        context.screen.bytes(new.as_bytes())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn flush(context: &Context, near: Option<&Path>, timeout: f64) -> Done {
+    let timeout = Duration::try_from_secs_f64(timeout)
+        .map_err(|_| Failure::other("the timeout is not a number of seconds"))?;
+    let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).min(86_400_000);
+    let answer = ask(context, near, &Request::Flush { timeout_ms }).await?;
+    let Answer::Flushed { done, unfinished, ms } = answer else { return Err(unexpected(&answer)) };
+    let document = json!({ "done": done, "unfinished": unfinished, "ms": ms });
+    context.screen.show(&document, || {
+        if done {
+            return format!("everything is across ({ms} ms)");
+        }
+        let rows: Vec<_> =
+            unfinished.iter().map(|it| vec![shown(&it.path).to_owned(), it.why.clone()]).collect();
+        format!("{} not across:\n{}", count(rows.len(), "path"), columns(&rows))
+    });
+    Ok(if done { ExitCode::SUCCESS } else { ExitCode::from(code::BLOCKED) })
+}
+
+/// The root has no name of its own.
+fn shown(path: &TreePath) -> &str {
+    if path.is_root() { "." } else { path.as_str() }
+}
+
+async fn verify(context: &Context, near: Option<&Path>) -> Done {
+    context.screen.bottom("reading every file …");
+    let answer = ask(context, near, &Request::Verify).await;
+    context.screen.bottom("");
+    let answer = answer?;
+    let Answer::Verified { differences } = answer else { return Err(unexpected(&answer)) };
+    let equal = differences.is_empty();
+    context.screen.show(&json!({ "equal": equal, "differences": differences }), || {
+        if equal {
+            return "this workspace and the Volume are equal".into();
+        }
+        let rows: Vec<_> =
+            differences.iter().map(|it| vec![shown(&it.path).to_owned(), it.why.clone()]).collect();
+        columns(&rows)
+    });
+    Ok(if equal { ExitCode::SUCCESS } else { ExitCode::from(code::FAILED) })
+}
+
+async fn include(context: &Context, near: Option<&Path>, paths: &[PathBuf]) -> Done {
+    let workspace = context.workspace(near)?;
+    let paths = tree_paths(&workspace, paths)?;
+    let answer = workspace.control().await?.ask(&Request::Release { paths }).await?;
+    let Answer::Released { count: released } = answer else { return Err(unexpected(&answer)) };
+    context.screen.show(&json!({ "included": released }), || {
+        format!("{} on the way to the Volume", count(released, "path"))
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What users call paths, as paths of the Volume. A relative path is looked for
+/// below the current directory, if that is in the workspace, else below the root.
+pub(crate) fn tree_paths(
+    workspace: &Workspace,
+    given: &[PathBuf],
+) -> Result<Vec<TreePath>, Failure> {
+    let root = &workspace.attachment.root;
+    let here = std::env::current_dir().and_then(std::fs::canonicalize).unwrap_or_default();
+    let base = if here.starts_with(root) { &here } else { root };
+    let each = |path: &PathBuf| {
+        let mut parts: Vec<&std::ffi::OsStr> = Vec::new();
+        let whole = base.join(path);
+        for part in whole.components() {
+            match part {
+                std::path::Component::ParentDir => {
+                    parts.pop();
+                }
+                std::path::Component::Normal(name) => parts.push(name),
+                _ => {}
+            }
+        }
+        let whole = Path::new("/").join(parts.iter().collect::<PathBuf>());
+        let inside = whole.strip_prefix(root).map_err(|_| {
+            Failure::other(format!("{} is not in {}", path.display(), root.display()))
+        })?;
+        let text = inside.to_str().unwrap_or_default();
+        TreePath::new(text).map_err(|error| Failure::other(format!("{}: {error}", path.display())))
+    };
+    given.iter().map(each).collect()
+}
+
+/// Ends the host of a workspace, and waits until it has.
+pub(crate) async fn stop_host(workspace: &Workspace) -> Result<(), Failure> {
+    match Control::connect(&workspace.directory).await {
+        Ok(mut control) => match control.ask(&Request::Stop).await {
+            Ok(_) | Err(ControlError::Broken(_)) => {}
+            Err(error) => return Err(error.into()),
+        },
+        Err(ControlError::NotRunning) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let deadline = Instant::now() + END;
+    while Instant::now() < deadline {
+        if s0_host::host::has_ended(&workspace.directory) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Err(Failure::other("the host was asked to end, and goes on; `s0 sync logs` may say why"))
+}

@@ -1,0 +1,58 @@
+//! `s0 volume`.
+
+use std::process::ExitCode;
+
+use s0_api::volumes::{NewVolume, SandboxVolume};
+use serde_json::json;
+
+use crate::args::Volume;
+use crate::context::Context;
+use crate::failure::Done;
+use crate::screen::columns;
+use crate::{files, snapshots};
+
+/// `s0 volume …`.
+pub(crate) async fn volume(context: &Context, command: Volume) -> Done {
+    let client = context.client()?;
+    let screen = &context.screen;
+    match command {
+        Volume::Create { access_mode } => {
+            let new = NewVolume { access_mode: Some(access_mode), ..NewVolume::default() };
+            let volume = client.create_volume(&new).await?;
+            screen.show(&volume, || volume.id.clone());
+        }
+        Volume::Get { volume } => {
+            let volume = client.volume(&volume).await?;
+            screen.show(&volume, || table(std::slice::from_ref(&volume)));
+        }
+        Volume::List => {
+            let volumes = client.volumes().await?;
+            screen.show(&volumes, || table(&volumes));
+        }
+        Volume::Delete { volume, force } => {
+            client.delete_volume(&volume, force).await?;
+            screen.show(&json!({ "deleted": volume }), || format!("deleted {volume}"));
+        }
+        Volume::Fork { volume, access_mode } => {
+            let new = NewVolume { access_mode, ..NewVolume::default() };
+            let fork = client.fork_volume(&volume, &new).await?;
+            screen.show(&fork, || fork.id.clone());
+        }
+        Volume::Files { command } => files::files(context, &client, command).await?,
+        Volume::Snapshot { command } => snapshots::snapshot(context, &client, command).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(volumes: &[SandboxVolume]) -> String {
+    let head = ["VOLUME", "MODE", "FORK OF", "CREATED"].map(String::from).to_vec();
+    let rows = volumes.iter().map(|volume| {
+        vec![
+            volume.id.clone(),
+            volume.access_mode.as_str().into(),
+            volume.source_volume_id.clone().unwrap_or_else(|| "-".into()),
+            volume.created_at.clone(),
+        ]
+    });
+    columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+}

@@ -1,0 +1,139 @@
+//! A guest's end of the control socket.
+
+use std::io;
+
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+
+use crate::platform::{self, Stream};
+use crate::protocol::{Answer, News, Request, Side};
+use crate::state::AttachmentDir;
+
+/// Why a host was not heard.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// There is none.
+    #[error("no host runs this workspace; `s0 sync start` starts one")]
+    NotRunning,
+    /// The connection broke.
+    #[error("the host hung up: {0}; its log (`s0 sync logs`) says more")]
+    Broken(io::Error),
+    /// It said something that cannot be understood.
+    #[error(
+        "the host's answer cannot be understood: {0}. Is it of another version? `s0 sync stop` and `start`"
+    )]
+    Answer(String),
+    /// It said no.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A connection to a host.
+pub struct Control {
+    stream: BufReader<Stream>,
+}
+
+impl Control {
+    /// Connects to the host of an attachment.
+    ///
+    /// # Errors
+    /// None runs.
+    pub async fn connect(directory: &AttachmentDir) -> Result<Self, ControlError> {
+        match platform::connect(&directory.socket()).await {
+            Ok(stream) => Ok(Self { stream: BufReader::new(stream) }),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
+                Err(ControlError::NotRunning)
+            }
+            Err(error) => Err(ControlError::Broken(error)),
+        }
+    }
+
+    /// Asks, and waits for the answer. What the host refuses is an error.
+    ///
+    /// # Errors
+    /// See [`ControlError`].
+    pub async fn ask(&mut self, request: &Request) -> Result<Answer, ControlError> {
+        let mut line =
+            serde_json::to_vec(request).map_err(|error| ControlError::Answer(error.to_string()))?;
+        line.push(b'\n');
+        self.stream.get_mut().write_all(&line).await.map_err(ControlError::Broken)?;
+        match self.read().await? {
+            Answer::Error { message } => Err(ControlError::Refused(message)),
+            answer => Ok(answer),
+        }
+    }
+
+    /// One side of a conflict, as bytes.
+    ///
+    /// # Errors
+    /// See [`ControlError`].
+    pub async fn content(
+        mut self,
+        path: s0_tree::TreePath,
+        side: Side,
+    ) -> Result<Content, ControlError> {
+        match self.ask(&Request::Content { path, side }).await? {
+            Answer::Content { size } => {
+                Ok(Content { size, bytes: Box::new(self.stream.take(size)) })
+            }
+            other => Err(ControlError::Answer(format!("{other:?}"))),
+        }
+    }
+
+    /// What happens from now on.
+    ///
+    /// # Errors
+    /// See [`ControlError`].
+    pub async fn subscribe(mut self) -> Result<Feed, ControlError> {
+        self.ask(&Request::Subscribe).await?;
+        Ok(Feed { control: self, line: Vec::new() })
+    }
+
+    async fn read<T: DeserializeOwned>(&mut self) -> Result<T, ControlError> {
+        let mut line = Vec::new();
+        self.read_line(&mut line).await
+    }
+
+    /// Reads on where an earlier call that was given up stopped.
+    async fn read_line<T: DeserializeOwned>(
+        &mut self,
+        line: &mut Vec<u8>,
+    ) -> Result<T, ControlError> {
+        self.stream.read_until(b'\n', line).await.map_err(ControlError::Broken)?;
+        if !line.ends_with(b"\n") {
+            return Err(ControlError::Broken(io::ErrorKind::UnexpectedEof.into()));
+        }
+        let read = serde_json::from_slice(line);
+        line.clear();
+        read.map_err(|error| ControlError::Answer(error.to_string()))
+    }
+}
+
+/// One side of a conflict.
+pub struct Content {
+    /// Its length.
+    pub size: u64,
+    /// Its bytes.
+    pub bytes: Box<dyn AsyncRead + Send + Unpin>,
+}
+
+/// What happens.
+pub struct Feed {
+    control: Control,
+    line: Vec<u8>,
+}
+
+impl Feed {
+    /// The next news. May be given up and called again.
+    ///
+    /// # Errors
+    /// The host has ended.
+    pub async fn next(&mut self) -> Result<News, ControlError> {
+        self.control.read_line(&mut self.line).await
+    }
+}

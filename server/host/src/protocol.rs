@@ -1,0 +1,427 @@
+//! What goes over the control socket: one JSON document per line. A guest sends
+//! a [`Request`] and reads an [`Answer`]; after [`Request::Subscribe`] it reads
+//! [`News`] until it hangs up.
+
+use std::path::PathBuf;
+
+use s0_replica::engine::Difference;
+use s0_replica::shell::run::{Report, Unfinished};
+use s0_replica::state::{ConflictStatus, What};
+use s0_tree::{Reason, TreePath};
+use serde::{Deserialize, Serialize};
+
+/// What a guest asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    /// How are you?
+    Status,
+    /// Wait until everything is across.
+    Flush {
+        /// How long at most, in milliseconds.
+        timeout_ms: u64,
+    },
+    /// Compare the whole disk with the Volume.
+    Verify,
+    /// Which conflicts are there?
+    Conflicts,
+    /// Give the content of one side of a conflict. The answer is followed by
+    /// its bytes.
+    Content {
+        /// The path.
+        path: TreePath,
+        /// The side.
+        side: Side,
+    },
+    /// End conflicts.
+    Resolve {
+        /// At and below these paths; all of them when there are none.
+        paths: Vec<TreePath>,
+        /// How.
+        way: Way,
+    },
+    /// Go on after a halt.
+    Resume {
+        /// What vanished was meant to.
+        confirm_deletions: bool,
+    },
+    /// Upload files that wait for the user's word.
+    Release {
+        /// At and below these paths; all of them when there are none.
+        paths: Vec<TreePath>,
+    },
+    /// Tell what happens from now on.
+    Subscribe,
+    /// End.
+    Stop,
+}
+
+/// A side of a conflict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// What this workspace had when its change was refused.
+    Mine,
+    /// What the Volume has.
+    Theirs,
+    /// What both had before.
+    Base,
+}
+
+/// A way out of a conflict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// The local path is right as it stands.
+    Mark,
+    /// The same, in other words.
+    KeepMine,
+    /// The Volume's version comes.
+    TakeTheirs,
+    /// The local file moves aside, and the Volume's comes.
+    KeepBoth,
+    /// Both stay as they are, and nothing waits any more.
+    Ignore,
+}
+
+/// What a host answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Answer {
+    /// How it is.
+    Status(Box<HostStatus>),
+    /// How the flush ended.
+    Flushed {
+        /// Everything is across.
+        done: bool,
+        /// What is not.
+        unfinished: Vec<Unfinished>,
+        /// How long it took, in milliseconds.
+        ms: u64,
+    },
+    /// What the comparison found; nothing when all is equal.
+    Verified {
+        /// The differences.
+        differences: Vec<Difference>,
+    },
+    /// The conflicts.
+    Conflicts {
+        /// By path.
+        conflicts: Vec<ConflictView>,
+    },
+    /// As many bytes follow this line.
+    Content {
+        /// How many.
+        size: u64,
+    },
+    /// What became of each conflict.
+    Resolved {
+        /// By path.
+        paths: Vec<ResolvedPath>,
+    },
+    /// How many paths were released.
+    Released {
+        /// How many.
+        count: usize,
+    },
+    /// It is done, or begins now.
+    Ok,
+    /// It was not done.
+    Error {
+        /// Why, and what to do.
+        message: String,
+    },
+}
+
+/// What became of one conflict.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolvedPath {
+    /// The path.
+    pub path: TreePath,
+    /// Why it is still there, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A host, and how its replica is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// The workspace.
+    pub root: PathBuf,
+    /// The Volume.
+    pub volume_id: String,
+    /// The replica.
+    pub replica_id: String,
+    /// The sandbox that it stands for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox_id: Option<String>,
+    /// The host's process.
+    pub pid: u32,
+    /// Where the service is, as far as that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// How it is.
+    #[serde(flatten)]
+    pub report: Report,
+}
+
+/// A conflict, for those who show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictView {
+    /// The path.
+    pub path: TreePath,
+    /// Why.
+    pub reason: Reason,
+    /// Where it stands.
+    pub status: ConflictStatus,
+    /// The service's id for it.
+    pub id: String,
+    /// What both had before.
+    pub base: Option<Thing>,
+    /// What this workspace had when its change was refused; absent: removed.
+    pub mine: Option<Thing>,
+    /// What the Volume has now.
+    pub theirs: Option<Thing>,
+    /// The path of what stands in the way.
+    pub other: TreePath,
+    /// When it was recorded, in nanoseconds since the Unix epoch.
+    pub time: i64,
+}
+
+/// What is at a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Thing {
+    /// A file.
+    File {
+        /// The name of its content.
+        content: String,
+        /// Its length in bytes.
+        size: u64,
+    },
+    /// A directory.
+    Directory,
+    /// A link.
+    Symlink {
+        /// Where it points.
+        target: String,
+    },
+}
+
+impl From<&What> for Thing {
+    fn from(what: &What) -> Self {
+        match what {
+            What::File(content) => {
+                Self::File { content: content.id.to_string(), size: content.size }
+            }
+            What::Directory => Self::Directory,
+            What::Symlink(target) => Self::Symlink { target: target.to_string() },
+        }
+    }
+}
+
+/// What happens, for those who listen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum News {
+    /// A local change is in the Volume.
+    Uploaded {
+        /// The path.
+        path: TreePath,
+        /// Whether it was a removal.
+        removed: bool,
+    },
+    /// A change of the Volume is on the disk.
+    Applied {
+        /// The path.
+        path: TreePath,
+        /// Whether it was a removal.
+        removed: bool,
+        /// Who made it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        actor: Option<String>,
+    },
+    /// A conflict was recorded.
+    Conflict {
+        /// The path.
+        path: TreePath,
+        /// Why.
+        reason: Reason,
+    },
+    /// A conflict ended.
+    Settled {
+        /// The path.
+        path: TreePath,
+        /// How.
+        resolution: String,
+    },
+    /// Something of the user's was put beside its path.
+    Kept {
+        /// The path.
+        path: TreePath,
+        /// Where it is now.
+        at: TreePath,
+    },
+    /// A directory that the Volume has not stays.
+    DirectoryKept {
+        /// The path.
+        path: TreePath,
+    },
+    /// A path cannot be synced.
+    Problem {
+        /// The path.
+        path: TreePath,
+        /// Why.
+        why: String,
+    },
+    /// Everything stopped.
+    Halted {
+        /// Why, and the ways out.
+        why: String,
+    },
+    /// Connected, or not.
+    Connection {
+        /// Which.
+        connected: bool,
+    },
+    /// The status is another one.
+    Status {
+        /// It.
+        status: Box<HostStatus>,
+    },
+    /// The listener was too slow.
+    Missed {
+        /// How many it did not hear.
+        count: u64,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::de::DeserializeOwned;
+
+    fn crosses<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(message: &T) {
+        let line = serde_json::to_string(message).unwrap();
+        assert!(!line.contains('\n'), "{line}");
+        assert_eq!(&serde_json::from_str::<T>(&line).unwrap(), message, "{line}");
+    }
+
+    fn path(text: &str) -> TreePath {
+        TreePath::new(text).unwrap()
+    }
+
+    fn status() -> HostStatus {
+        let halt = s0_replica::engine::Halt::Vanished { paths: 200, of: 300 };
+        let conflict = s0_replica::state::Conflict {
+            id: "c1".into(),
+            reason: Reason::ConcurrentUpdate,
+            status: ConflictStatus::Open,
+            base: Some(What::Directory),
+            mine: Some(What::File(s0_tree::Content::of(b"mine"))),
+            other: path("a\nb"),
+            time: i64::MIN,
+        };
+        let status = s0_replica::engine::Status {
+            condition: s0_replica::engine::Condition::Halted,
+            halt: Some(halt),
+            connected: false,
+            cursor: s0_tree::Seq(u64::MAX),
+            pending: s0_replica::engine::Pending { looks: 1, uploads: 2, downloads: 3 },
+            progress: s0_replica::engine::Progress { synced: 1, total: 2 },
+            conflicts: [(path("a\nb"), conflict)].into(),
+            problems: [(path("p"), "why".to_owned())].into(),
+            withheld: vec![path("w")],
+            ignored_incoming: 7,
+        };
+        HostStatus {
+            root: "/work".into(),
+            volume_id: "v".into(),
+            replica_id: "r".into(),
+            sandbox_id: Some("sb_1".into()),
+            pid: 7,
+            server: None,
+            report: Report { status, trouble: Some("trouble".into()) },
+        }
+    }
+
+    #[test]
+    fn requests_cross_in_one_line() {
+        for request in [
+            Request::Status,
+            Request::Flush { timeout_ms: 7 },
+            Request::Verify,
+            Request::Conflicts,
+            Request::Content { path: path("a\nb"), side: Side::Base },
+            Request::Resolve { paths: vec![path("é")], way: Way::KeepBoth },
+            Request::Resume { confirm_deletions: true },
+            Request::Release { paths: Vec::new() },
+            Request::Subscribe,
+            Request::Stop,
+        ] {
+            crosses(&request);
+        }
+    }
+
+    #[test]
+    fn answers_cross_in_one_line() {
+        let unfinished = vec![Unfinished { path: TreePath::root(), why: "a\nb".into() }];
+        let view = ConflictView {
+            path: path("a"),
+            reason: Reason::CasefoldCollision,
+            status: ConflictStatus::Ignored,
+            id: "c".into(),
+            base: None,
+            mine: Some(Thing::Symlink { target: "x".into() }),
+            theirs: Some(Thing::from(&What::File(s0_tree::Content::empty()))),
+            other: path("A"),
+            time: 5,
+        };
+        for answer in [
+            Answer::Status(Box::new(status())),
+            Answer::Flushed { done: false, unfinished, ms: 3 },
+            Answer::Verified {
+                differences: vec![Difference { path: path("a"), why: "why".into() }],
+            },
+            Answer::Conflicts { conflicts: vec![view] },
+            Answer::Content { size: u64::MAX },
+            Answer::Resolved {
+                paths: vec![ResolvedPath { path: path("a"), error: Some("no".into()) }],
+            },
+            Answer::Released { count: 2 },
+            Answer::Ok,
+            Answer::Error { message: "no".into() },
+        ] {
+            crosses(&answer);
+        }
+    }
+
+    #[test]
+    fn news_cross_in_one_line() {
+        for news in [
+            News::Uploaded { path: path("a"), removed: true },
+            News::Applied { path: path("a"), removed: false, actor: Some("sb_1".into()) },
+            News::Conflict { path: path("a"), reason: Reason::ParentChanged },
+            News::Settled { path: path("a"), resolution: "marked".into() },
+            News::Kept { path: path("a"), at: path("b") },
+            News::DirectoryKept { path: path("a") },
+            News::Problem { path: path("a"), why: "why".into() },
+            News::Halted { why: "why".into() },
+            News::Connection { connected: true },
+            News::Status { status: Box::new(status()) },
+            News::Missed { count: 3 },
+        ] {
+            crosses(&news);
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        for line in ["", "{}", r#"{"request":"format_disk"}"#, r#"{"request":"flush"}"#] {
+            assert!(serde_json::from_str::<Request>(line).is_err(), "{line}");
+        }
+        // A path is checked where it comes in.
+        let out = r#"{"request":"content","path":"../x","side":"mine"}"#;
+        assert!(serde_json::from_str::<Request>(out).is_err());
+    }
+}

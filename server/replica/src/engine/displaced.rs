@@ -1,0 +1,180 @@
+//! What an apply displaced, until nobody can write to it any more.
+//!
+//! A program that had the file open before the swap may still write into the
+//! old inode, without any event. So a displaced file is kept until it has no
+//! writer, compared once more, and only then deleted.
+
+use s0_tree::{Place, TreePath};
+
+use super::{Done, Replica};
+use crate::disk::{Disk, DiskError, IntentId, Spot, StagedName, Stat};
+use crate::state::{Intent, Record, Row, Store, What};
+
+/// Milliseconds between two looks for writers.
+const PROBE: u64 = 200;
+/// Milliseconds that a displaced file is kept where writers cannot be seen.
+const KEEP_UNSEEN: u64 = 24 * 60 * 60 * 1000;
+
+/// A displaced file in its slot.
+#[derive(Debug, Clone)]
+pub(super) struct Displaced {
+    /// The intent that it belongs to.
+    pub(super) slot: IntentId,
+    pub(super) place: Place,
+    pub(super) path: TreePath,
+    /// What was synced when it was at its path; `None` for a file of the
+    /// Volume's that never was, or was shown for a moment and taken back.
+    pub(super) before: Option<Row>,
+    /// What it holds if nobody has written to it. The Volume has that.
+    pub(super) content: What,
+    /// Its stat when it came out; unknown after a restart.
+    pub(super) stat: Option<Stat>,
+    pub(super) since: u64,
+    pub(super) due: u64,
+}
+
+impl<D: Disk, S: Store> Replica<D, S> {
+    pub(super) fn displaced_by(
+        &mut self,
+        slot: IntentId,
+        at: IntentId,
+        intent: &Intent,
+        before: Option<Row>,
+        content: What,
+        stat: Stat,
+    ) {
+        let displaced = Displaced {
+            slot,
+            place: intent.place.clone(),
+            path: intent.path.clone(),
+            before,
+            content,
+            stat: Some(stat),
+            since: self.now,
+            due: self.now,
+        };
+        self.displaced.insert(at, displaced);
+    }
+
+    /// Deletes what is displaced, unmodified and without writers.
+    pub(super) fn clear_displaced(&mut self) -> Done {
+        let due: Vec<_> = self
+            .displaced
+            .iter()
+            .filter(|(_, it)| it.due <= self.now)
+            .map(|(at, it)| (*at, it.clone()))
+            .collect();
+        let mut records = Vec::new();
+        for (at, it) in due {
+            let spot = Spot::Staged(at);
+            let writer = self.disk.has_writer(&spot);
+            let wait = match writer {
+                Some(writer) => writer,
+                None => self.now < it.since + KEEP_UNSEEN,
+            };
+            let found = match self.disk.stat(&spot) {
+                Ok(Some(found)) => found,
+                Ok(None) => {
+                    self.displaced.remove(&at);
+                    records.push(Record::Intent(it.slot, None));
+                    continue;
+                }
+                Err(_) => {
+                    self.probe_later(at);
+                    continue;
+                }
+            };
+            if wait {
+                self.probe_later(at);
+                continue;
+            }
+            if self.is_untouched(&it, &found, &spot) {
+                match self.disk.discard(&StagedName::Whole(at)) {
+                    Ok(()) | Err(DiskError::NotFound) => {
+                        self.displaced.remove(&at);
+                        records.push(Record::Intent(it.slot, None));
+                    }
+                    Err(_) => self.probe_later(at),
+                }
+            } else if self.rescue(at, &it)? {
+                self.displaced.remove(&at);
+                records.push(Record::Intent(it.slot, None));
+            }
+        }
+        if !records.is_empty() {
+            self.stir();
+        }
+        self.commit(records, false)
+    }
+
+    fn probe_later(&mut self, at: IntentId) {
+        let due = self.now + PROBE;
+        if let Some(it) = self.displaced.get_mut(&at) {
+            it.due = due;
+        }
+        self.retry_in(PROBE);
+    }
+
+    fn is_untouched(&mut self, it: &Displaced, found: &Stat, spot: &Spot) -> bool {
+        if let Some(stat) = it.stat {
+            let same =
+                stat.inode == found.inode && stat.mtime == found.mtime && stat.size == found.size;
+            if same && self.disk.abilities().grain == 0 {
+                return true;
+            }
+        }
+        self.content_of(spot).as_ref() == Some(&it.content)
+    }
+
+    /// A late write went into the displaced file: it is a local edit of what
+    /// was synced before. Says whether the slot is free.
+    fn rescue(&mut self, at: IntentId, it: &Displaced) -> Result<bool, super::Stop> {
+        let row_now = self.row(&it.place).cloned();
+        let path_now = self.disk.stat(&Spot::Path(it.path.clone())).ok().flatten();
+        let edited = it.before.clone().map(|row| Row { print: None, ..row });
+        match (edited, row_now, path_now) {
+            // The path holds what was applied, and nobody touched that: the
+            // edited file takes its place again, and the edit is offered as one
+            // of the version that it was made to.
+            (Some(edited), Some(row), Some(stat))
+                if self.disk.abilities().exchange
+                    && row.print.is_some_and(|print| self.is_same(&print, &stat)) =>
+            {
+                if self.disk.exchange(at, &it.path).is_err() {
+                    self.probe_later(at);
+                    return Ok(false);
+                }
+                self.commit(vec![Record::Synced(it.place.clone(), Some(edited))], true)?;
+                // What came out now is the Volume's, and is let go in its turn.
+                let out = self.disk.stat(&Spot::Staged(at)).ok().flatten();
+                let content = row.what.clone();
+                let due = self.now;
+                let it = Displaced { before: None, content, stat: out, due, ..it.clone() };
+                self.touch(it.path.clone(), self.now, false);
+                self.displaced.insert(at, it);
+                self.retry_in(0);
+                Ok(false)
+            }
+            (Some(edited), None, None) => {
+                match self.disk.place(at, &it.path) {
+                    Ok(()) => {}
+                    Err(_) => return Ok(self.keep(at, &it.path)),
+                }
+                if self.directory_at(&it.path.parent().unwrap_or_default()).is_some() {
+                    self.commit(vec![Record::Synced(it.place.clone(), Some(edited))], true)?;
+                }
+                self.touch(it.path.clone(), self.now, false);
+                Ok(true)
+            }
+            _ => Ok(self.keep(at, &it.path)),
+        }
+    }
+
+    fn keep(&mut self, at: IntentId, path: &TreePath) -> bool {
+        if self.keep_beside(at, path).is_err() {
+            self.probe_later(at);
+            return false;
+        }
+        true
+    }
+}

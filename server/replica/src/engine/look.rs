@@ -1,0 +1,549 @@
+//! Looking at the disk: which paths are not what is synced.
+//!
+//! A look never changes what is synced, except to note that a file which was
+//! read has the content that it had. What differs goes to `changed`, for the
+//! upload to send and the download to stay away from.
+
+use std::sync::Arc;
+
+use s0_tree::{Place, TreePath, comparison_key};
+
+use super::guard::is_own;
+use super::{Dirt, Done, Hint, Local, Notice, Reach, Replica, Stop};
+use crate::disk::{Description, Disk, DiskError, Seen, Spot, Stat};
+use crate::state::{Print, Record, Row, Store, What};
+
+/// How many paths one step looks at, so that other work gets its turn.
+const LOOKS_PER_STEP: usize = 4096;
+/// How many files are read at once: as many small contents are in memory.
+const READS_AT_ONCE: usize = 256;
+/// Bytes of changed files that are kept until they are sent.
+const BYTES_BUDGET: usize = 32 << 20;
+/// Milliseconds after which a root that does not keep spellings is looked
+/// through once more.
+const SECOND_LOOK: u64 = 1000;
+/// The longest, in milliseconds, that a file which never rests is left alone.
+const LONGEST_WAIT: u64 = 1000;
+
+impl<D: Disk, S: Store> Replica<D, S> {
+    /// Notes what a watcher said.
+    pub(super) fn hear(&mut self, path: &TreePath, hint: Hint) {
+        if path.names().next().is_some_and(|first| is_own(first.as_str())) {
+            return;
+        }
+        if self.rules.changed(path) {
+            self.touch(TreePath::root(), self.now, true);
+            self.stir();
+        }
+        if !self.disk.abilities().case_preserving {
+            // Such disks are seldom quick to list what was just made.
+            self.second_look = Some(self.now + SECOND_LOOK);
+        }
+        let Some(path) = self.spelled_path(path) else {
+            // Only a listing of what is known says which name this is.
+            let known = path.ancestors().collect::<Vec<_>>().into_iter().rev();
+            let above = known.into_iter().find(|above| self.directory_at(above).is_some());
+            self.touch_to(above.unwrap_or_default(), self.now + self.config.settle, Reach::All);
+            return;
+        };
+        let known = self.row_at(&path).is_some();
+        let heated = self.heat.get(&path).map_or(0, |heat| heat.cool_at());
+        let due = match hint {
+            Hint::Complete if known => self.now.max(heated),
+            _ => (self.now + self.config.settle).max(heated),
+        };
+        let first = self.dirty.get(&path).map_or(self.now, |dirt| dirt.first);
+        let due = due.min(first.max(heated) + LONGEST_WAIT);
+        // A moved directory brings children that nothing was heard of.
+        if !self.disk.abilities().case_sensitive
+            && let Some(above) = path.parent()
+        {
+            // The name may be in a spelling that is not the disk's.
+            self.touch_to(above, due, Reach::Children);
+        }
+        self.touch(path, due, true);
+    }
+
+    /// Wants `path` looked at, when `due` has come.
+    pub(super) fn touch(&mut self, path: TreePath, due: u64, deep: bool) {
+        self.touch_to(path, due, if deep { Reach::All } else { Reach::Itself });
+    }
+
+    pub(super) fn touch_to(&mut self, path: TreePath, due: u64, reach: Reach) {
+        let first = self.now;
+        let dirt = self.dirty.entry(path).or_insert(Dirt { due, first, reach });
+        dirt.due = due;
+        dirt.reach = dirt.reach.max(reach);
+    }
+
+    /// Looks at the paths that are due. Says whether more are.
+    pub(super) fn look(&mut self) -> Result<bool, Stop> {
+        if let Some(at) = self.second_look
+            && !self.dirty.contains_key(&TreePath::root())
+        {
+            self.second_look = None;
+            self.touch(TreePath::root(), at, true);
+        }
+        let due: Vec<TreePath> = self
+            .dirty
+            .iter()
+            .filter(|(path, dirt)| dirt.due <= self.now && !self.is_outgoing(path))
+            .take(LOOKS_PER_STEP)
+            .map(|(path, _)| path.clone())
+            .collect();
+        if due.is_empty() {
+            return Ok(false);
+        }
+        self.check_root()?;
+        if self.halt.is_some() {
+            return Ok(false);
+        }
+        let mut unread = Vec::new();
+        for path in &due {
+            // A look at a directory above may have taken care of this one.
+            let Some(dirt) = self.dirty.remove(path) else { continue };
+            if path.is_root() {
+                self.list(path, dirt.reach.below(), &mut unread)?;
+                continue;
+            }
+            match self.disk.stat(&Spot::Path(path.clone())) {
+                Ok(stat) => self.compare(path, stat, dirt.reach, &mut unread)?,
+                Err(error) => self.problem(path, &error),
+            }
+        }
+        self.read(&unread)?;
+        self.stir();
+        self.guard_deletions();
+        Ok(due.len() == LOOKS_PER_STEP)
+    }
+
+    /// Whether the submission on its way speaks of this path.
+    pub(super) fn is_outgoing(&self, path: &TreePath) -> bool {
+        self.in_flight.contains(path)
+    }
+
+    /// Compares what is at `path` with what is synced there.
+    fn compare(
+        &mut self,
+        path: &TreePath,
+        stat: Option<Stat>,
+        reach: Reach,
+        unread: &mut Vec<(TreePath, Stat)>,
+    ) -> Done {
+        if path.name().is_some_and(|name| comparison_key(name.as_str()) == ".git") {
+            return Ok(());
+        }
+        if self.problems.remove(path).is_some()
+            && let Some(place) = self.place_at(path)
+        {
+            // It may work now; if not, it says so again.
+            self.incoming.insert(place, None);
+        }
+        let synced = self.row_at(path).map(|(place, row)| (place, row.clone()));
+        // What answers to this name may be a sibling of another spelling.
+        let namesake = synced.is_none()
+            && !self.disk.abilities().case_preserving
+            && self.place_at(path).is_some_and(|place| self.namesake(&place).is_some());
+        let stat = stat.filter(|_| !namesake);
+        let Some(stat) = stat else {
+            self.vanished(path, synced.is_some());
+            return Ok(());
+        };
+        let is_directory = stat.kind == Seen::Directory;
+        if synced.is_none()
+            && !self.moved.contains_key(path)
+            && self.rules.is_ignored(path, is_directory)
+        {
+            self.forget_below(path);
+            self.changed.remove(path);
+            return Ok(());
+        }
+        match stat.kind {
+            Seen::Other => {
+                self.refuse(path, "it is neither a file, a directory nor a link".into());
+            }
+            Seen::Directory => self.compare_directory(path, stat, synced, reach, unread)?,
+            Seen::File => {
+                self.forget_below(path);
+                let clean = synced.as_ref().is_some_and(|(_, row)| {
+                    matches!(row.what, What::File(_))
+                        && row.print.is_some_and(|print| self.is_same(&print, &stat))
+                });
+                if clean {
+                    self.settle_local(path);
+                } else {
+                    unread.push((path.clone(), stat));
+                }
+            }
+            Seen::Symlink => {
+                self.forget_below(path);
+                match self.disk.read_link(&Spot::Path(path.clone())) {
+                    Ok(target) if leads_out(path, &target) => {
+                        self.refuse(path, format!("the link leads out of the workspace: {target}"));
+                    }
+                    Ok(target) => {
+                        let what = What::Symlink(target.into());
+                        self.differs(path, synced, what, stat)?;
+                    }
+                    Err(error) => self.problem(path, &error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn compare_directory(
+        &mut self,
+        path: &TreePath,
+        stat: Stat,
+        synced: Option<(Place, Row)>,
+        reach: Reach,
+        unread: &mut Vec<(TreePath, Stat)>,
+    ) -> Done {
+        let known = synced.as_ref().is_some_and(|(_, row)| row.what.is_directory())
+            || self.moved.contains_key(path);
+        if !known && !self.changed.contains_key(path) {
+            self.find_moved(path, &stat);
+        }
+        // Another directory in the place of the one that was seen last has
+        // children that no event has told of.
+        let another = synced
+            .as_ref()
+            .is_some_and(|(_, row)| row.print.is_none_or(|print| print.stat.inode != stat.inode));
+        let reach = if another { Reach::All } else { reach };
+        if self.moved.contains_key(path) {
+            // Its mode is compared once the Volume has it here.
+        } else {
+            self.differs(path, synced, What::Directory, stat)?;
+        }
+        if reach != Reach::Itself || !known {
+            self.list(path, reach.below(), unread)?;
+        }
+        Ok(())
+    }
+
+    /// Notes what is at `path`, which may be what is synced after all.
+    fn differs(
+        &mut self,
+        path: &TreePath,
+        synced: Option<(Place, Row)>,
+        what: What,
+        stat: Stat,
+    ) -> Done {
+        let print = Print { stat, seen: self.disk.now() };
+        let mode = stat.mode & 0o777;
+        if let Some((place, row)) = synced
+            && row.what == what
+            && self.same_mode(&what, row.mode, mode)
+        {
+            // A directory's own stat follows its children; only its identity counts.
+            let stale = match (&what, row.print) {
+                (What::Directory, Some(old)) => old.stat.inode != stat.inode,
+                (_, Some(old)) => old != print,
+                (_, None) => true,
+            };
+            if stale {
+                let row = Row { print: Some(print), ..row };
+                self.commit(vec![Record::Synced(place, Some(row))], false)?;
+            }
+            self.settle_local(path);
+            return Ok(());
+        }
+        self.changed.insert(path.clone(), Local::There { what, mode, print });
+        self.adopt(path)
+    }
+
+    /// The disk holds what is synced: there is nothing to send, and a conflict
+    /// about it has settled itself.
+    fn settle_local(&mut self, path: &TreePath) {
+        self.forget(path);
+    }
+
+    pub(super) fn forget(&mut self, path: &TreePath) {
+        self.changed.remove(path);
+        if let Some(bytes) = self.bytes.remove(path) {
+            self.bytes_held -= bytes.len();
+        }
+    }
+
+    /// Forgets what was noted below a path that is no directory any more.
+    fn forget_below(&mut self, path: &TreePath) {
+        let changed: Vec<_> = below(&self.changed, path).cloned().collect();
+        for path in changed {
+            self.forget(&path);
+        }
+        for path in below_or_at(&self.moved, path) {
+            let node = self.moved.remove(&path);
+            self.changed.remove(&path);
+            // It is missing from the place that the Volume knows.
+            let home = node.and_then(|node| self.state.synced.places(node).first().cloned());
+            if let Some(home) = home.and_then(|place| self.disk_path(&place)) {
+                self.touch(home, self.now, true);
+            }
+        }
+        let dirty: Vec<_> = below(&self.dirty, path).cloned().collect();
+        for path in dirty {
+            self.dirty.remove(&path);
+        }
+        let problems: Vec<_> = below(&self.problems, path).cloned().collect();
+        for path in problems {
+            self.problems.remove(&path);
+            self.reconsider = true;
+        }
+    }
+
+    fn vanished(&mut self, path: &TreePath, synced: bool) {
+        self.forget_below(path);
+        self.forget(path);
+        if synced {
+            self.changed.insert(path.clone(), Local::Gone);
+        }
+    }
+
+    /// Compares a directory's children with its rows.
+    fn list(&mut self, path: &TreePath, reach: Reach, unread: &mut Vec<(TreePath, Stat)>) -> Done {
+        self.disk.watch(path);
+        let listing = match self.listed(path) {
+            Ok(listing) => listing,
+            Err(DiskError::NotFound | DiskError::NotADirectory) if !path.is_root() => {
+                self.touch(path.clone(), self.now, false);
+                return Ok(());
+            }
+            Err(error) => {
+                self.problem(path, &error);
+                return Ok(());
+            }
+        };
+        for name in listing.unnameable {
+            // The path of the problem is its directory's: the name has no path.
+            self.problems.insert(path.clone(), format!("the name {name:?} is not UTF-8"));
+        }
+        let mut missing: std::collections::BTreeSet<_> = match self.directory_at(path) {
+            Some(node) => self.state.synced.children(node).map(|(name, _)| name.clone()).collect(),
+            None => std::collections::BTreeSet::new(),
+        };
+        let mut unlisted: std::collections::BTreeSet<_> = below(&self.changed, path)
+            .filter(|other| other.depth() == path.depth() + 1)
+            .cloned()
+            .collect();
+        for (name, stat) in listing.entries {
+            missing.remove(&name);
+            let child = path.join(&name);
+            unlisted.remove(&child);
+            if self.is_outgoing(&child) {
+                self.touch_to(child, self.now, reach);
+                continue;
+            }
+            let wanted = self.dirty.remove(&child).map_or(reach, |dirt| dirt.reach.max(reach));
+            self.compare(&child, Some(stat), wanted, unread)?;
+        }
+        for name in missing {
+            let child = path.join(&name);
+            if self.is_outgoing(&child) {
+                self.touch(child, self.now, false);
+            } else {
+                self.compare(&child, None, Reach::Itself, unread)?;
+            }
+        }
+        for child in unlisted {
+            if self.row_at(&child).is_none() && !self.is_outgoing(&child) {
+                self.vanished(&child, false);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the files whose stat does not say enough.
+    fn read(&mut self, files: &[(TreePath, Stat)]) -> Done {
+        for batch in files.chunks(READS_AT_ONCE) {
+            self.read_some(batch)?;
+        }
+        Ok(())
+    }
+
+    fn read_some(&mut self, files: &[(TreePath, Stat)]) -> Done {
+        let spots: Vec<_> = files.iter().map(|(path, _)| Spot::Path(path.clone())).collect();
+        let read = self.disk.describe(&spots);
+        let files = files.iter().cloned();
+        let mut records = Vec::new();
+        for ((path, _), description) in files.zip(read) {
+            match description {
+                Ok(Description::Stable { stat, content, bytes }) => {
+                    let seen = self.disk.now();
+                    let print = Print { stat, seen };
+                    let what = What::File(content);
+                    let mode = stat.mode & 0o777;
+                    if let Some((place, row)) = self.row_at(&path)
+                        && row.what == what
+                        && self.same_mode(&what, row.mode, mode)
+                    {
+                        let row = Row { print: Some(print), ..row.clone() };
+                        records.push(Record::Synced(place, Some(row)));
+                        self.settle_local(&path);
+                        continue;
+                    }
+                    self.forget(&path);
+                    self.changed.insert(path.clone(), Local::There { what, mode, print });
+                    if let Some(bytes) = bytes
+                        && self.bytes_held + bytes.len() <= BYTES_BUDGET
+                    {
+                        self.bytes_held += bytes.len();
+                        self.bytes.insert(path.clone(), Arc::from(bytes));
+                    }
+                    self.adopt(&path)?;
+                }
+                Ok(Description::Changing) => self.touch(path, self.now + 100, false),
+                Err(DiskError::NotFound | DiskError::NotADirectory) => {
+                    self.touch(path, self.now, false);
+                }
+                Err(error) => self.problem(&path, &error),
+            }
+        }
+        self.commit(records, false)
+    }
+
+    /// A directory that is new here may be one that was synced elsewhere: the
+    /// old name is gone, and inode and birth are the same.
+    fn find_moved(&mut self, path: &TreePath, stat: &Stat) {
+        let Some(node) = self.state.synced.directory_by_inode(stat.inode) else { return };
+        let Some(place) = self.state.synced.places(node).first().cloned() else { return };
+        let Some(row) = self.row(&place) else { return };
+        let same = row.print.is_some_and(|print| {
+            print.stat.inode == stat.inode && print.stat.born == stat.born && stat.born.is_some()
+        });
+        let Some(old) = self.directory_path(node) else { return };
+        let inside = path.is_at_or_below(&old);
+        let row_here = self.row_at(path).is_some();
+        let Some(parent) = path.parent() else { return };
+        if !same || inside || row_here || self.directory_at(&parent).is_none() {
+            return;
+        }
+        match self.disk.stat(&Spot::Path(old.clone())) {
+            Ok(Some(other)) if other.inode == stat.inode => return,
+            Ok(_) => {}
+            Err(_) => return,
+        }
+        self.forget_below(&old);
+        self.forget(&old);
+        self.moved.remove(&old);
+        // Whatever stands there now is looked at afresh.
+        self.touch(old, self.now, true);
+        let home = self.disk_path(&place);
+        if home.as_ref() != Some(path) {
+            self.moved.insert(path.clone(), node);
+            self.changed.insert(path.clone(), Local::Moved { node });
+        }
+        if let Some(home) = home {
+            self.changed.remove(&home);
+            // Whatever stands in its old place now is looked at afresh.
+            self.touch(home, self.now, true);
+        }
+    }
+
+    /// Takes what the disk holds for synced when the Volume holds the same.
+    pub(super) fn adopt(&mut self, path: &TreePath) -> Done {
+        if self.is_outgoing(path) {
+            return Ok(());
+        }
+        let (Some(place), Some(local)) = (self.place_at(path), self.changed.get(path)) else {
+            return Ok(());
+        };
+        let (Local::There { what, mode, print }, Some(remote)) =
+            (local.clone(), self.remote_at(&place))
+        else {
+            return Ok(());
+        };
+        if what != remote.what {
+            return Ok(());
+        }
+        let row = self.row(&place);
+        if row.is_some_and(|row| row.what.is_directory() && self.is_moved(row.node)) {
+            // The row is about a directory that is elsewhere.
+            return Ok(());
+        }
+        let agreed =
+            row.is_some_and(|row| row.version == remote.version && row.node == remote.node);
+        if agreed && !self.same_mode(&what, mode, remote.mode) {
+            // Only the mode differs, and it is ours to send.
+            return Ok(());
+        }
+        // What is new on both sides with one content is one thing. Where the
+        // modes differ the Volume's is applied afterwards, by the download.
+        let rekeyed = row
+            .filter(|row| row.what.is_directory() && row.node != remote.node)
+            .map(|row| row.node);
+        let mut records = Vec::new();
+        if what.is_directory() {
+            records = self.release_identity(remote.node, &place);
+        }
+        if let Some(old) = rekeyed {
+            records.push(Record::Reparent { from: old, to: remote.node });
+            self.expect_rows(old, remote.node);
+        }
+        let row = Row {
+            node: remote.node,
+            version: remote.version,
+            what: what.clone(),
+            mode: if self.disk.abilities().modes { mode } else { remote.mode },
+            print: Some(print),
+        };
+        records.push(Record::Synced(place.clone(), Some(row)));
+        self.commit(records, false)?;
+        self.forget(path);
+        self.incoming.insert(place, None);
+        if what.is_directory() {
+            self.expect_children(remote.node);
+        }
+        Ok(())
+    }
+
+    pub(super) fn problem(&mut self, path: &TreePath, error: &DiskError) {
+        match error {
+            DiskError::RootGone => self.stop_with(super::Halt::RootGone),
+            error => self.refuse(path, error.to_string()),
+        }
+    }
+
+    /// Notes why a path cannot be synced. It stops nothing else.
+    pub(super) fn refuse(&mut self, path: &TreePath, why: String) {
+        self.forget(path);
+        if self.problems.get(path) != Some(&why) {
+            self.notice(Notice::Problem { path: path.clone(), why: why.clone() });
+            self.problems.insert(path.clone(), why);
+        }
+    }
+}
+
+/// The keys below a path.
+pub(super) fn below<'a, V>(
+    map: &'a std::collections::BTreeMap<TreePath, V>,
+    path: &'a TreePath,
+) -> impl Iterator<Item = &'a TreePath> {
+    // Keys are in string order, so those with the prefix `path` are together,
+    // mixed only with siblings such as `path.txt`.
+    map.range(path.clone()..)
+        .map(|(key, _)| key)
+        .take_while(move |key| key.as_str().starts_with(path.as_str()))
+        .filter(move |key| *key != path && key.is_at_or_below(path))
+}
+
+fn below_or_at<V>(map: &std::collections::BTreeMap<TreePath, V>, path: &TreePath) -> Vec<TreePath> {
+    map.keys().filter(|key| key.is_at_or_below(path)).cloned().collect()
+}
+
+/// Whether a link's target, taken from the link's directory, leaves the root.
+pub(super) fn leads_out(link: &TreePath, target: &str) -> bool {
+    if target.starts_with('/') || target.contains('\0') || target.is_empty() {
+        return true;
+    }
+    let mut depth = link.depth() - 1;
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if depth == 0 => return true,
+            ".." => depth -= 1,
+            _ => depth += 1,
+        }
+    }
+    false
+}

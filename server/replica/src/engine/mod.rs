@@ -1,0 +1,588 @@
+//! The engine: three trees, and what to do about them.
+//!
+//! *Remote* is the journal folded up to the cursor. *Synced* is what disk and
+//! Volume last agreed on, place by place. *Local* is the disk, of which only
+//! what differs from synced is kept in mind. The engine makes them equal.
+//!
+//! Events come in through [`Replica::handle`] and the user's commands; work on
+//! the disk is done in [`Replica::step`], through the [`Disk`]; what concerns
+//! the network goes out as [`Effect`]s. There is no clock, no thread and no
+//! socket in here, so the simulator drives the very same code.
+
+mod apply;
+mod conflicts;
+mod displaced;
+mod download;
+mod guard;
+mod look;
+mod paths;
+mod recover;
+mod remote;
+mod status;
+mod upload;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use s0_api::sync::{Answer, Registered, Submission, SubmitError};
+use s0_tree::{Actor, Content, ContentId, Entry, NodeId, Place, Reason, Tree, TreePath};
+
+use crate::disk::{Disk, DiskError, IntentId, Rules};
+use crate::state::{Print, Record, Row, State, Store, StoreError, What};
+
+pub use conflicts::{ResolveError, WayOut};
+pub use guard::{Halt, Resume};
+pub use status::{Condition, Difference, Pending, Progress, Status};
+
+/// How a replica begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Init {
+    /// Equal files match, an empty side takes the other, the rest is reconciled.
+    #[default]
+    Auto,
+    /// Files that the Volume does not have wait for the user's word.
+    Volume,
+    /// Where files differ, the local ones are written over the Volume's.
+    Local,
+}
+
+/// What an open conflict holds back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pause {
+    /// All uploads of this workspace that are not conflicts themselves.
+    #[default]
+    Workspace,
+    /// Only the path in conflict.
+    Path,
+}
+
+/// Choices that a replica is started with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How it begins.
+    pub init: Init,
+    /// What an open conflict holds back.
+    pub pause: Pause,
+    /// Contents up to this size, in bytes, travel inside submissions.
+    pub inline_limit: u64,
+    /// Milliseconds that a new, vanished or merely modified name waits, since
+    /// save styles pass through states that nobody means.
+    pub settle: u64,
+    /// Which run of the operating system this is. After another one that was
+    /// not left in order, files are read again, since a power cut can leave
+    /// old contents under a new stat.
+    pub boot: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            init: Init::Auto,
+            pause: Pause::Workspace,
+            inline_limit: s0_tree::INLINE_LIMIT,
+            settle: 100,
+            boot: String::new(),
+        }
+    }
+}
+
+/// What a watcher says of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hint {
+    /// A program that wrote to it closed it, or it was moved here.
+    Complete,
+    /// It was created, modified, moved away, removed, or its attributes changed.
+    Unsettled,
+}
+
+/// What happened outside.
+#[derive(Debug)]
+pub enum Event {
+    /// The watcher saw something at these paths.
+    Touched(Vec<(TreePath, Hint)>),
+    /// Anything below this path may have changed.
+    Rescan(TreePath),
+    /// The service answered the registration.
+    Online(Registered),
+    /// The connection is gone.
+    Offline,
+    /// The Volume's whole tree, and its epoch.
+    Tree {
+        /// The epoch.
+        epoch: String,
+        /// The tree.
+        tree: Tree,
+    },
+    /// The next entries of the journal, some with their contents.
+    Entries(Vec<(Entry, Option<Arc<[u8]>>)>),
+    /// The journal cannot be followed from the cursor.
+    CannotFollow,
+    /// The answer to the submission with this number.
+    Answered(u64, Result<Answer, SubmitError>),
+    /// Whether the submission was heard is not known.
+    Unanswered(u64),
+    /// A content arrived for an intent.
+    Fetched(IntentId, Fetched),
+    /// A content was uploaded, or was not (the file changed, the line broke).
+    Uploaded(ContentId, bool),
+    /// The service heard of the end of a conflict.
+    SettlementHeard(String),
+}
+
+/// How a content arrived.
+#[derive(Debug)]
+pub enum Fetched {
+    /// In memory.
+    Bytes(Arc<[u8]>),
+    /// In the slot's download file, complete and checked.
+    Part,
+    /// Not at all: the disk is full.
+    NoRoom,
+    /// Not at all.
+    Failed,
+}
+
+/// What the engine wants from the network, or wants the user to know.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Fetch the Volume's whole tree.
+    FetchTree,
+    /// Follow the journal after this seq.
+    Follow(s0_tree::Seq),
+    /// Send the submission, with these small contents.
+    Submit(Arc<Submission>, Vec<(ContentId, Arc<[u8]>)>),
+    /// Fetch a content for an intent. Chunks of it may be in the local file.
+    Fetch {
+        /// The intent.
+        slot: IntentId,
+        /// The content.
+        content: Content,
+        /// A local file that may have most of it.
+        reuse: TreePath,
+    },
+    /// Upload the content of this file, if that is still what it holds.
+    Upload {
+        /// The file.
+        path: TreePath,
+        /// The content.
+        content: Content,
+    },
+    /// Tell the service how far the disk has followed.
+    Cursor(s0_tree::Seq),
+    /// Tell the service how a conflict ended.
+    Settle(String, crate::state::Settlement),
+    /// Tell the user.
+    Notice(Notice),
+}
+
+/// Something that a user may want to know.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Notice {
+    /// A local change is in the Volume.
+    Uploaded {
+        /// The path.
+        path: TreePath,
+        /// Whether it was a removal.
+        removed: bool,
+    },
+    /// A change of the Volume is on the disk.
+    Applied {
+        /// The path.
+        path: TreePath,
+        /// Whether it was a removal.
+        removed: bool,
+        /// Who made it.
+        actor: Option<Actor>,
+        /// What was there before.
+        before: Option<What>,
+        /// What is there now.
+        after: Option<What>,
+    },
+    /// A conflict was recorded.
+    Conflict {
+        /// The path.
+        path: TreePath,
+        /// Why.
+        reason: Reason,
+    },
+    /// A conflict ended.
+    Settled {
+        /// The path.
+        path: TreePath,
+        /// How.
+        resolution: String,
+    },
+    /// Something of the user's was put beside its path.
+    Kept {
+        /// The path that it belongs to.
+        path: TreePath,
+        /// Where it is now.
+        at: TreePath,
+    },
+    /// A directory that the Volume has not stays, because of what is in it.
+    DirectoryKept(TreePath),
+    /// A path cannot be synced.
+    Problem {
+        /// The path.
+        path: TreePath,
+        /// Why.
+        why: String,
+    },
+    /// Everything stopped.
+    Halted(Halt),
+    /// Connected, or not.
+    Connection(bool),
+}
+
+/// A path that must be looked at.
+#[derive(Debug, Clone, Copy)]
+struct Dirt {
+    /// When it may be, in the engine's milliseconds.
+    due: u64,
+    /// When it was first touched.
+    first: u64,
+    /// How much of what is below must be looked at too.
+    reach: Reach,
+}
+
+/// How far a look goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Reach {
+    /// The path alone.
+    Itself,
+    /// A directory and its children.
+    Children,
+    /// Everything below.
+    All,
+}
+
+impl Reach {
+    /// How far a look goes at the children.
+    fn below(self) -> Self {
+        if self == Self::All { Self::All } else { Self::Itself }
+    }
+}
+
+/// What the disk holds at a path, where that is not what is synced.
+#[derive(Debug, Clone)]
+enum Local {
+    /// Nothing any more.
+    Gone,
+    /// This.
+    There { what: What, mode: u32, print: Print },
+    /// The synced directory that was elsewhere.
+    Moved { node: NodeId },
+}
+
+/// How often a path may be sent: a bucket of milliseconds that fills with time.
+#[derive(Debug, Clone, Copy)]
+struct Heat {
+    /// What the bucket held when the path was sent last.
+    credit: u64,
+    /// When that was.
+    last: u64,
+}
+
+impl Heat {
+    /// What one upload costs: five a second can go on for ever.
+    const COST: u64 = 200;
+    /// The size of the bucket: so many can follow each other at once.
+    const MOST: u64 = 10 * Self::COST;
+
+    fn credit_at(self, now: u64) -> u64 {
+        (self.credit + now.saturating_sub(self.last)).min(Self::MOST)
+    }
+
+    /// When the path may be sent again.
+    fn cool_at(self) -> u64 {
+        self.last + Self::COST.saturating_sub(self.credit)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Offline,
+    /// Connected; the journal is not followed yet.
+    Joining,
+    Following,
+}
+
+/// The replica of a Volume in one directory.
+pub struct Replica<D, S> {
+    config: Config,
+    disk: D,
+    store: S,
+    rules: Box<dyn Rules + Send>,
+    state: State,
+    now: u64,
+
+    dirty: BTreeMap<TreePath, Dirt>,
+    changed: BTreeMap<TreePath, Local>,
+    /// Bytes of changed files, as far as the budget goes; the rest is read again.
+    bytes: HashMap<TreePath, Arc<[u8]>>,
+    bytes_held: usize,
+    /// Synced directories that the user moved, by where they are now.
+    moved: BTreeMap<TreePath, NodeId>,
+    problems: BTreeMap<TreePath, String>,
+    heat: HashMap<TreePath, Heat>,
+    uploaded: HashSet<ContentId>,
+    uploading: HashSet<ContentId>,
+    /// The number of the submission that the network has been handed.
+    sending: Option<u64>,
+    /// The paths that it speaks of.
+    in_flight: HashSet<TreePath>,
+
+    link: Link,
+    remote: Option<Tree>,
+    told_cursor: s0_tree::Seq,
+    incoming: BTreeMap<Place, Option<Actor>>,
+    waiting: BTreeMap<Place, Option<Actor>>,
+    retry: Option<u64>,
+    /// Each place is to be compared again.
+    reconsider: bool,
+    active: BTreeMap<Place, IntentId>,
+    ready: BTreeMap<IntentId, Option<Arc<[u8]>>>,
+    cache: HashMap<ContentId, Arc<[u8]>>,
+    cache_held: usize,
+    displaced: BTreeMap<IntentId, displaced::Displaced>,
+    ignored_incoming: BTreeSet<TreePath>,
+    held: BTreeSet<TreePath>,
+    abandoned: Vec<IntentId>,
+
+    second_look: Option<u64>,
+    /// The first look through the workspace since the start is done.
+    looked: bool,
+    /// Until then, no stat is trusted.
+    distrust: bool,
+    halt: Option<Halt>,
+    deletions_confirmed: bool,
+    removals: Option<guard::Removals>,
+    effects: VecDeque<Effect>,
+}
+
+/// The engine must be loaded again from its store.
+#[derive(Debug, thiserror::Error)]
+pub enum Stop {
+    /// The state database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The disk failed while the state was being recovered.
+    #[error("the workspace cannot be read: {0}")]
+    Disk(#[from] DiskError),
+}
+
+type Done = Result<(), Stop>;
+
+impl<D: Disk, S: Store> Replica<D, S> {
+    /// Loads a replica and recovers what a crash may have left behind.
+    ///
+    /// # Errors
+    /// The state database or the root cannot be read.
+    pub fn open(
+        config: Config,
+        disk: D,
+        mut store: S,
+        rules: Box<dyn Rules + Send>,
+        now: u64,
+    ) -> Result<Self, Stop> {
+        let state = store.load()?;
+        let mut replica = Self {
+            config,
+            disk,
+            store,
+            rules,
+            state,
+            now,
+            dirty: BTreeMap::new(),
+            changed: BTreeMap::new(),
+            bytes: HashMap::new(),
+            bytes_held: 0,
+            moved: BTreeMap::new(),
+            problems: BTreeMap::new(),
+            heat: HashMap::new(),
+            uploaded: HashSet::new(),
+            uploading: HashSet::new(),
+            sending: None,
+            in_flight: HashSet::new(),
+            link: Link::Offline,
+            remote: None,
+            told_cursor: s0_tree::Seq(0),
+            incoming: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            retry: None,
+            reconsider: false,
+            active: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            cache: HashMap::new(),
+            cache_held: 0,
+            displaced: BTreeMap::new(),
+            ignored_incoming: BTreeSet::new(),
+            held: BTreeSet::new(),
+            abandoned: Vec::new(),
+            second_look: None,
+            looked: false,
+            distrust: false,
+            halt: None,
+            deletions_confirmed: false,
+            removals: None,
+            effects: VecDeque::new(),
+        };
+        let left_in = replica.state.facts.boot.as_ref();
+        replica.distrust = left_in.is_some_and(|boot| *boot != replica.config.boot);
+        replica.check_root()?;
+        if replica.halt.is_none() {
+            replica.recover()?;
+        }
+        let boot = Some(replica.config.boot.clone());
+        let facts = crate::state::Facts { boot, ..replica.state.facts.clone() };
+        replica.commit(vec![Record::Facts(facts)], true)?;
+        replica.touch(TreePath::root(), now, true);
+        Ok(replica)
+    }
+
+    /// Takes in what happened outside. Nothing is done to the disk.
+    ///
+    /// # Errors
+    /// The state database failed; the replica must be opened again.
+    pub fn handle(&mut self, event: Event, now: u64) -> Done {
+        self.now = now;
+        match event {
+            Event::Touched(paths) => {
+                for (path, hint) in paths {
+                    self.hear(&path, hint);
+                }
+            }
+            Event::Rescan(path) => self.touch(path, self.now, true),
+            Event::Online(registered) => self.online(&registered)?,
+            Event::Offline => self.offline(),
+            Event::Tree { epoch, tree } => self.take_tree(epoch, tree)?,
+            Event::Entries(entries) => self.take_entries(entries),
+            Event::CannotFollow => {
+                if self.link != Link::Offline {
+                    self.link = Link::Joining;
+                    self.effects.push_back(Effect::FetchTree);
+                }
+            }
+            Event::Answered(number, answer) => self.answered(number, answer)?,
+            Event::Unanswered(number) => {
+                if self.state.outgoing.as_ref().is_some_and(|o| o.submission.number == number) {
+                    self.sending = None;
+                }
+            }
+            Event::Fetched(slot, fetched) => self.fetched(slot, fetched),
+            Event::Uploaded(id, done) => {
+                self.uploading.remove(&id);
+                if done {
+                    self.uploaded.insert(id);
+                } else {
+                    self.retry_in(200);
+                }
+            }
+            Event::SettlementHeard(id) => {
+                if self.state.settled.contains_key(&id) {
+                    self.commit(vec![Record::Settled(id, None)], false)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what can be done now: looks at paths, applies what came in, sends
+    /// what changed. Returns when it wants to be called again at the latest, in
+    /// the engine's milliseconds.
+    ///
+    /// # Errors
+    /// The state database failed; the replica must be opened again.
+    pub fn step(&mut self, now: u64) -> Result<Option<u64>, Stop> {
+        self.now = now;
+        if self.halt.is_some() {
+            return Ok(None);
+        }
+        let more = self.look()?;
+        if !self.looked && self.dirty.is_empty() {
+            self.looked = true;
+            self.distrust = false;
+        }
+        if self.halt.is_some() {
+            return Ok(None);
+        }
+        self.begin()?;
+        self.finish_answer()?;
+        self.settle_conflicts()?;
+        self.download()?;
+        self.clear_displaced()?;
+        self.upload()?;
+        self.tell_cursor();
+        // What is on its way is looked at when the answer has come.
+        let looks = self.dirty.iter().filter(|(path, _)| !self.is_outgoing(path));
+        let due = looks.map(|(_, dirt)| dirt.due).min();
+        let wake = [due, self.retry, more.then_some(now)].into_iter().flatten().min();
+        Ok(wake.map(|at| at.max(now)))
+    }
+
+    /// Leaves everything in order, for a clean end of the program.
+    ///
+    /// # Errors
+    /// The state database failed.
+    pub fn close(&mut self) -> Done {
+        let boot = if self.distrust { self.state.facts.boot.clone() } else { None };
+        let facts = crate::state::Facts { boot, ..self.state.facts.clone() };
+        self.commit(vec![Record::Facts(facts)], true)
+    }
+
+    /// What is to be done outside, in order.
+    pub fn effects(&mut self) -> impl Iterator<Item = Effect> + use<'_, D, S> {
+        self.effects.drain(..)
+    }
+
+    /// The disk, for the shell.
+    pub fn disk(&mut self) -> &mut D {
+        &mut self.disk
+    }
+
+    /// The store, for tests that look into it.
+    pub fn store(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    /// The Volume's tree as far as the journal has been followed.
+    pub fn remote(&self) -> Option<&Tree> {
+        self.remote.as_ref()
+    }
+
+    /// What is remembered.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Commits records and takes them over. The only way to change the state.
+    fn commit(&mut self, records: Vec<Record>, durable: bool) -> Done {
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.store.commit(&records, durable)?;
+        for record in records {
+            self.state.apply(record);
+        }
+        Ok(())
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        self.effects.push_back(Effect::Notice(notice));
+    }
+
+    /// Asks to be called again within `milliseconds`.
+    fn retry_in(&mut self, milliseconds: u64) {
+        let at = self.now + milliseconds;
+        self.retry = Some(self.retry.map_or(at, |other| other.min(at)));
+    }
+
+    /// Places that waited are looked at again: something has changed.
+    fn stir(&mut self) {
+        self.incoming.append(&mut self.waiting);
+    }
+
+    fn row(&self, place: &Place) -> Option<&Row> {
+        self.state.synced.get(place)
+    }
+}

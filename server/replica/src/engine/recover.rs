@@ -1,0 +1,133 @@
+//! Recovery: what a crash may have left between two lines of an apply.
+//!
+//! For each intent the disk itself says how far it came. What equals the
+//! intent's *after* is synced at its version; everything else is a local edit.
+//! Staging files go only when they are known to be ours.
+
+use super::displaced::Displaced;
+use super::{Done, Replica};
+use crate::disk::{Disk, DiskError, IntentId, Spot, StagedName};
+use crate::state::{Intent, Phase, Print, Record, Row, Store, What};
+
+impl<D: Disk, S: Store> Replica<D, S> {
+    /// Brings disk and state together again. Runs before anything else.
+    pub(super) fn recover(&mut self) -> Done {
+        self.note_in_flight();
+        let staged = self.disk.staged()?;
+        for (slot, intent) in self.state.intents.clone() {
+            if staged.contains(&StagedName::Part(slot)) {
+                self.drop_staged(&StagedName::Part(slot))?;
+            }
+            match intent.phase {
+                Phase::Swapped => self.recover_swapped(slot, &intent, &staged)?,
+                Phase::Planned => self.recover_planned(slot, &intent, &staged)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_staged(&mut self, name: &StagedName) -> Result<(), DiskError> {
+        match self.disk.discard(name) {
+            Err(DiskError::NotFound) | Ok(()) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The agreement was committed; the displaced file may still be there.
+    fn recover_swapped(&mut self, slot: IntentId, intent: &Intent, staged: &[StagedName]) -> Done {
+        let mut kept = false;
+        for at in [slot, slot.aside()] {
+            if staged.contains(&StagedName::Whole(at)) {
+                kept = true;
+                let before = intent.before.as_ref().map(|row| row.what.clone());
+                let after = intent.after.as_ref().map(|after| after.what.clone());
+                let held = self.content_of(&Spot::Staged(at));
+                let content = after.clone().filter(|_| held == after).or(before).or(after);
+                self.left_behind(slot, at, intent, content);
+            }
+        }
+        if !kept {
+            self.commit(vec![Record::Intent(slot, None)], false)?;
+        }
+        Ok(())
+    }
+
+    fn left_behind(
+        &mut self,
+        slot: IntentId,
+        at: IntentId,
+        intent: &Intent,
+        content: Option<What>,
+    ) {
+        let Some(content) = content else { return };
+        let displaced = Displaced {
+            slot,
+            place: intent.place.clone(),
+            path: intent.path.clone(),
+            before: intent.before.clone().filter(|row| row.what == content),
+            content,
+            stat: None,
+            since: self.now,
+            due: self.now,
+        };
+        self.displaced.insert(at, displaced);
+    }
+
+    /// Whether the swap happened is for the disk to say.
+    fn recover_planned(&mut self, slot: IntentId, intent: &Intent, staged: &[StagedName]) -> Done {
+        let seen = self.disk.now();
+        let spot = Spot::Path(intent.path.clone());
+        let mut stat = self.disk.stat(&spot)?;
+        let held = self.content_of(&spot);
+        let after = intent.after.as_ref().map(|after| after.what.clone());
+        let before = intent.before.as_ref().map(|row| row.what.clone());
+        let aside = slot.aside();
+        // What stepped aside and was not followed by the new file goes back.
+        if staged.contains(&StagedName::Whole(aside)) && stat.is_none() && after.is_some() {
+            self.put_back(aside, &intent.path)?;
+            stat = self.disk.stat(&spot)?;
+        }
+        let arrived = after.is_some() && held == after;
+        let left = after.is_none() && stat.is_none();
+        let mut records = Vec::new();
+        if (arrived || left) && self.row(&intent.place) == intent.before.as_ref() {
+            let row = intent.after.as_ref().zip(stat).map(|(after, stat)| Row {
+                node: after.node,
+                version: after.version,
+                what: after.what.clone(),
+                mode: after.mode,
+                print: Some(Print { stat, seen }),
+            });
+            // Only the removal of what is in our slot is known to be ours.
+            if row.is_some() || staged.contains(&StagedName::Whole(slot)) {
+                records.push(Record::Synced(intent.place.clone(), row));
+            }
+        }
+        let mut kept = false;
+        for at in [slot, aside] {
+            if !staged.contains(&StagedName::Whole(at)) {
+                continue;
+            }
+            let content = self.content_of(&Spot::Staged(at));
+            let ours = content.is_some() && content == after;
+            let known = content.is_some() && content == before;
+            if ours || known {
+                // Staged and never swapped, or swapped out and known.
+                self.left_behind(slot, at, intent, content);
+                kept = true;
+            } else {
+                // Neither the Volume's old content nor its new one: somebody's.
+                self.put_back(at, &intent.path)?;
+                records.retain(|record| !matches!(record, Record::Synced(..)));
+            }
+        }
+        if kept {
+            let intent = Intent { phase: Phase::Swapped, ..intent.clone() };
+            records.push(Record::Intent(slot, Some(intent)));
+        } else {
+            records.push(Record::Intent(slot, None));
+        }
+        self.touch(intent.path.clone(), self.now, true);
+        self.commit(records, true)
+    }
+}

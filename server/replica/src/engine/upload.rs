@@ -1,0 +1,700 @@
+//! Uploads: what differs on the disk is offered to the Volume, with what was
+//! expected there.
+//!
+//! One submission is on its way at a time. It is durable before it is sent, is
+//! sent word for word until it is answered, and counts when the journal has
+//! been followed as far as its answer.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use s0_api::sync::{Answer, Outcome, Submission, SubmitError};
+use s0_tree::{
+    Action, AttributeChange, Change, ContentId, Expected, New, News, Origin, Place, Policy,
+    Refusal, RenameHow, Seq, TreePath, admit,
+};
+
+use super::{Done, Effect, Halt, Heat, Link, Local, Notice, Pause, Replica};
+use crate::disk::{Description, Disk, Spot};
+use crate::state::{
+    Conflict, ConflictStatus, Facts, Outgoing, Print, Record, Row, Sent, Store, What,
+};
+
+/// The most changes in one submission.
+const CHANGES: usize = 1000;
+/// The most bytes of small contents in one submission.
+const INLINE_BYTES: usize = 4 << 20;
+/// A submission in the making.
+#[derive(Default)]
+struct Draft {
+    changes: Vec<Change>,
+    sent: Vec<Sent>,
+    inline: Vec<(ContentId, Arc<[u8]>)>,
+    inline_bytes: usize,
+    /// Directories that are made in this submission.
+    made: BTreeSet<TreePath>,
+    /// Paths that are removed in this submission.
+    removed: BTreeSet<TreePath>,
+    /// Nothing at, above or below these goes into the same submission.
+    apart: Vec<TreePath>,
+}
+
+impl Draft {
+    fn is_full(&self) -> bool {
+        self.changes.len() >= CHANGES || self.inline_bytes >= INLINE_BYTES
+    }
+
+    fn is_apart(&self, path: &TreePath) -> bool {
+        self.apart.iter().any(|at| path.is_at_or_below(at) || at.is_at_or_below(path))
+    }
+
+    fn push(&mut self, change: Change, sent: Sent) {
+        self.changes.push(change);
+        self.sent.push(sent);
+    }
+}
+
+impl<D: Disk, S: Store> Replica<D, S> {
+    /// Sends what is on its way, or plans the next submission.
+    pub(super) fn upload(&mut self) -> Done {
+        if self.link != Link::Following || !self.state.facts.initialised {
+            return Ok(());
+        }
+        if self.state.outgoing.is_none() {
+            let draft = self.draft()?;
+            if draft.changes.is_empty() {
+                return Ok(());
+            }
+            self.check_root()?;
+            if self.halt.is_some() {
+                return Ok(());
+            }
+            self.seal(draft)?;
+        }
+        if let Some(outgoing) = &self.state.outgoing
+            && outgoing.answer.is_none()
+            && self.sending != Some(outgoing.submission.number)
+        {
+            self.sending = Some(outgoing.submission.number);
+            let submission = Arc::new(outgoing.submission.clone());
+            self.effects.push_back(Effect::Submit(submission, outgoing.inline.clone()));
+        }
+        Ok(())
+    }
+
+    /// Makes a draft durable.
+    fn seal(&mut self, draft: Draft) -> Done {
+        let number = self.state.facts.number + 1;
+        for sent in &draft.sent {
+            self.heat_up(&sent.path);
+        }
+        let outgoing = Outgoing {
+            submission: Submission { number, changes: draft.changes },
+            sent: draft.sent,
+            inline: draft.inline,
+            answer: None,
+        };
+        let facts = Facts { number, ..self.state.facts.clone() };
+        let records = vec![Record::Outgoing(Some(Box::new(outgoing))), Record::Facts(facts)];
+        self.commit(records, true)?;
+        self.note_in_flight();
+        Ok(())
+    }
+
+    /// Notes the paths that the submission on its way speaks of, both ends of
+    /// renames among them.
+    pub(super) fn note_in_flight(&mut self) {
+        let sent = self.state.outgoing.iter().flat_map(|outgoing| &outgoing.sent);
+        let paths = sent.flat_map(|sent| {
+            let from = sent.from.as_ref().and_then(|from| self.disk_path(from));
+            std::iter::once(sent.path.clone()).chain(from)
+        });
+        self.in_flight = paths.collect();
+    }
+
+    /// A path that is sent again and again is sent less and less often.
+    fn heat_up(&mut self, path: &TreePath) {
+        let now = self.now;
+        if self.heat.len() > 10_000 {
+            self.heat.retain(|_, heat| heat.credit_at(now) < Heat::MOST);
+        }
+        let credit = self.heat.get(path).map_or(Heat::MOST, |heat| heat.credit_at(now));
+        let credit = credit.saturating_sub(Heat::COST);
+        self.heat.insert(path.clone(), Heat { credit, last: now });
+    }
+
+    fn draft(&mut self) -> Result<Draft, super::Stop> {
+        let mut draft = Draft::default();
+        if self.changed.is_empty() {
+            return Ok(draft);
+        }
+        let paths: Vec<TreePath> = self.changed.keys().cloned().collect();
+        for path in &paths {
+            // What nobody agreed on cannot be missing.
+            if matches!(self.changed.get(path), Some(Local::Gone)) && self.row_at(path).is_none() {
+                self.changed.remove(path);
+            }
+        }
+        let candidates: Vec<TreePath> =
+            paths.into_iter().filter(|path| self.may_upload(path)).collect();
+        let renamed = self.draft_renames(&candidates, &mut draft)?;
+        for path in candidates.iter().rev() {
+            if !draft.is_full() && !draft.is_apart(path) {
+                self.draft_removal(path, &mut draft);
+            }
+        }
+        for path in &candidates {
+            if draft.is_full() {
+                break;
+            }
+            if !draft.is_apart(path) && !renamed.contains(path) {
+                self.draft_put(path, &mut draft)?;
+            }
+        }
+        Ok(draft)
+    }
+
+    /// Whether a changed path may be offered now, as far as itself goes.
+    fn may_upload(&mut self, path: &TreePath) -> bool {
+        if self.in_conflict(path)
+            || self.state.withheld.iter().any(|held| path.is_at_or_below(held))
+            || self.held.contains(path)
+            || self.dirty.contains_key(path)
+        {
+            return false;
+        }
+        if let Some(heat) = self.heat.get(path)
+            && self.now < heat.cool_at()
+        {
+            let wait = heat.cool_at() - self.now;
+            self.retry_in(wait);
+            return false;
+        }
+        if self.state.kept.contains(path)
+            && super::look::below(&self.changed, path).next().is_none()
+        {
+            return false;
+        }
+        true
+    }
+
+    /// Whether the draft of one change may be sent while conflicts are open.
+    fn may_offer(&self, change: &Change) -> bool {
+        if self.config.pause == Pause::Path || !self.has_open_conflicts() {
+            return true;
+        }
+        let Some(tree) = &self.remote else { return false };
+        let judged = admit(tree, change, Policy::default(), &News::default(), &Origin::default());
+        matches!(judged, Err(Refusal::Conflict { .. }))
+    }
+
+    /// Renames: a directory that was found elsewhere; a file whose old name is
+    /// gone and whose inode, with its birth or its content, is at a new one.
+    fn draft_renames(
+        &mut self,
+        paths: &[TreePath],
+        draft: &mut Draft,
+    ) -> Result<BTreeSet<TreePath>, super::Stop> {
+        let mut used = BTreeSet::new();
+        let mut gave_up = Vec::new();
+        let mut gone: std::collections::HashMap<u64, (TreePath, Place, Row)> =
+            std::collections::HashMap::new();
+        for path in paths {
+            if let (Some(Local::Gone), Some((place, row))) =
+                (self.changed.get(path), self.row_at(path))
+                && let Some(print) = row.print
+                && !row.what.is_directory()
+            {
+                gone.insert(print.stat.inode, (path.clone(), place, row.clone()));
+            }
+        }
+        for path in paths {
+            if draft.is_full() || draft.is_apart(path) {
+                continue;
+            }
+            let (from, row, print) = match self.changed.get(path) {
+                Some(Local::Moved { node }) => {
+                    let node = *node;
+                    let from = self.state.synced.places(node).first().cloned();
+                    let row = from.as_ref().and_then(|from| self.row(from)).cloned();
+                    let (Some(from), Some(row), None) = (from, row, self.row_at(path)) else {
+                        self.unmove(path, node);
+                        continue;
+                    };
+                    let print = row.print;
+                    (from, row, print)
+                }
+                Some(Local::There { what, print, .. }) => {
+                    let Some((_, from, row)) = gone.get(&print.stat.inode) else { continue };
+                    let same_birth = row.print.is_some_and(|old| {
+                        old.stat.born.is_some() && old.stat.born == print.stat.born
+                    });
+                    let same_kind =
+                        matches!(what, What::File(_)) == matches!(row.what, What::File(_));
+                    if !same_kind || !(same_birth || row.what == *what) {
+                        continue;
+                    }
+                    // What was moved and edited is moved first, and looked at
+                    // again afterwards.
+                    let print = (row.what == *what).then_some(*print);
+                    (from.clone(), row.clone(), print)
+                }
+                _ => continue,
+            };
+            let taken = self.row_at(path).is_some();
+            let Some(above) = path.parent() else { continue };
+            let homeless = self.directory_at(&above).is_none();
+            if homeless && !self.changed.contains_key(&above) && !self.dirty.contains_key(&above) {
+                self.touch(above, self.now + self.config.settle, false);
+            }
+            if taken || homeless {
+                continue;
+            }
+            let (old, new) = (self.volume_path_of(&from), self.volume_path(path));
+            if old.as_ref().is_none_or(|old| new.is_at_or_below(old)) {
+                // The Volume has moved it above its own new place, or knows
+                // nothing of where it was. No rename says that; what is here is
+                // new, and what is there comes.
+                if let Some(Local::Moved { node }) = self.changed.get(path).cloned() {
+                    gave_up.push((path.clone(), node, from));
+                }
+                continue;
+            }
+            let Some(old) = old else { continue };
+            let mut change = Change::new(
+                Action::Rename { from: old.clone(), to: new.clone(), how: RenameHow::NoReplace },
+                Expected::Node { id: row.node, version: row.version },
+            );
+            change.expect_to = Some(Expected::Absent);
+            if draft.is_apart(&old) || draft.is_apart(&new) || !self.may_offer(&change) {
+                continue;
+            }
+            let local = Some((row.what.clone(), row.mode, print));
+            let parent = path.parent().and_then(|above| self.directory_at(&above));
+            let sent =
+                Sent { path: path.clone(), local, from: Some(from.clone()), parent, renamed: true };
+            draft.push(change, sent);
+            draft.apart.extend([old, new, path.clone()]);
+            draft.apart.extend(self.disk_path(&from));
+            used.insert(path.clone());
+        }
+        for (path, node, home) in gave_up {
+            let mut records: Vec<_> = self
+                .rows_below(&path)
+                .into_iter()
+                .map(|(_, place, _)| Record::Synced(place, None))
+                .collect();
+            records.push(Record::Synced(home, None));
+            self.unmove(&path, node);
+            self.commit(records, false)?;
+            self.reconsider = true;
+        }
+        Ok(used)
+    }
+
+    /// A directory that was moved, but can no longer be told as a move: it is
+    /// gone from one place and there at another.
+    fn unmove(&mut self, path: &TreePath, node: s0_tree::NodeId) {
+        self.moved.remove(path);
+        self.changed.remove(path);
+        self.touch(path.clone(), self.now, true);
+        let home = self.state.synced.places(node).first().cloned();
+        if let Some(home) = home.and_then(|home| self.disk_path(&home)) {
+            self.touch(home, self.now, true);
+        }
+    }
+
+    /// The Volume's path of a synced place.
+    fn volume_path_of(&self, place: &Place) -> Option<TreePath> {
+        let tree = self.remote.as_ref()?;
+        match self.row(place).and_then(|row| tree.path_of(row.node)) {
+            // A rename says where the node is, wherever the Volume has it; the
+            // expectation says whether that is as it was.
+            Some(path) => Some(path),
+            None => {
+                let above =
+                    tree.path_of(place.parent).or_else(|| self.directory_path(place.parent))?;
+                Some(above.join(&place.name))
+            }
+        }
+    }
+
+    /// What is gone, or is of another kind now, is removed: children first.
+    fn draft_removal(&mut self, path: &TreePath, draft: &mut Draft) {
+        let Some((place, row)) = self.row_at(path).map(|(place, row)| (place, row.clone())) else {
+            return;
+        };
+        let other_kind = match self.changed.get(path) {
+            Some(Local::Gone) => true,
+            Some(Local::There { what, .. }) => {
+                std::mem::discriminant(what) != std::mem::discriminant(&row.what)
+                    || (matches!(what, What::Symlink(_)) && *what != row.what)
+            }
+            _ => false,
+        };
+        if !other_kind {
+            return;
+        }
+        let mut below = self.rows_below(path);
+        below.reverse();
+        below.push((path.clone(), place, row));
+        for (path, place, row) in below {
+            let is_directory = row.what.is_directory();
+            let left = |node: &s0_tree::NodeId| {
+                // A directory that was moved out is still in there for the Volume.
+                let home = self.state.synced.places(*node).first();
+                let home = home.and_then(|home| self.disk_path(home));
+                home.is_some_and(|home| home != path && home.is_at_or_below(&path))
+            };
+            let blocked = draft.removed.contains(&path)
+                || (is_directory && self.moved.values().any(left))
+                || self.in_conflict(&path)
+                || (is_directory && self.state.conflicts.keys().any(|c| c.is_at_or_below(&path)))
+                || draft.is_apart(&path);
+            if blocked {
+                continue;
+            }
+            let change = Change::new(
+                Action::Remove { path: self.volume_path(&path) },
+                Expected::Node { id: row.node, version: row.version },
+            );
+            let elsewhere = |this: &Self| {
+                // Ours by name only: the Volume has moved the node away.
+                this.remote.as_ref().is_some_and(|t| t.at_place(&place) != Some(row.node))
+                    && this.remote.as_ref().is_some_and(|t| t.node(row.node).is_some())
+            };
+            if !elsewhere(self) && !self.may_offer(&change) {
+                continue;
+            }
+            draft.removed.insert(path.clone());
+            let parent = Some(place.parent);
+            draft.push(
+                change,
+                Sent { path, local: None, from: Some(place), parent, renamed: false },
+            );
+        }
+    }
+
+    /// The rows below a path of the disk, with their paths, parents first.
+    pub(super) fn rows_below(&self, path: &TreePath) -> Vec<(TreePath, Place, Row)> {
+        let mut found = Vec::new();
+        let Some(node) = self.directory_at(path) else { return found };
+        let mut stack = vec![(path.clone(), node)];
+        while let Some((above, directory)) = stack.pop() {
+            for (name, row) in self.state.synced.children(directory) {
+                let path = above.join(name);
+                if row.what.is_directory() && self.is_moved(row.node) {
+                    // It is elsewhere on the disk, with all that is in it.
+                    continue;
+                }
+                if row.what.is_directory() {
+                    stack.push((path.clone(), row.node));
+                }
+                let place = Place { parent: directory, name: name.clone() };
+                found.push((path, place, row.clone()));
+            }
+        }
+        found
+    }
+
+    /// What is there is created or written, parents first.
+    fn draft_put(&mut self, path: &TreePath, draft: &mut Draft) -> Done {
+        let Some(Local::There { what, mode, print }) = self.changed.get(path).cloned() else {
+            return Ok(());
+        };
+        let Some(above) = path.parent() else { return Ok(()) };
+        if self.directory_at(&above).is_none() && !draft.made.contains(&above) {
+            if !self.changed.contains_key(&above) && !self.dirty.contains_key(&above) {
+                // Its directory was forgotten when it stopped being synced.
+                self.touch(above, self.now + self.config.settle, false);
+            }
+            return Ok(());
+        }
+        let set = if self.disk.abilities().modes && !matches!(what, What::Symlink(_)) {
+            AttributeChange::mode(mode)
+        } else {
+            AttributeChange::default()
+        };
+        let row = self.row_at(path).map(|(_, row)| row.clone());
+        let at = self.volume_path(path);
+        let change = match &row {
+            Some(row)
+                if std::mem::discriminant(&row.what) == std::mem::discriminant(&what)
+                    && !matches!(what, What::Symlink(_)) =>
+            {
+                let expect = Expected::Node { id: row.node, version: row.version };
+                let action = match &what {
+                    What::File(content) if row.what != what => {
+                        let set = if self.same_mode(&what, mode, row.mode) {
+                            AttributeChange::default()
+                        } else {
+                            set
+                        };
+                        Action::Write { path: at, content: *content, set }
+                    }
+                    _ => Action::Attributes { path: at, set },
+                };
+                Change::new(action, expect)
+            }
+            replaced => {
+                // Something of another kind: its removal must be in this draft.
+                if replaced.is_some() && !draft.removed.contains(path) {
+                    return Ok(());
+                }
+                let what = match &what {
+                    What::File(content) => New::File { content: *content },
+                    What::Directory => New::Directory,
+                    What::Symlink(target) => New::Symlink { target: target.clone() },
+                };
+                Change::new(Action::Create { path: at, what, set }, Expected::Absent)
+            }
+        };
+        if !self.may_offer(&change) {
+            return Ok(());
+        }
+        if let What::File(content) = &what
+            && change.content().is_some()
+            && !self.provide(path, *content, &print, draft)
+        {
+            return Ok(());
+        }
+        if what.is_directory() {
+            draft.made.insert(path.clone());
+        }
+        let local = Some((what, mode, Some(print)));
+        let parent = self.directory_at(&above);
+        draft.push(change, Sent { path: path.clone(), local, from: None, parent, renamed: false });
+        Ok(())
+    }
+
+    /// Makes sure that the service will have a content: small ones go along,
+    /// large ones must be there before.
+    fn provide(
+        &mut self,
+        path: &TreePath,
+        content: s0_tree::Content,
+        print: &Print,
+        draft: &mut Draft,
+    ) -> bool {
+        if content.size > self.config.inline_limit || !content.is_inline() {
+            if self.uploaded.contains(&content.id) {
+                return true;
+            }
+            if self.uploading.len() < 64 && self.uploading.insert(content.id) {
+                self.effects.push_back(Effect::Upload { path: path.clone(), content });
+            }
+            return false;
+        }
+        let bytes = match self.bytes.get(path) {
+            Some(bytes) => bytes.clone(),
+            None => {
+                let read = self.disk.describe(&[Spot::Path(path.clone())]).pop();
+                match read {
+                    Some(Ok(Description::Stable { stat, content: now, bytes: Some(bytes) }))
+                        if now == content && stat == print.stat =>
+                    {
+                        Arc::from(bytes)
+                    }
+                    _ => {
+                        self.touch(path.clone(), self.now, false);
+                        return false;
+                    }
+                }
+            }
+        };
+        draft.inline_bytes += bytes.len();
+        draft.inline.push((content.id, bytes));
+        true
+    }
+
+    /// An answer has come, or a refusal of the submission as a whole.
+    pub(super) fn answered(&mut self, number: u64, answer: Result<Answer, SubmitError>) -> Done {
+        let Some(outgoing) = &self.state.outgoing else { return Ok(()) };
+        if outgoing.submission.number != number || outgoing.answer.is_some() {
+            return Ok(());
+        }
+        self.sending = None;
+        match answer {
+            Ok(answer) if answer.outcomes.len() == outgoing.sent.len() => {
+                let outgoing = Outgoing { answer: Some(answer), ..(**outgoing).clone() };
+                // The answer can be had again, so it need not be durable.
+                self.commit(vec![Record::Outgoing(Some(Box::new(outgoing)))], false)
+            }
+            Err(SubmitError::Fenced { .. }) => {
+                self.stop_with(Halt::Fenced);
+                Ok(())
+            }
+            Err(SubmitError::UnknownReplica) => {
+                // The next registration makes us known.
+                self.retry_in(1000);
+                Ok(())
+            }
+            Err(SubmitError::MissingContents { ids }) => {
+                // It was not admitted, and cannot be any more: the contents
+                // never came with it. Plan anew.
+                for id in ids {
+                    self.uploaded.remove(&id);
+                }
+                self.drop_outgoing(None)
+            }
+            Err(SubmitError::Superseded { last }) => self.drop_outgoing(Some(last)),
+            Ok(_) | Err(SubmitError::Reused { .. } | SubmitError::Invalid { .. }) => {
+                let why = "the service refused it as invalid".to_owned();
+                for sent in outgoing.sent.clone() {
+                    self.refuse(&sent.path, why.clone());
+                }
+                self.drop_outgoing(None)
+            }
+        }
+    }
+
+    /// Gives up the submission on its way; what it spoke of is looked at again.
+    fn drop_outgoing(&mut self, number: Option<u64>) -> Done {
+        let Some(outgoing) = self.state.outgoing.clone() else { return Ok(()) };
+        let number = number.unwrap_or(0).max(self.state.facts.number);
+        let facts = Facts { number, ..self.state.facts.clone() };
+        self.commit(vec![Record::Outgoing(None), Record::Facts(facts)], true)?;
+        self.in_flight.clear();
+        for sent in &outgoing.sent {
+            self.touch(sent.path.clone(), self.now, false);
+        }
+        self.retry_in(100);
+        Ok(())
+    }
+
+    /// Once the journal has been followed as far as the answer, what was
+    /// accepted is synced and what was refused is a conflict.
+    pub(super) fn finish_answer(&mut self) -> Done {
+        let (Some(tree), Some(outgoing)) = (&self.remote, &self.state.outgoing) else {
+            return Ok(());
+        };
+        if outgoing.answer.as_ref().is_none_or(|answer| tree.head() < answer.head) {
+            return Ok(());
+        }
+        let head = tree.head();
+        let Some(outgoing) = self.state.outgoing.clone() else { return Ok(()) };
+        let Some(answer) = &outgoing.answer else { return Ok(()) };
+        let mut records = Vec::new();
+        let mut notices = Vec::new();
+        let mut directories = std::collections::HashMap::new();
+        let removals = outgoing.sent.iter().zip(&answer.outcomes).filter(|(sent, outcome)| {
+            sent.local.is_none() && matches!(outcome, Outcome::Accepted { .. })
+        });
+        self.count_removals(removals.count());
+        for (sent, outcome) in outgoing.sent.iter().zip(&answer.outcomes) {
+            match outcome {
+                Outcome::Accepted { seq, node } => {
+                    self.accepted(sent, *node, *seq, &mut directories, &mut records)?;
+                    let removed = sent.local.is_none();
+                    notices.push(Notice::Uploaded { path: sent.path.clone(), removed });
+                }
+                Outcome::Held { node: Some(node), version } if sent.local.is_some() => {
+                    self.accepted(sent, *node, *version, &mut directories, &mut records)?;
+                }
+                Outcome::Held { .. } => {
+                    if let (None, Some(from)) = (&sent.local, &sent.from) {
+                        records.push(Record::Synced(from.clone(), None));
+                        if matches!(self.changed.get(&sent.path), Some(Local::Gone)) {
+                            self.changed.remove(&sent.path);
+                        }
+                    }
+                }
+                Outcome::Conflict { id, reason, path } => {
+                    let conflict = Conflict {
+                        id: id.clone(),
+                        reason: *reason,
+                        status: ConflictStatus::Open,
+                        base: self.row_at(&sent.path).map(|(_, row)| row.what.clone()),
+                        mine: sent.local.as_ref().map(|(what, ..)| what.clone()),
+                        other: path.clone(),
+                        time: self.disk.now(),
+                    };
+                    records.push(Record::Conflict(sent.path.clone(), Some(conflict)));
+                    notices.push(Notice::Conflict { path: sent.path.clone(), reason: *reason });
+                }
+                Outcome::Refused { .. } => self.retry_in(200),
+            }
+        }
+        let facts = Facts { cursor: head, ..self.state.facts.clone() };
+        records.push(Record::Outgoing(None));
+        records.push(Record::Facts(facts));
+        self.commit(records, true)?;
+        self.in_flight.clear();
+        // Others may have put something into what we thought of as new.
+        for node in directories.values() {
+            self.expect_children(*node);
+        }
+        for notice in notices {
+            self.notice(notice);
+        }
+        self.stir();
+        Ok(())
+    }
+
+    fn accepted(
+        &mut self,
+        sent: &Sent,
+        node: s0_tree::NodeId,
+        version: Seq,
+        directories: &mut std::collections::HashMap<TreePath, s0_tree::NodeId>,
+        records: &mut Vec<Record>,
+    ) -> Done {
+        if let Some(from) = &sent.from {
+            records.push(Record::Synced(from.clone(), None));
+            if sent.renamed
+                && let Some(old) = self.disk_path(from)
+                && matches!(self.changed.get(&old), Some(Local::Gone))
+            {
+                self.changed.remove(&old);
+            }
+        }
+        let Some((what, mode, print)) = sent.local.clone() else {
+            if matches!(self.changed.get(&sent.path), Some(Local::Gone)) {
+                self.changed.remove(&sent.path);
+            }
+            // Something may have come there while it was on its way.
+            let now_at = sent.from.as_ref().and_then(|from| self.disk_path(from));
+            for path in now_at.into_iter().chain([sent.path.clone()]) {
+                self.touch(path, self.now, false);
+            }
+            return Ok(());
+        };
+        let Some((above, name)) = sent.path.split() else { return Ok(()) };
+        let made = directories.get(&above).copied();
+        let Some(parent) = made.or(sent.parent) else {
+            // Its directory was refused, so this was too.
+            self.touch(sent.path.clone(), self.now, true);
+            return Ok(());
+        };
+        let place = Place { parent, name };
+        // The user may have moved its directory since.
+        let path = self.disk_path(&place).unwrap_or_else(|| sent.path.clone());
+        if what.is_directory() {
+            directories.insert(sent.path.clone(), node);
+            if !sent.renamed {
+                // This must see what came before it in the answer, and what
+                // comes next must see this.
+                if !self.state.synced.places(node).is_empty() {
+                    self.commit(std::mem::take(records), false)?;
+                    let released = self.release_identity(node, &place);
+                    self.commit(released, false)?;
+                }
+            }
+        }
+        if sent.renamed {
+            self.moved.retain(|_, other| *other != node);
+        }
+        self.forget(&sent.path);
+        // What happened to it while it was on its way may have gone unnoticed.
+        self.touch(sent.path.clone(), self.now, false);
+        if path != sent.path {
+            self.forget(&path);
+            self.touch(path, self.now, true);
+        }
+        // The Volume may have given it another mode, or moved on since.
+        self.incoming.insert(place.clone(), None);
+        let row = Row { node, version, what, mode, print };
+        records.push(Record::Synced(place, Some(row)));
+        Ok(())
+    }
+}

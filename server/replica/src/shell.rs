@@ -1,0 +1,15 @@
+//! The thin shell around the engine: a real disk, real ignore rules, a real
+//! state database and a watcher. It does what it is told and decides nothing
+//! about syncing.
+
+pub mod access;
+pub mod disk;
+mod git_index;
+mod network;
+mod pattern;
+mod probe;
+mod root;
+pub mod rules;
+pub mod run;
+pub mod store;
+pub mod watch;

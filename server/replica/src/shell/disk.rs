@@ -1,0 +1,493 @@
+//! The [`Disk`] on a real directory.
+//!
+//! Each call finds the parent directory anew, beneath the root and without
+//! following a link, and then works on one name in it. What is moved out of the
+//! way goes to the staging directory, which only this replica writes to.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use s0_tree::{Content, INLINE_LIMIT, Name, TreePath, comparison_key, describe};
+
+use super::access::{Located, RootAccess, is_state_dir, part_name, slot_name};
+use super::watch::Watcher;
+use super::{probe, root};
+use crate::disk::{
+    Abilities, Description, Disk, DiskError, DiskResult, IntentId, Listing, RootIdentity, Seen,
+    Spot, StagedName, Stat,
+};
+use crate::platform::{self, Renamed};
+
+pub use super::access::STATE_DIR_NAME;
+
+/// How often a file is read before it is said to be changing.
+const READ_TRIES: u32 = 3;
+/// More than this many are synced with the whole file system at once.
+const SYNC_EACH: usize = 8;
+
+/// What to do about the marker of a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marker {
+    /// The root was never attached: make the state directory and a marker,
+    /// unless they are there.
+    Create,
+    /// The root was attached before: without its marker it is another one.
+    Expect,
+}
+
+/// A real directory.
+#[derive(Debug)]
+pub struct RootDisk {
+    access: RootAccess,
+    watcher: Option<Arc<Watcher>>,
+}
+
+impl RootDisk {
+    /// Opens a root and finds out what it can do.
+    ///
+    /// # Errors
+    /// `RootGone` when there is no such directory, or its marker was expected
+    /// and is not there.
+    pub fn open(path: &Path, marker: Marker) -> DiskResult<Self> {
+        let path =
+            std::fs::canonicalize(path).map_err(|error| match platform::io_error(error) {
+                DiskError::NotFound | DiskError::NotADirectory => DiskError::RootGone,
+                other => other,
+            })?;
+        let directory = platform::open_root(&path)?;
+        match marker {
+            Marker::Create => root::create(&directory)?,
+            Marker::Expect => {
+                if root::marker(&directory)?.is_none() {
+                    return Err(DiskError::RootGone);
+                }
+                root::complete(&directory)?;
+            }
+        }
+        let abilities = probe::abilities(&platform::beneath(&directory, STATE_DIR_NAME)?)?;
+        Ok(Self { access: RootAccess::new(directory, path, abilities), watcher: None })
+    }
+
+    /// Lets `watcher` watch the directories that the engine asks for.
+    pub fn set_watcher(&mut self, watcher: Arc<Watcher>) {
+        self.watcher = Some(watcher);
+    }
+
+    /// Access to the same root for other threads.
+    #[must_use]
+    pub fn access(&self) -> RootAccess {
+        self.access.clone()
+    }
+
+    fn path(&self, path: &TreePath) -> DiskResult<Located> {
+        self.access.locate(&Spot::Path(path.clone()))
+    }
+
+    fn slot(&self, slot: IntentId) -> DiskResult<Located> {
+        self.access.locate(&Spot::Staged(slot))
+    }
+
+    fn part(&self, slot: IntentId) -> DiskResult<Located> {
+        Ok(Located { directory: self.access.staging()?, name: part_name(slot) })
+    }
+
+    /// The part of a slot, with nothing there. What was there is unlinked, not
+    /// emptied: it might have a second name.
+    fn new_part(&self, slot: IntentId) -> DiskResult<Located> {
+        let part = self.part(slot)?;
+        match platform::unlink(&part.directory, &part.name) {
+            Ok(()) | Err(DiskError::NotFound) => Ok(part),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn set_mode_of_new(&self, file: &std::fs::File, mode: u32) -> DiskResult<()> {
+        if self.access.abilities().modes { platform::set_mode_of(file, mode) } else { Ok(()) }
+    }
+
+    /// Whether `from` and `to` are two spellings of one name here.
+    fn is_respelling(&self, from: &TreePath, to: &TreePath) -> DiskResult<bool> {
+        let abilities = self.access.abilities();
+        if from == to || (abilities.case_sensitive && !abilities.unicode_insensitive) {
+            return Ok(false);
+        }
+        let (Some(old), Some(new)) = (from.split(), to.split()) else { return Ok(false) };
+        if old.0 != new.0 || comparison_key(old.1.as_str()) != comparison_key(new.1.as_str()) {
+            return Ok(false);
+        }
+        let inode = |path| -> DiskResult<Option<u64>> {
+            Ok(self.path(path)?.stat()?.map(|stat| stat.inode))
+        };
+        let (old, new) = (inode(from)?, inode(to)?);
+        Ok(old.is_some() && old == new)
+    }
+
+    /// Moves something from one path to a free one where the file system has no
+    /// call for it: by way of the staging directory, where nobody else takes a
+    /// name, so that neither step can replace anything.
+    fn rename_by_way_of_staging(&self, from: &Located, to: &Located) -> DiskResult<()> {
+        let stat = from.stat()?.ok_or(DiskError::NotFound)?;
+        if to.stat()?.is_some() {
+            return Err(DiskError::Exists);
+        }
+        if stat.kind == Seen::Directory {
+            return rename_directory_to_free(from, to);
+        }
+        let name = format!("moving-{}", uuid::Uuid::new_v4());
+        let aside = Located { directory: self.access.staging()?, name };
+        platform::rename_over(from.at(), aside.at())?;
+        place(&aside, to).inspect_err(|_| {
+            // Back to where it was. If that name was taken too, it stays in the
+            // staging directory, where nothing deletes it.
+            if let Err(error) = place(&aside, from) {
+                tracing::error!(%error, file = aside.name, "a file stays in the staging directory");
+            }
+        })
+    }
+
+    fn describe_one(&self, at: &Spot) -> DiskResult<Description> {
+        for _ in 0..READ_TRIES {
+            let mut reader = self.access.open(at)?;
+            let stat = reader.stat();
+            if reader.may_be_in_a_write() {
+                return Ok(Description::Changing);
+            }
+            let (content, bytes) = if stat.size <= INLINE_LIMIT {
+                let mut bytes = Vec::with_capacity(usize::try_from(stat.size).unwrap_or(0) + 1);
+                // One byte too many shows that it grew.
+                let mut limited = (&mut reader).take(INLINE_LIMIT + 1);
+                limited.read_to_end(&mut bytes).map_err(platform::io_error)?;
+                (Content::of(&bytes), Some(bytes))
+            } else {
+                (describe(&mut reader).map_err(platform::io_error)?.0, None)
+            };
+            if content.size == stat.size && reader.is_unchanged()? {
+                return Ok(Description::Stable { stat, content, bytes });
+            }
+        }
+        Ok(Description::Changing)
+    }
+
+    /// Whether the disk spells every part of a path that was found as `path` does.
+    fn is_spelled(&self, path: &TreePath) -> DiskResult<bool> {
+        let abilities = self.access.abilities();
+        let folds = !abilities.case_sensitive || abilities.unicode_insensitive;
+        if !folds || !abilities.case_preserving {
+            return Ok(true);
+        }
+        for path in path.ancestors().chain([path.clone()]) {
+            let Some((parent, name)) = path.split() else { continue };
+            let parent = platform::beneath(self.access.root(), parent.as_str())?;
+            if !platform::names(&parent)?.iter().any(|raw| raw == name.as_str().as_bytes()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn find(&self, at: &Spot) -> DiskResult<Option<Stat>> {
+        let stat = self.access.locate(at)?.stat()?;
+        match at {
+            Spot::Path(path) if stat.is_some() && !self.is_spelled(path)? => Ok(None),
+            _ => Ok(stat),
+        }
+    }
+
+    fn sync(&self, each: &[Located]) -> DiskResult<()> {
+        let mut all = each.len() > SYNC_EACH;
+        for one in each {
+            if all {
+                break;
+            }
+            match platform::sync(&one.directory, &one.name) {
+                Ok(done) => all = done.is_none(),
+                Err(DiskError::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if all { platform::sync_all(self.access.root()) } else { Ok(()) }
+    }
+}
+
+/// Moves something out of the staging directory to a free name.
+fn place(from: &Located, to: &Located) -> DiskResult<()> {
+    match platform::rename_to_free(from.at(), to.at())? {
+        Renamed::Done => Ok(()),
+        Renamed::Unsupported => place_without_rename(from, to),
+    }
+}
+
+/// Does what [`place`] does where the file system has no call for it. Nobody
+/// else touches the staged name, so that it can be deleted once the other is there.
+fn place_without_rename(from: &Located, to: &Located) -> DiskResult<()> {
+    let stat = from.stat()?.ok_or(DiskError::NotFound)?;
+    match stat.kind {
+        Seen::Directory => return rename_directory_to_free(from, to),
+        Seen::Symlink => {
+            let target = platform::read_link(&from.directory, &from.name)?;
+            platform::make_link(&to.directory, &to.name, &target)?;
+        }
+        Seen::File | Seen::Other => platform::hard_link(from.at(), to.at())?,
+    }
+    platform::unlink(&from.directory, &from.name)
+}
+
+/// Renames a directory to a name that is free as far as can be seen. What takes
+/// the name meanwhile is safe: the kernel replaces nothing by a directory but
+/// an empty directory.
+fn rename_directory_to_free(from: &Located, to: &Located) -> DiskResult<()> {
+    if to.stat()?.is_some() {
+        return Err(DiskError::Exists);
+    }
+    platform::rename_over(from.at(), to.at())
+}
+
+impl Disk for RootDisk {
+    fn abilities(&self) -> Abilities {
+        self.access.abilities()
+    }
+
+    fn identity(&mut self) -> DiskResult<RootIdentity> {
+        // By its path, not by what is held open: what counts is what the user
+        // finds there.
+        root::identity(&platform::open_root(self.access.path())?)
+    }
+
+    fn now(&mut self) -> i64 {
+        root::now(self.access.root()).unwrap_or_else(|_| {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+        })
+    }
+
+    fn watch(&mut self, directory: &TreePath) {
+        let Some(watcher) = &self.watcher else { return };
+        let watched = watcher.watch(directory).and_then(|()| watcher.watch_repository(directory));
+        if let Err(error) = watched {
+            // A limit was reported to the watcher's sink; a directory that is
+            // gone is found to be gone by whoever lists it next.
+            tracing::debug!(%directory, %error, "a directory is not watched");
+        }
+    }
+
+    fn stat(&mut self, at: &Spot) -> DiskResult<Option<Stat>> {
+        match self.find(at) {
+            Ok(stat) => Ok(stat.map(|stat| self.access.shown(stat))),
+            // Below a file, a link or nothing there is nothing.
+            Err(DiskError::NotFound | DiskError::NotADirectory) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn list(&mut self, directory: &TreePath) -> DiskResult<Listing> {
+        let found = self.path(directory)?;
+        let opened = if directory.is_root() {
+            found.directory
+        } else {
+            platform::beneath(&found.directory, &found.name)?
+        };
+        let names = platform::names(&opened)?;
+        if directory.is_root() && !names.iter().any(|raw| raw == STATE_DIR_NAME.as_bytes()) {
+            // A removed directory that is still open looks empty, and an emptied
+            // root must not look as if the user had deleted it all.
+            return Err(DiskError::RootGone);
+        }
+        let mut listing = Listing::default();
+        for raw in names {
+            let Some(name) = str::from_utf8(&raw).ok().and_then(|text| Name::new(text).ok()) else {
+                listing.unnameable.push(String::from_utf8_lossy(&raw).into_owned());
+                continue;
+            };
+            if directory.is_root() && is_state_dir(name.as_str()) {
+                continue;
+            }
+            // What vanished meanwhile is not a child any more.
+            if let Some(stat) = platform::stat_at(&opened, name.as_str())? {
+                listing.entries.push((name, self.access.shown(stat)));
+            }
+        }
+        Ok(listing)
+    }
+
+    fn read_link(&mut self, at: &Spot) -> DiskResult<String> {
+        let found = self.access.locate(at)?;
+        platform::read_link(&found.directory, &found.name)
+    }
+
+    fn describe(&mut self, files: &[Spot]) -> Vec<DiskResult<Description>> {
+        let workers = thread::available_parallelism().map_or(1, usize::from).min(files.len());
+        if workers <= 1 {
+            return files.iter().map(|at| self.describe_one(at)).collect();
+        }
+        let this = &*self;
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut done = Vec::new();
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(at) = files.get(index) else { return done };
+                done.push((index, this.describe_one(at)));
+            }
+        };
+        let mut all = Vec::with_capacity(files.len());
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            for worker in workers {
+                match worker.join() {
+                    Ok(done) => all.extend(done),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+        });
+        all.sort_unstable_by_key(|(index, _)| *index);
+        all.into_iter().map(|(_, described)| described).collect()
+    }
+
+    fn has_writer(&mut self, at: &Spot) -> Option<bool> {
+        let found = self.access.locate(at).ok()?;
+        if found.stat().ok()??.kind != Seen::File {
+            return None;
+        }
+        platform::has_writer(&platform::open_for_reading(&found.directory, &found.name).ok()?)
+    }
+
+    fn stage_file(&mut self, slot: IntentId, bytes: &[u8], mode: u32) -> DiskResult<()> {
+        let part = self.new_part(slot)?;
+        let mut file = platform::create_new(&part.directory, &part.name)?;
+        file.write_all(bytes).map_err(platform::io_error)?;
+        self.set_mode_of_new(&file, mode)
+    }
+
+    fn stage_part(&mut self, slot: IntentId, mode: u32) -> DiskResult<()> {
+        let part = self.part(slot)?;
+        let file = platform::open_for_reading(&part.directory, &part.name)?;
+        self.set_mode_of_new(&file, mode)
+    }
+
+    fn stage_link(&mut self, slot: IntentId, target: &str) -> DiskResult<()> {
+        let part = self.new_part(slot)?;
+        platform::make_link(&part.directory, &part.name, target).map_err(|error| match error {
+            // Any file system holds the part's name, so that this is about the target.
+            DiskError::BadName | DiskError::NotFound => {
+                DiskError::Other("the file system cannot hold the target of this link".into())
+            }
+            other => other,
+        })
+    }
+
+    fn sync_staged(&mut self, slots: &[IntentId]) -> DiskResult<()> {
+        let parts: DiskResult<Vec<_>> = slots.iter().map(|slot| self.part(*slot)).collect();
+        let parts = parts?;
+        self.sync(&parts)?;
+        for (slot, part) in slots.iter().zip(&parts) {
+            place(part, &self.slot(*slot)?)?;
+        }
+        self.sync(&[Located { directory: self.access.staging()?, name: ".".into() }])
+    }
+
+    fn sync_directories(&mut self, directories: &[TreePath]) -> DiskResult<()> {
+        let distinct: BTreeSet<_> = directories.iter().collect();
+        if distinct.len() > SYNC_EACH {
+            return platform::sync_all(self.access.root());
+        }
+        let mut each = Vec::new();
+        for path in distinct {
+            match platform::beneath(self.access.root(), path.as_str()) {
+                Ok(directory) => each.push(Located { directory, name: ".".into() }),
+                Err(DiskError::NotFound | DiskError::NotADirectory) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.sync(&each)
+    }
+
+    fn place(&mut self, slot: IntentId, path: &TreePath) -> DiskResult<()> {
+        place(&self.slot(slot)?, &self.path(path)?)
+    }
+
+    fn exchange(&mut self, slot: IntentId, path: &TreePath) -> DiskResult<()> {
+        platform::exchange(self.slot(slot)?.at(), self.path(path)?.at())
+    }
+
+    fn take(&mut self, path: &TreePath, slot: IntentId) -> DiskResult<()> {
+        let (from, to) = (self.path(path)?, self.slot(slot)?);
+        if platform::rename_to_free(from.at(), to.at())? == Renamed::Done {
+            return Ok(());
+        }
+        // Nobody else takes a slot, so that looking first is enough.
+        if to.stat()?.is_some() {
+            return Err(DiskError::Exists);
+        }
+        platform::rename_over(from.at(), to.at())
+    }
+
+    fn rename(&mut self, from: &TreePath, to: &TreePath) -> DiskResult<()> {
+        let (source, target) = (self.path(from)?, self.path(to)?);
+        match platform::rename_to_free(source.at(), target.at()) {
+            Ok(Renamed::Done) => Ok(()),
+            Ok(Renamed::Unsupported) | Err(DiskError::Exists)
+                if self.is_respelling(from, to)? =>
+            {
+                platform::rename_over(source.at(), target.at())
+            }
+            Ok(Renamed::Unsupported) => self.rename_by_way_of_staging(&source, &target),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn make_directory(&mut self, path: &TreePath, mode: u32) -> DiskResult<()> {
+        let at = self.path(path)?;
+        platform::make_directory(&at.directory, &at.name, mode)?;
+        if self.access.abilities().modes {
+            // The process's mask may have taken bits away.
+            platform::set_mode(&at.directory, &at.name, mode)?;
+        }
+        Ok(())
+    }
+
+    fn remove_directory(&mut self, path: &TreePath) -> DiskResult<()> {
+        let at = self.path(path)?;
+        platform::remove_directory(&at.directory, &at.name)
+    }
+
+    fn set_mode(&mut self, path: &TreePath, mode: u32) -> DiskResult<()> {
+        let at = self.path(path)?;
+        if self.access.abilities().modes {
+            return platform::set_mode(&at.directory, &at.name, mode);
+        }
+        at.stat()?.map(|_| ()).ok_or(DiskError::NotFound)
+    }
+
+    fn discard(&mut self, name: &StagedName) -> DiskResult<()> {
+        let name = match name {
+            StagedName::Whole(slot) => slot_name(*slot),
+            StagedName::Part(slot) => part_name(*slot),
+            // It is someone's data.
+            StagedName::Foreign(_) => return Err(DiskError::Denied),
+        };
+        platform::unlink(&self.access.staging()?, &name)
+    }
+
+    fn staged(&mut self) -> DiskResult<Vec<StagedName>> {
+        let names = platform::names(&self.access.staging()?)?;
+        Ok(names.iter().map(|raw| staged_name(raw)).collect())
+    }
+}
+
+/// What a name in the staging directory stands for. Only the spelling that is
+/// written here counts: `007` is not slot 7.
+fn staged_name(raw: &[u8]) -> StagedName {
+    let text = String::from_utf8_lossy(raw);
+    let slot = |digits: &str| {
+        let slot = IntentId(digits.parse().ok()?);
+        (slot_name(slot) == digits).then_some(slot)
+    };
+    let part = text.strip_suffix(".part").and_then(slot).map(StagedName::Part);
+    part.or_else(|| slot(&text).map(StagedName::Whole))
+        .unwrap_or_else(|| StagedName::Foreign(text.into_owned()))
+}

@@ -1,0 +1,407 @@
+//! The network side of a replica: one connection to the service, kept up, and
+//! the engine's effects carried out over it.
+//!
+//! A connection is a *session*: a registration with its instance number, the
+//! stream of events, and all requests made since. When the stream is lost,
+//! everything of the session is given up and the next one starts with a new
+//! registration, so that an answer to an old question can never be taken for
+//! one to a new question.
+
+mod transfer;
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use s0_api::documented::ConflictStatus;
+use s0_api::sync::{Registered, Registration, StreamEvent, SubmitError};
+use s0_api::{Client, Error, SubmitFailure};
+use s0_tree::Seq;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::sleep;
+
+use super::access::RootAccess;
+use super::run::Message;
+use crate::engine::{Effect, Event};
+use crate::state::Settlement;
+
+/// The shortest and the longest pause between two attempts.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// The most entries, and bytes that came with them, that are handed on at once.
+const BATCH: (usize, usize) = (1024, 4 << 20);
+/// Batches of entries that may wait for the engine.
+const BATCHES_AHEAD: usize = 4;
+/// How often the service is told the cursor at most.
+const CURSOR_EVERY: Duration = Duration::from_secs(1);
+/// Large files that are uploaded, and downloaded, at one time.
+const LARGE_AT_ONCE: usize = 2;
+
+/// Finds the service, anew for each session: a service on this machine may have
+/// another address after it was restarted.
+pub type Connect = Arc<dyn Fn() -> Result<Client, String> + Send + Sync>;
+
+/// What the network is told.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Registers, and keeps trying.
+    Connect(Box<Registration>, RootAccess),
+    /// Ends the session, and registers no more.
+    Disconnect,
+    /// Does what the engine asks, in the session of this number.
+    Perform(u64, Vec<Effect>),
+    /// Asks for the Volume's head, for the flush of this number.
+    Head(u64),
+}
+
+/// The task that does all this. It ends when its commands do.
+pub(super) struct Network {
+    pub(super) connect: Connect,
+    pub(super) volume: Arc<str>,
+    pub(super) replica: Arc<str>,
+    pub(super) out: Sender<Message>,
+}
+
+/// What each request of a session needs. A clone is the same session.
+#[derive(Clone)]
+struct Session {
+    number: u64,
+    client: Client,
+    volume: Arc<str>,
+    replica: Arc<str>,
+    instance: u64,
+    epoch: watch::Sender<String>,
+    access: RootAccess,
+    out: Sender<Message>,
+    /// Takes the reason for which the session must end.
+    lost: mpsc::UnboundedSender<String>,
+    large: Arc<Semaphore>,
+}
+
+impl Session {
+    /// Hands an event to the engine. It is gone only when everything ends.
+    fn tell(&self, event: Event) {
+        let _ = self.out.send(Message::Network(self.number, event, None));
+    }
+
+    fn end(&self, why: &Error) {
+        let _ = self.lost.send(why.to_string());
+    }
+}
+
+/// Pauses that grow, with jitter, so that many clients do not come back at once.
+struct Backoff(Duration);
+
+impl Backoff {
+    fn new() -> Self {
+        Self(PAUSES.0)
+    }
+
+    async fn pause(&mut self) {
+        let jitter = rand::random_range(0.5..1.0);
+        sleep(self.0.mul_f64(jitter)).await;
+        self.0 = (self.0 * 2).min(PAUSES.1);
+    }
+}
+
+impl Network {
+    pub(super) async fn run(self, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let mut wanted: Option<(Box<Registration>, RootAccess)> = None;
+        let mut number = 0;
+        loop {
+            let command = if let Some((registration, access)) = &wanted {
+                tokio::select! {
+                    command = commands.recv() => command,
+                    (client, registered) = self.register(registration) => {
+                        number += 1;
+                        match self.session(number, client, registered, access, &mut commands).await {
+                            Some(command) => Some(command),
+                            None if commands.is_closed() => None,
+                            None => continue,
+                        }
+                    }
+                }
+            } else {
+                commands.recv().await
+            };
+            match command {
+                None => return,
+                Some(Command::Connect(registration, access)) => {
+                    wanted = Some((registration, access));
+                }
+                Some(Command::Disconnect) => wanted = None,
+                Some(Command::Head(flush)) => {
+                    let _ = self.out.send(Message::Head(flush, None));
+                }
+                // Of a session that has ended: the next one is asked again.
+                Some(Command::Perform(..)) => {}
+            }
+        }
+    }
+
+    /// Registers, however long it takes.
+    async fn register(&self, registration: &Registration) -> (Client, Registered) {
+        let mut backoff = Backoff::new();
+        loop {
+            let attempt = async {
+                let client = (self.connect)()?;
+                let registered = client.register(&self.volume, &self.replica, registration).await;
+                registered.map(|registered| (client, registered)).map_err(|error| error.to_string())
+            };
+            match attempt.await {
+                Ok(done) => return done,
+                Err(why) => {
+                    let _ = self.out.send(Message::Unreachable(why));
+                }
+            }
+            backoff.pause().await;
+        }
+    }
+
+    /// Runs a session until it is lost, or a command ends it.
+    async fn session(
+        &self,
+        number: u64,
+        client: Client,
+        registered: Registered,
+        access: &RootAccess,
+        commands: &mut mpsc::UnboundedReceiver<Command>,
+    ) -> Option<Command> {
+        let (lost, mut ended) = mpsc::unbounded_channel();
+        let session = Session {
+            number,
+            client,
+            volume: self.volume.clone(),
+            replica: self.replica.clone(),
+            instance: registered.instance,
+            epoch: watch::Sender::new(registered.epoch.clone()),
+            access: access.clone(),
+            out: self.out.clone(),
+            lost,
+            large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
+        };
+        // Dropping these ends all that was asked for in this session.
+        let mut work = Work::start(session.clone());
+        let _ = self.out.send(Message::Connected(number, registered));
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Perform(of, effects)) => {
+                        if of == number {
+                            effects.into_iter().for_each(|effect| work.perform(effect));
+                        }
+                    }
+                    Some(Command::Head(flush)) => work.ask_head(flush),
+                    other => return other,
+                },
+                why = ended.recv() => {
+                    let why = why.unwrap_or_default();
+                    tracing::info!(why, "the connection is lost");
+                    let _ = self.out.send(Message::Lost(number, why));
+                    return None;
+                }
+                Some(_) = work.tasks.join_next(), if !work.tasks.is_empty() => {}
+            }
+        }
+    }
+}
+
+/// What goes on in a session.
+struct Work {
+    session: Session,
+    tasks: JoinSet<()>,
+    stream: Option<AbortHandle>,
+    small: mpsc::UnboundedSender<transfer::Wanted>,
+    cursor: watch::Sender<Option<Seq>>,
+    /// How many submissions in a row were not answered.
+    unanswered: Arc<std::sync::atomic::AtomicU32>,
+}
+
+impl Work {
+    fn start(session: Session) -> Self {
+        let mut tasks = JoinSet::new();
+        let (small, queue) = mpsc::unbounded_channel();
+        tasks.spawn(transfer::fetch_small(session.clone(), queue));
+        let (cursor, told) = watch::channel(None);
+        tasks.spawn(tell_cursor(session.clone(), told));
+        Self { session, tasks, stream: None, small, cursor, unanswered: Arc::default() }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        let session = self.session.clone();
+        match effect {
+            Effect::FetchTree => {
+                self.tasks.spawn(fetch_tree(session));
+            }
+            Effect::Follow(after) => {
+                let stream = self.tasks.spawn(follow(session, after));
+                if let Some(old) = self.stream.replace(stream) {
+                    old.abort();
+                }
+            }
+            Effect::Submit(submission, inline) => {
+                let unanswered = self.unanswered.clone();
+                self.tasks.spawn(async move {
+                    submit(session, &submission, inline, &unanswered).await;
+                });
+            }
+            Effect::Fetch { slot, content, reuse } => {
+                if content.is_inline() {
+                    // The queue lives as long as the session does.
+                    let _ = self.small.send(transfer::Wanted { slot, content });
+                } else {
+                    self.tasks.spawn(transfer::fetch_large(session, slot, content, reuse));
+                }
+            }
+            Effect::Upload { path, content } => {
+                self.tasks.spawn(transfer::upload(session, path, content));
+            }
+            Effect::Cursor(cursor) => {
+                self.cursor.send_replace(Some(cursor));
+            }
+            Effect::Settle(id, settlement) => {
+                self.tasks.spawn(settle(session, id, settlement));
+            }
+            // Those are for people; the run loop hands them on.
+            Effect::Notice(_) => {}
+        }
+    }
+
+    fn ask_head(&mut self, flush: u64) {
+        let session = self.session.clone();
+        self.tasks.spawn(async move {
+            let asked = session.client.replica(&session.volume, &session.replica).await;
+            let head = asked.ok().map(|envelope| Seq(envelope.head_seq));
+            let _ = session.out.send(Message::Head(flush, head));
+        });
+    }
+}
+
+async fn fetch_tree(session: Session) {
+    match session.client.tree(&session.volume).await {
+        Ok((epoch, tree)) => {
+            session.epoch.send_replace(epoch.clone());
+            session.tell(Event::Tree { epoch, tree });
+        }
+        Err(error) => session.end(&error),
+    }
+}
+
+/// Hands on the entries after `after` as they come.
+async fn follow(session: Session, after: Seq) {
+    let epoch = session.epoch.borrow().clone();
+    let mut stream = match session.client.events(&session.volume, after, Some(&epoch)).await {
+        Ok(stream) => stream,
+        Err(Error::ReseedRequired { .. } | Error::EpochChanged { .. }) => {
+            return session.tell(Event::CannotFollow);
+        }
+        Err(error) => return session.end(&error),
+    };
+    // The engine may be busy with the disk; what it has not taken waits in the
+    // service, not here.
+    let ahead = Arc::new(Semaphore::new(BATCHES_AHEAD));
+    loop {
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        let mut next = stream.next().await;
+        let failed = loop {
+            match next {
+                Some(Ok(StreamEvent::Entry { entry, text })) => {
+                    bytes += text.as_ref().map_or(0, String::len) + 256;
+                    entries.push((*entry, text.map(|text| Arc::from(text.into_bytes()))));
+                }
+                Some(Ok(StreamEvent::Head { .. })) => {}
+                Some(Err(error)) => break Some(error),
+                None => break Some(Error::Unavailable("the stream of events ended".into())),
+            }
+            if entries.len() >= BATCH.0 || bytes >= BATCH.1 {
+                break None;
+            }
+            match stream.next().now_or_never() {
+                Some(more) => next = more,
+                None => break None,
+            }
+        };
+        if !entries.is_empty() {
+            let Ok(permit) = ahead.clone().acquire_owned().await else { return };
+            let event = Event::Entries(entries);
+            let _ = session.out.send(Message::Network(session.number, event, Some(permit)));
+        }
+        match failed {
+            None => {}
+            Some(Error::ReseedRequired { .. } | Error::EpochChanged { .. }) => {
+                return session.tell(Event::CannotFollow);
+            }
+            Some(error) => return session.end(&error),
+        }
+    }
+}
+
+async fn submit(
+    session: Session,
+    submission: &s0_api::sync::Submission,
+    inline: Vec<(s0_tree::ContentId, Arc<[u8]>)>,
+    unanswered: &std::sync::atomic::AtomicU32,
+) {
+    use std::sync::atomic::Ordering::Relaxed;
+    let inline: Vec<_> =
+        inline.into_iter().map(|(id, bytes)| (id, Bytes::from_owner(bytes))).collect();
+    let Session { client, volume, replica, instance, .. } = &session;
+    let number = submission.number;
+    match client.submit(volume, replica, *instance, submission, &inline).await {
+        Ok(answer) => {
+            unanswered.store(0, Relaxed);
+            session.tell(Event::Answered(number, Ok(answer)));
+        }
+        Err(SubmitFailure::Refused(refused)) => {
+            unanswered.store(0, Relaxed);
+            if refused == SubmitError::UnknownReplica {
+                session.end(&Error::NotFound(refused.to_string()));
+            }
+            session.tell(Event::Answered(number, Err(refused)));
+        }
+        Err(SubmitFailure::Transport(error) | SubmitFailure::Server(error)) => {
+            let before = unanswered.fetch_add(1, Relaxed).min(10);
+            tracing::warn!(number, %error, "a submission was not answered; it is sent again");
+            sleep((PAUSES.0 * 2_u32.pow(before)).min(PAUSES.1)).await;
+            if error.is_transient() || matches!(error, Error::Protocol(_)) {
+                session.tell(Event::Unanswered(number));
+            } else {
+                // The session is not what the service thinks it is.
+                session.end(&error);
+            }
+        }
+    }
+}
+
+/// Tells the latest cursor, once in a while.
+async fn tell_cursor(session: Session, mut cursor: watch::Receiver<Option<Seq>>) {
+    while cursor.changed().await.is_ok() {
+        let Some(seq) = *cursor.borrow_and_update() else { continue };
+        let told = session.client.set_cursor(&session.volume, &session.replica, seq).await;
+        if let Err(error) = told {
+            // It only says what may be forgotten; the next one says it as well.
+            tracing::debug!(%error, "the cursor was not told");
+        }
+        sleep(CURSOR_EVERY).await;
+    }
+}
+
+/// Tells the service how a conflict ended, however long that takes.
+async fn settle(session: Session, id: String, settlement: Settlement) {
+    let status =
+        if settlement.ignored { ConflictStatus::Ignored } else { ConflictStatus::Resolved };
+    let mut backoff = Backoff::new();
+    loop {
+        let told = session
+            .client
+            .set_conflict(&session.volume, &id, status, &settlement.resolution, "")
+            .await;
+        match told {
+            Err(error) if error.is_transient() => backoff.pause().await,
+            // Whoever settled it before: the service knows of no open one.
+            Ok(_) | Err(_) => return session.tell(Event::SettlementHeard(id)),
+        }
+    }
+}

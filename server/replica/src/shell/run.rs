@@ -1,0 +1,512 @@
+//! The run loop: one thread that owns the engine, and what reaches it.
+//!
+//! Everything comes in through one channel: what the watcher saw, what the
+//! network answered, what a user asks. The thread takes in all that waits, lets
+//! the engine do what can be done now, hands its effects to the network, and
+//! sleeps until the next message or until the engine wants to be called again.
+
+mod flush;
+mod handle;
+mod report;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use s0_api::sync::{Capabilities, Registered, Registration};
+use s0_tree::{Seq, TreePath};
+use tokio::sync::{OwnedSemaphorePermit, broadcast};
+
+use super::disk::{Marker, RootDisk};
+use super::network::{Command, Network};
+use super::rules::GitRules;
+use super::store::SqliteStore;
+use super::watch::{self, WatchEvent, Watcher};
+use crate::disk::{Disk, DiskError};
+use crate::engine::{Config, Effect, Event, Halt, Hint, Replica, Resume, Stop};
+
+pub use super::network::Connect;
+pub use flush::{Flushed, Unfinished};
+pub use handle::{Handle, NotRunning};
+pub use report::{News, Report};
+
+/// The engine as it runs here.
+pub type Engine = Replica<RootDisk, SqliteStore>;
+
+/// The whole workspace is looked through this often: what is written through a
+/// memory map raises no event.
+const SWEEP: u64 = 5 * 60 * 1000;
+/// The same while some directories are not watched.
+const SWEEP_UNWATCHED: u64 = 10 * 1000;
+/// How often the engine is loaded again after a failure, before a user must say so.
+const RELOADS: u32 = 5;
+/// Messages that are taken in before the engine gets its turn.
+const MESSAGES_AT_ONCE: usize = 10_000;
+/// When the engine asks for its next turn at once this often, and nothing comes
+/// of it, it waits for something that only a message can bring.
+const RESTLESS: [(u32, Duration); 2] =
+    [(50, Duration::from_millis(20)), (3, Duration::from_millis(1))];
+/// What listeners may leave unread.
+const NEWS_KEPT: usize = 4096;
+
+/// What a replica runs with.
+pub struct Setup {
+    /// The workspace.
+    pub root: PathBuf,
+    /// Whether the root was attached before.
+    pub marker: Marker,
+    /// The state database.
+    pub database: PathBuf,
+    /// The engine's choices.
+    pub config: Config,
+    /// Globs of the settings that are not synced.
+    pub ignore: Vec<String>,
+    /// The Volume.
+    pub volume: String,
+    /// This replica.
+    pub replica: String,
+    /// What people shall call it.
+    pub display_name: String,
+    /// The sandbox whose writes this replica carries, if it stands for one.
+    pub sandbox: Option<String>,
+    /// Finds the service.
+    pub connect: Connect,
+}
+
+/// What reaches the thread.
+pub(super) enum Message {
+    Watch(WatchEvent),
+    Unreachable(String),
+    Connected(u64, Registered),
+    Lost(u64, String),
+    /// An event of the session with this number. What it carries counts against
+    /// a limit until it has been taken in.
+    Network(u64, Event, Option<OwnedSemaphorePermit>),
+    /// The Volume's head, for a flush; nothing when it could not be asked.
+    Head(u64, Option<Seq>),
+    Ask(Box<dyn FnOnce(&mut RunLoop) + Send>),
+    Stop,
+}
+
+/// Starts the replica on a thread of its own, with its network on `runtime`.
+///
+/// # Errors
+/// The thread cannot be made.
+pub fn start(
+    setup: Setup,
+    runtime: &tokio::runtime::Handle,
+) -> std::io::Result<(Handle, JoinHandle<()>)> {
+    let (sender, inbox) = mpsc::channel();
+    let (network, commands) = tokio::sync::mpsc::unbounded_channel();
+    let driver = Network {
+        connect: setup.connect.clone(),
+        volume: setup.volume.as_str().into(),
+        replica: setup.replica.as_str().into(),
+        out: sender.clone(),
+    };
+    runtime.spawn(driver.run(commands));
+    let news = broadcast::Sender::new(NEWS_KEPT);
+    let handle = Handle::new(sender.clone(), news.clone());
+    let thread = std::thread::Builder::new().name("replica".into()).spawn(move || {
+        let now = Instant::now();
+        let mut this = RunLoop {
+            setup,
+            inbox,
+            sender,
+            network,
+            news,
+            started: now,
+            engine: Err(Asleep::new("it is starting".into(), None)),
+            watcher: None,
+            session: 0,
+            unreachable: None,
+            unwatched: false,
+            next_sweep: SWEEP,
+            flushes: flush::Flushes::default(),
+            restless: 0,
+            reported: None,
+            report_at: now,
+            stopping: false,
+        };
+        this.open();
+        this.run();
+    })?;
+    Ok((handle, thread))
+}
+
+/// Why there is no engine, until a user says to try again.
+struct Asleep {
+    why: String,
+    halt: Option<Halt>,
+}
+
+impl Asleep {
+    fn new(why: String, halt: Option<Halt>) -> Self {
+        Self { why, halt }
+    }
+}
+
+/// The thread's own.
+pub(super) struct RunLoop {
+    setup: Setup,
+    inbox: Receiver<Message>,
+    sender: Sender<Message>,
+    network: tokio::sync::mpsc::UnboundedSender<Command>,
+    news: broadcast::Sender<News>,
+    started: Instant,
+    engine: Result<Box<Engine>, Asleep>,
+    watcher: Option<Arc<Watcher>>,
+    /// The number of the session, when connected; the last one otherwise.
+    session: u64,
+    /// Why the service is not reached.
+    unreachable: Option<String>,
+    /// Some directories are not watched.
+    unwatched: bool,
+    next_sweep: u64,
+    flushes: flush::Flushes,
+    /// Turns in a row after which the engine wanted another one at once, and in
+    /// which it did nothing that can be seen.
+    restless: u32,
+    reported: Option<Arc<Report>>,
+    report_at: Instant,
+    stopping: bool,
+}
+
+impl RunLoop {
+    /// The engine's time: milliseconds since the start.
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn run(mut self) {
+        let mut failures = 0;
+        loop {
+            let wake = match self.turn() {
+                Ok(wake) => {
+                    if self.now() > SWEEP_UNWATCHED {
+                        failures = 0;
+                    }
+                    wake
+                }
+                Err(stop) => {
+                    failures += 1;
+                    self.reload(&stop, failures);
+                    Some(self.now())
+                }
+            };
+            if self.stopping {
+                break;
+            }
+            let wait = self.wait_until(wake);
+            match self.inbox.recv_timeout(wait) {
+                Ok(message) => {
+                    if let Err(stop) = self.take_in(message) {
+                        failures += 1;
+                        self.reload(&stop, failures);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        let _ = self.network.send(Command::Disconnect);
+    }
+
+    /// Lets the engine work once. Returns when it wants to be called again.
+    fn turn(&mut self) -> Result<Option<u64>, Stop> {
+        let now = self.now();
+        if now >= self.next_sweep {
+            self.sweep()?;
+        }
+        let wake = match &mut self.engine {
+            Ok(engine) => engine.step(now)?,
+            Err(_) => None,
+        };
+        let visible = self.hand_out();
+        let again = wake.is_some_and(|at| at <= self.now());
+        self.restless = if again && !visible { self.restless.saturating_add(1) } else { 0 };
+        self.check_flushes();
+        self.report();
+        Ok(wake)
+    }
+
+    /// How long to wait for a message.
+    fn wait_until(&self, wake: Option<u64>) -> Duration {
+        let now = self.now();
+        let wake = wake.map_or(self.next_sweep, |at| at.min(self.next_sweep));
+        let mut wait = Duration::from_millis(wake.saturating_sub(now));
+        if let Some((_, pause)) = RESTLESS.iter().find(|(turns, _)| self.restless > *turns) {
+            wait = wait.max(*pause);
+        }
+        if let Some(at) = self.flushes.next_look() {
+            wait = wait.min(at.saturating_duration_since(Instant::now()));
+        }
+        if self.news.receiver_count() > 0 && self.report_is_due() {
+            wait = wait.min(self.report_at.saturating_duration_since(Instant::now()));
+        }
+        wait
+    }
+
+    /// Takes in a message and all that wait behind it.
+    fn take_in(&mut self, first: Message) -> Result<(), Stop> {
+        let mut touched = Vec::new();
+        let mut next = Some(first);
+        for _ in 0..MESSAGES_AT_ONCE {
+            let Some(message) = next.or_else(|| self.inbox.try_recv().ok()) else { break };
+            next = None;
+            match message {
+                Message::Watch(event) => {
+                    self.watch_new_repository(&event);
+                    match hint(event) {
+                        Ok(touch) => touched.push(touch),
+                        Err(event) => {
+                            // In order: a cookie says what was before it.
+                            self.touched(&mut touched)?;
+                            self.watched(event)?;
+                        }
+                    }
+                }
+                other => self.take_one(other)?,
+            }
+            if self.stopping {
+                break;
+            }
+        }
+        self.touched(&mut touched)
+    }
+
+    /// The engine asks for no watch on what is never synced, but hears of what
+    /// changes the rules. It is told of the event after this, and reads them then.
+    fn watch_new_repository(&self, event: &WatchEvent) {
+        let (Some(watcher), Some(at)) = (&self.watcher, watch::new_repository(event)) else {
+            return;
+        };
+        if let Err(error) = watcher.watch_repository(&at) {
+            tracing::debug!(%at, %error, "a repository is not watched");
+        }
+    }
+
+    fn touched(&mut self, touched: &mut Vec<(TreePath, Hint)>) -> Result<(), Stop> {
+        if touched.is_empty() {
+            return Ok(());
+        }
+        self.handle(Event::Touched(std::mem::take(touched)))
+    }
+
+    fn take_one(&mut self, message: Message) -> Result<(), Stop> {
+        match message {
+            Message::Watch(event) => self.watched(event),
+            Message::Unreachable(why) => {
+                self.unreachable = Some(why);
+                Ok(())
+            }
+            Message::Connected(session, registered) => {
+                self.session = session;
+                self.unreachable = None;
+                self.handle(Event::Online(registered))
+            }
+            Message::Lost(session, why) => {
+                if session != self.session {
+                    return Ok(());
+                }
+                self.unreachable = Some(why);
+                self.handle(Event::Offline)
+            }
+            Message::Network(session, event, _permit) => {
+                if session == self.session {
+                    self.handle(event)
+                } else {
+                    Ok(())
+                }
+            }
+            Message::Head(flush, head) => {
+                self.flushes.heard_head(flush, head);
+                Ok(())
+            }
+            Message::Ask(question) => {
+                question(self);
+                Ok(())
+            }
+            Message::Stop => {
+                self.stopping = true;
+                Ok(())
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), Stop> {
+        let now = self.now();
+        match &mut self.engine {
+            Ok(engine) => engine.handle(event, now),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// What the watcher says about itself rather than about a path.
+    fn watched(&mut self, event: WatchEvent) -> Result<(), Stop> {
+        match event {
+            WatchEvent::Cookie(name) => {
+                self.flushes.heard_cookie(&name);
+                Ok(())
+            }
+            WatchEvent::LimitReached => {
+                if !self.unwatched {
+                    tracing::warn!("the system allows no more watches");
+                    self.unwatched = true;
+                    self.next_sweep = self.next_sweep.min(self.now() + SWEEP_UNWATCHED);
+                }
+                Ok(())
+            }
+            // Overflow, the end of the root, and whatever else is no hint.
+            _ => self.handle(Event::Rescan(TreePath::root())),
+        }
+    }
+
+    fn sweep(&mut self) -> Result<(), Stop> {
+        // The look that follows watches each directory again, and says so if
+        // that still cannot be done.
+        let every = if self.unwatched { SWEEP_UNWATCHED } else { SWEEP };
+        self.unwatched = false;
+        self.next_sweep = self.now() + every;
+        self.handle(Event::Rescan(TreePath::root()))
+    }
+
+    /// Hands the engine's effects to the network, and its notices to listeners.
+    /// Says whether there were any.
+    fn hand_out(&mut self) -> bool {
+        let Ok(engine) = &mut self.engine else { return false };
+        let (mut any, mut outside) = (false, Vec::new());
+        for effect in engine.effects() {
+            any = true;
+            match effect {
+                Effect::Notice(notice) => {
+                    report::log(&notice);
+                    let _ = self.news.send(News::Notice(notice));
+                }
+                other => outside.push(other),
+            }
+        }
+        if !outside.is_empty() {
+            let _ = self.network.send(Command::Perform(self.session, outside));
+        }
+        any
+    }
+
+    /// Opens everything anew: disk, watcher, state, engine, connection.
+    fn open(&mut self) {
+        // The old engine holds the lock of the state database.
+        self.engine = Err(Asleep::new("it is starting".into(), None));
+        self.watcher = None;
+        match self.try_open() {
+            Ok((engine, registration)) => {
+                let mut engine = Box::new(engine);
+                let access = engine.disk().access();
+                self.engine = Ok(engine);
+                let connect = Command::Connect(Box::new(registration), access);
+                let _ = self.network.send(connect);
+            }
+            Err(asleep) => {
+                tracing::error!(why = asleep.why, "the replica cannot run");
+                let _ = self.network.send(Command::Disconnect);
+                self.engine = Err(asleep);
+            }
+        }
+        // Nothing that the old session was asked for concerns the new engine.
+        self.session = 0;
+    }
+
+    fn try_open(&mut self) -> Result<(Engine, Registration), Asleep> {
+        let disk = RootDisk::open(&self.setup.root, self.setup.marker);
+        let mut disk = disk.map_err(|error| match error {
+            DiskError::RootGone => Asleep::new(Halt::RootGone.to_string(), Some(Halt::RootGone)),
+            other => Asleep::new(format!("the workspace cannot be opened: {other}"), None),
+        })?;
+        // From here on a root without its marker is another one.
+        self.setup.marker = Marker::Expect;
+        let sender = self.sender.clone();
+        let watcher = Watcher::start(&self.setup.root, move |event| {
+            // The thread has ended, and the watcher will in a moment.
+            let _ = sender.send(Message::Watch(event));
+        });
+        match watcher {
+            Ok(watcher) => {
+                let watcher = Arc::new(watcher);
+                disk.set_watcher(watcher.clone());
+                self.watcher = Some(watcher);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the workspace is not watched");
+                self.unwatched = true;
+                self.next_sweep = self.now() + SWEEP_UNWATCHED;
+            }
+        }
+        let store = SqliteStore::open(&self.setup.database)
+            .map_err(|error| Asleep::new(error.to_string(), None))?;
+        let abilities = disk.abilities();
+        let rules = GitRules::new(disk.access(), &self.setup.ignore);
+        let registration = Registration {
+            display_name: self.setup.display_name.clone(),
+            platform: std::env::consts::OS.into(),
+            root_path: self.setup.root.display().to_string(),
+            case_sensitive: abilities.case_sensitive,
+            capabilities: Capabilities {
+                case_sensitive: abilities.case_sensitive,
+                unicode_normalization_insensitive: abilities.unicode_insensitive,
+                windows_compatible_paths: abilities.windows_names,
+            },
+            take_instance: true,
+            sandbox_id: self.setup.sandbox.clone(),
+        };
+        let config = self.setup.config.clone();
+        let engine = Replica::open(config, disk, store, Box::new(rules), self.now())
+            .map_err(|stop| Asleep::new(stop.to_string(), None))?;
+        Ok((engine, registration))
+    }
+
+    /// The engine does not know any more what is true: it loads again, a few
+    /// times, and then waits for a user.
+    fn reload(&mut self, stop: &Stop, failures: u32) {
+        tracing::error!(%stop, failures, "the engine stopped; it is loaded again");
+        if failures > RELOADS {
+            let _ = self.network.send(Command::Disconnect);
+            self.engine = Err(Asleep::new(stop.to_string(), None));
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100 << failures));
+        self.open();
+    }
+
+    /// Goes on after a halt.
+    fn resume(&mut self, how: Resume) -> Result<(), Stop> {
+        let now = self.now();
+        if let Ok(engine) = &mut self.engine
+            && !matches!(engine.status().halt, Some(Halt::RootGone | Halt::RootReplaced))
+        {
+            return engine.resume(how, now);
+        }
+        // What was watched and held open may be another directory by now.
+        self.open();
+        match &mut self.engine {
+            Ok(engine) if how == Resume::ConfirmDeletions => engine.resume(how, now),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What the engine is told of a path; other events are given back.
+fn hint(event: WatchEvent) -> Result<(TreePath, Hint), WatchEvent> {
+    match event {
+        WatchEvent::Closed(path) | WatchEvent::MovedTo(path) => Ok((path, Hint::Complete)),
+        WatchEvent::MovedFrom(path)
+        | WatchEvent::Created(path)
+        | WatchEvent::Modified(path)
+        | WatchEvent::Removed(path)
+        | WatchEvent::Attributes(path) => Ok((path, Hint::Unsettled)),
+        WatchEvent::Overflow
+        | WatchEvent::Cookie(_)
+        | WatchEvent::RootGone
+        | WatchEvent::LimitReached => Err(event),
+    }
+}

@@ -1,0 +1,313 @@
+//! The [`Store`] in an SQLite database.
+//!
+//! Each kind of record has a table; a row is kept as the JSON of its type, so
+//! that a new field needs no new schema. A lock file beside the database keeps
+//! a second process out.
+
+use std::fmt::Display;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rusqlite::{Connection, Transaction, params};
+use s0_tree::{ContentId, Name, NodeId, Place, TreePath};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::disk::IntentId;
+use crate::platform;
+use crate::state::{Outgoing, Record, State, Store, StoreError};
+
+/// The schema that this software writes.
+const SCHEMA: i64 = 1;
+
+const CREATE: &str = "
+CREATE TABLE synced (
+    parent INTEGER NOT NULL, name TEXT NOT NULL, row TEXT NOT NULL,
+    PRIMARY KEY (parent, name)
+) WITHOUT ROWID;
+CREATE TABLE intents (id INTEGER PRIMARY KEY, intent TEXT NOT NULL);
+CREATE TABLE outgoing (only INTEGER PRIMARY KEY CHECK (only = 0), outgoing TEXT NOT NULL);
+CREATE TABLE outgoing_inline (
+    position INTEGER PRIMARY KEY, id TEXT NOT NULL, bytes BLOB NOT NULL
+);
+CREATE TABLE conflicts (path TEXT PRIMARY KEY, conflict TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE settled (id TEXT PRIMARY KEY, settlement TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE withheld (path TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE kept (path TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE facts (only INTEGER PRIMARY KEY CHECK (only = 0), facts TEXT NOT NULL);
+";
+
+/// The state database of one replica.
+#[derive(Debug)]
+pub struct SqliteStore {
+    db: Connection,
+    /// Whether commits reach the medium before they return.
+    durable: bool,
+    /// A commit failed, so that nobody knows what the database holds.
+    failed: bool,
+    /// Dropped last: the lock is held as long as the database is open.
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens the database at `path`, or makes it. Its directory must exist.
+    ///
+    /// # Errors
+    /// Another process has it open; newer software wrote it; it is damaged.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let lock = lock(path)?;
+        // Made here and not by SQLite, so that only the user can read it.
+        platform::open_private(path).map_err(io)?;
+        let db = Connection::open(path).map_err(sql)?;
+        db.pragma_update(None, "journal_mode", "wal").map_err(sql)?;
+        db.pragma_update(None, "synchronous", "full").map_err(sql)?;
+        db.set_prepared_statement_cache_capacity(32);
+        let mut store = Self { db, durable: true, failed: false, _lock: lock };
+        store.prepare()?;
+        Ok(store)
+    }
+
+    fn prepare(&mut self) -> Result<(), StoreError> {
+        let transaction = self.db.transaction().map_err(sql)?;
+        let schema: i64 =
+            transaction.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sql)?;
+        match schema {
+            SCHEMA => Ok(()),
+            0 => {
+                transaction.execute_batch(CREATE).map_err(sql)?;
+                transaction.pragma_update(None, "user_version", SCHEMA).map_err(sql)?;
+                transaction.commit().map_err(sql)
+            }
+            other => Err(StoreError(format!(
+                "it was written by newer software (schema {other}; this program knows {SCHEMA})"
+            ))),
+        }
+    }
+
+    fn try_commit(&mut self, records: &[Record], durable: bool) -> Result<(), StoreError> {
+        if self.durable != durable {
+            let level = if durable { "full" } else { "normal" };
+            self.db.pragma_update(None, "synchronous", level).map_err(sql)?;
+            self.durable = durable;
+        }
+        let transaction = self.db.transaction().map_err(sql)?;
+        for record in records {
+            write(&transaction, record)?;
+        }
+        transaction.commit().map_err(sql)
+    }
+}
+
+impl Store for SqliteStore {
+    fn commit(&mut self, records: &[Record], durable: bool) -> Result<(), StoreError> {
+        if self.failed {
+            return Err(StoreError("an earlier commit failed; it must be loaded again".into()));
+        }
+        let done = self.try_commit(records, durable);
+        self.failed = done.is_err();
+        done
+    }
+
+    fn load(&mut self) -> Result<State, StoreError> {
+        let transaction = self.db.transaction().map_err(sql)?;
+        let state = read(&transaction)?;
+        drop(transaction);
+        self.failed = false;
+        Ok(state)
+    }
+}
+
+/// Takes the lock file beside the database.
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = platform::open_private(&PathBuf::from(name)).map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError("another process has it open".into())),
+        Err(TryLockError::Error(error)) => Err(io(error)),
+    }
+}
+
+fn write(db: &Transaction<'_>, record: &Record) -> Result<(), StoreError> {
+    let run = |statement: &str, values: &[&dyn rusqlite::ToSql]| {
+        db.prepare_cached(statement)
+            .and_then(|mut statement| statement.execute(values))
+            .map(|_| ())
+            .map_err(sql)
+    };
+    match record {
+        Record::Synced(place, Some(row)) => run(
+            "INSERT OR REPLACE INTO synced VALUES (?, ?, ?)",
+            params![number(place.parent.0), place.name.as_str(), json(row)?],
+        ),
+        Record::Synced(place, None) => run(
+            "DELETE FROM synced WHERE parent = ? AND name = ?",
+            params![number(place.parent.0), place.name.as_str()],
+        ),
+        Record::Reparent { from, to } => run(
+            "UPDATE OR REPLACE synced SET parent = ? WHERE parent = ?",
+            params![number(to.0), number(from.0)],
+        ),
+        Record::Intent(id, Some(intent)) => run(
+            "INSERT OR REPLACE INTO intents VALUES (?, ?)",
+            params![number(id.0), json(intent)?],
+        ),
+        Record::Intent(id, None) => run("DELETE FROM intents WHERE id = ?", params![number(id.0)]),
+        Record::Outgoing(None) => {
+            run("DELETE FROM outgoing", &[])?;
+            run("DELETE FROM outgoing_inline", &[])
+        }
+        Record::Outgoing(Some(outgoing)) => {
+            run("INSERT OR REPLACE INTO outgoing VALUES (0, ?)", params![json(outgoing)?])?;
+            write_inline(db, &outgoing.inline)
+        }
+        Record::Conflict(path, Some(conflict)) => run(
+            "INSERT OR REPLACE INTO conflicts VALUES (?, ?)",
+            params![path.as_str(), json(conflict)?],
+        ),
+        Record::Conflict(path, None) => {
+            run("DELETE FROM conflicts WHERE path = ?", params![path.as_str()])
+        }
+        Record::Settled(id, Some(settlement)) => {
+            run("INSERT OR REPLACE INTO settled VALUES (?, ?)", params![id, json(settlement)?])
+        }
+        Record::Settled(id, None) => run("DELETE FROM settled WHERE id = ?", params![id]),
+        Record::Withheld(path, true) => {
+            run("INSERT OR REPLACE INTO withheld VALUES (?)", params![path.as_str()])
+        }
+        Record::Withheld(path, false) => {
+            run("DELETE FROM withheld WHERE path = ?", params![path.as_str()])
+        }
+        Record::Kept(path, true) => {
+            run("INSERT OR REPLACE INTO kept VALUES (?)", params![path.as_str()])
+        }
+        Record::Kept(path, false) => run("DELETE FROM kept WHERE path = ?", params![path.as_str()]),
+        Record::Facts(facts) => {
+            run("INSERT OR REPLACE INTO facts VALUES (0, ?)", params![json(facts)?])
+        }
+    }
+}
+
+/// Writes the contents of a submission, unless they are there already: it is
+/// committed again when its answer comes. An id names one content only.
+fn write_inline(db: &Transaction<'_>, inline: &[(ContentId, Arc<[u8]>)]) -> Result<(), StoreError> {
+    let stored = rows(db, "SELECT id FROM outgoing_inline ORDER BY position", |row| {
+        row.get::<_, String>(0)
+    })?;
+    if stored.iter().map(String::as_str).eq(inline.iter().map(|(id, _)| id.to_string())) {
+        return Ok(());
+    }
+    db.execute("DELETE FROM outgoing_inline", []).map_err(sql)?;
+    let mut insert =
+        db.prepare_cached("INSERT INTO outgoing_inline (id, bytes) VALUES (?, ?)").map_err(sql)?;
+    for (id, bytes) in inline {
+        insert.execute(params![id.to_string(), &bytes[..]]).map_err(sql)?;
+    }
+    Ok(())
+}
+
+/// Everything goes in as records, so that there is one truth about what a
+/// record does.
+fn read(db: &Transaction<'_>) -> Result<State, StoreError> {
+    let mut state = State::default();
+    for (path, conflict) in pairs(db, "SELECT path, conflict FROM conflicts")? {
+        state.apply(Record::Conflict(tree_path(path)?, Some(parse(&conflict)?)));
+    }
+    for (id, settlement) in pairs(db, "SELECT id, settlement FROM settled")? {
+        state.apply(Record::Settled(id, Some(parse(&settlement)?)));
+    }
+    for path in rows(db, "SELECT path FROM withheld", |row| row.get(0))? {
+        state.apply(Record::Withheld(tree_path(path)?, true));
+    }
+    for path in rows(db, "SELECT path FROM kept", |row| row.get(0))? {
+        state.apply(Record::Kept(tree_path(path)?, true));
+    }
+    for facts in rows(db, "SELECT facts FROM facts", |row| row.get::<_, String>(0))? {
+        state.apply(Record::Facts(parse(&facts)?));
+    }
+    let intents = rows(db, "SELECT id, intent FROM intents", |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
+    })?;
+    for (id, intent) in intents {
+        state.apply(Record::Intent(IntentId(id.cast_unsigned()), Some(parse(&intent)?)));
+    }
+    read_synced(db, &mut state)?;
+    state.apply(Record::Outgoing(read_outgoing(db)?));
+    Ok(state)
+}
+
+/// These can be many, so that nothing is copied on the way.
+fn read_synced(db: &Transaction<'_>, state: &mut State) -> Result<(), StoreError> {
+    let mut statement = db.prepare("SELECT parent, name, row FROM synced").map_err(sql)?;
+    let mut found = statement.query([]).map_err(sql)?;
+    while let Some(row) = found.next().map_err(sql)? {
+        let text =
+            |column| row.get_ref(column).map_err(sql)?.as_str().map_err(|error| damaged(&error));
+        let parent: i64 = row.get(0).map_err(sql)?;
+        let name = Name::new(text(1)?).map_err(|error| damaged(&error))?;
+        let place = Place { parent: NodeId(parent.cast_unsigned()), name };
+        state.apply(Record::Synced(place, Some(parse(text(2)?)?)));
+    }
+    Ok(())
+}
+
+fn read_outgoing(db: &Transaction<'_>) -> Result<Option<Box<Outgoing>>, StoreError> {
+    let found = rows(db, "SELECT outgoing FROM outgoing", |row| row.get::<_, String>(0))?;
+    let Some(text) = found.first() else { return Ok(None) };
+    let mut outgoing: Box<Outgoing> = parse(text)?;
+    let inline = rows(db, "SELECT id, bytes FROM outgoing_inline ORDER BY position", |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?))
+    })?;
+    for (id, bytes) in inline {
+        let id = ContentId::parse(&id).ok_or_else(|| damaged(&"a content id"))?;
+        outgoing.inline.push((id, bytes.into()));
+    }
+    Ok(Some(outgoing))
+}
+
+fn rows<T>(
+    db: &Transaction<'_>,
+    select: &str,
+    make: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>, StoreError> {
+    let mut statement = db.prepare_cached(select).map_err(sql)?;
+    let found = statement.query_map([], make).map_err(sql)?;
+    found.collect::<rusqlite::Result<_>>().map_err(sql)
+}
+
+fn pairs(db: &Transaction<'_>, select: &str) -> Result<Vec<(String, String)>, StoreError> {
+    rows(db, select, |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// SQLite's integers are signed; the bits are what counts.
+fn number(unsigned: u64) -> i64 {
+    unsigned.cast_signed()
+}
+
+fn json(value: &impl Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError(error.to_string()))
+}
+
+fn parse<T: DeserializeOwned>(text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|error| damaged(&error))
+}
+
+fn tree_path(text: String) -> Result<TreePath, StoreError> {
+    TreePath::try_from(text).map_err(|error| damaged(&error))
+}
+
+fn damaged(what: &dyn Display) -> StoreError {
+    StoreError(format!("it is damaged: {what}"))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is passed to map_err")]
+fn sql(error: rusqlite::Error) -> StoreError {
+    StoreError(error.to_string())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is passed to map_err")]
+fn io(error: std::io::Error) -> StoreError {
+    StoreError(error.to_string())
+}

@@ -1,0 +1,283 @@
+//! The state database gives back what was committed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use proptest::prelude::*;
+use s0_api::sync::{Answer, Outcome, Submission};
+use s0_replica::disk::{IntentId, RootIdentity, Seen, Stat};
+use s0_replica::shell::store::SqliteStore;
+use s0_replica::state::{
+    Conflict, ConflictStatus, Facts, Intent, Outgoing, Phase, Print, Record, Remote, Row, Sent,
+    Settlement, State, Store, What,
+};
+use s0_tree::{Content, Name, NodeId, Place, Reason, Seq, TreePath};
+
+/// What can be compared of a state.
+fn shape(state: &State) -> impl PartialEq + std::fmt::Debug + use<> {
+    let rows: Vec<_> = state.synced.iter().map(|(place, row)| (place, row.clone())).collect();
+    let places: Vec<BTreeSet<Place>> = rows
+        .iter()
+        .map(|(_, row)| state.synced.places(row.node).iter().cloned().collect())
+        .collect();
+    (
+        (rows, places, state.synced.len()),
+        state.intents.clone(),
+        state.outgoing.clone(),
+        state.conflicts.clone(),
+        state.settled.clone(),
+        state.withheld.clone(),
+        state.kept.clone(),
+        state.facts.clone(),
+    )
+}
+
+fn name() -> impl Strategy<Value = Name> {
+    prop::sample::select(vec!["a", "b", "é", "with space", "c.txt"])
+        .prop_map(|text| Name::new(text).unwrap())
+}
+
+fn path() -> impl Strategy<Value = TreePath> {
+    prop::collection::vec(name(), 1..3)
+        .prop_map(|names| names.iter().fold(TreePath::root(), |path, name| path.join(name)))
+}
+
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![0..6_u64, Just(u64::MAX), Just(1 << 63)]
+}
+
+fn node() -> impl Strategy<Value = NodeId> {
+    number().prop_map(NodeId)
+}
+
+fn place() -> impl Strategy<Value = Place> {
+    (node(), name()).prop_map(|(parent, name)| Place { parent, name })
+}
+
+fn content() -> impl Strategy<Value = Content> {
+    (0..5_u8).prop_map(|byte| Content::of(&[byte]))
+}
+
+fn what() -> impl Strategy<Value = What> {
+    prop_oneof![
+        content().prop_map(What::File),
+        Just(What::Directory),
+        Just(What::Symlink("../x".into())),
+    ]
+}
+
+fn stat() -> impl Strategy<Value = Stat> {
+    (number(), any::<i64>(), any::<i64>(), number(), any::<Option<i64>>()).prop_map(
+        |(size, mtime, ctime, inode, born)| Stat {
+            kind: Seen::File,
+            mode: 0o644,
+            size,
+            mtime,
+            ctime,
+            inode,
+            born,
+        },
+    )
+}
+
+fn print() -> impl Strategy<Value = Print> {
+    (stat(), any::<i64>()).prop_map(|(stat, seen)| Print { stat, seen })
+}
+
+fn row() -> impl Strategy<Value = Row> {
+    (node(), number(), what(), prop::option::of(print())).prop_map(
+        |(node, version, what, print)| Row {
+            node,
+            version: Seq(version),
+            what,
+            mode: 0o600,
+            print,
+        },
+    )
+}
+
+fn intent() -> impl Strategy<Value = Intent> {
+    (place(), path(), prop::option::of(row()), prop::option::of((node(), what())), any::<bool>())
+        .prop_map(|(place, path, before, after, swapped)| Intent {
+            place,
+            path,
+            before,
+            after: after.map(|(node, what)| Remote { node, version: Seq(3), what, mode: 0o755 }),
+            phase: if swapped { Phase::Swapped } else { Phase::Planned },
+            actor: None,
+        })
+}
+
+fn outgoing() -> impl Strategy<Value = Outgoing> {
+    let sent = (path(), prop::option::of((what(), print())), prop::option::of(place())).prop_map(
+        |(path, local, from)| Sent {
+            path,
+            local: local.map(|(what, print)| (what, 0o644, Some(print))),
+            renamed: from.is_some(),
+            parent: from.as_ref().map(|from| from.parent),
+            from,
+        },
+    );
+    let inline = prop::collection::vec(any::<u8>(), 0..4)
+        .prop_map(|bytes| (Content::of(&bytes).id, Arc::<[u8]>::from(bytes)));
+    (
+        number(),
+        prop::collection::vec(sent, 0..3),
+        prop::collection::vec(inline, 0..4),
+        any::<bool>(),
+    )
+        .prop_map(|(number, sent, inline, answered)| Outgoing {
+            submission: Submission { number, changes: Vec::new() },
+            sent,
+            inline,
+            answer: answered.then(|| Answer {
+                head: Seq(9),
+                outcomes: vec![Outcome::Held { node: None, version: Seq(9) }],
+            }),
+        })
+}
+
+fn record() -> impl Strategy<Value = Record> {
+    let conflict = (prop::option::of(what()), prop::option::of(what()), path()).prop_map(
+        |(base, mine, other)| Conflict {
+            id: "c1".into(),
+            reason: Reason::ConcurrentUpdate,
+            status: ConflictStatus::Open,
+            base,
+            mine,
+            other,
+            time: -1,
+        },
+    );
+    let facts = (prop::option::of("[a-z]{0,3}"), number(), number(), any::<bool>()).prop_map(
+        |(epoch, cursor, last, initialised)| Facts {
+            root: epoch.clone().map(|marker| RootIdentity {
+                marker: Some(marker),
+                device: cursor,
+                inode: 3,
+            }),
+            epoch,
+            cursor: Seq(cursor),
+            number: last,
+            last_intent: IntentId(last),
+            initialised,
+            boot: initialised.then(|| "boot".into()),
+        },
+    );
+    prop_oneof![
+        6 => (place(), prop::option::of(row())).prop_map(|(place, row)| Record::Synced(place, row)),
+        1 => (node(), node()).prop_map(|(from, to)| Record::Reparent { from, to }),
+        2 => (number(), prop::option::of(intent()))
+            .prop_map(|(id, intent)| Record::Intent(IntentId(id), intent)),
+        2 => prop::option::of(outgoing())
+            .prop_map(|outgoing| Record::Outgoing(outgoing.map(Box::new))),
+        1 => (path(), prop::option::of(conflict)).prop_map(|(p, c)| Record::Conflict(p, c)),
+        1 => ("[a-c]", any::<Option<bool>>()).prop_map(|(id, ignored)| Record::Settled(
+            id,
+            ignored.map(|ignored| Settlement { ignored, resolution: "kept_mine".into() }),
+        )),
+        1 => (path(), any::<bool>()).prop_map(|(path, is)| Record::Withheld(path, is)),
+        1 => (path(), any::<bool>()).prop_map(|(path, is)| Record::Kept(path, is)),
+        1 => facts.prop_map(Record::Facts),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
+    #[test]
+    fn a_loaded_state_is_the_applied_state(
+        batches in prop::collection::vec(
+            (prop::collection::vec(record(), 0..12), any::<bool>()),
+            1..8,
+        )
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("state.db");
+        let mut applied = State::default();
+        let mut store = SqliteStore::open(&db).unwrap();
+        for (records, durable) in &batches {
+            store.commit(records, *durable).unwrap();
+            records.iter().for_each(|record| applied.apply(record.clone()));
+        }
+        prop_assert_eq!(shape(&store.load().unwrap()), shape(&applied));
+        drop(store);
+        let mut reopened = SqliteStore::open(&db).unwrap();
+        prop_assert_eq!(shape(&reopened.load().unwrap()), shape(&applied));
+    }
+}
+
+#[test]
+fn one_process_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("state.db");
+    let first = SqliteStore::open(&db).unwrap();
+    let error = SqliteStore::open(&db).unwrap_err().to_string();
+    assert!(error.contains("another process"), "{error}");
+    drop(first);
+    SqliteStore::open(&db).unwrap();
+}
+
+#[test]
+fn newer_and_damaged_databases_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("state.db");
+    drop(SqliteStore::open(&db).unwrap());
+    rusqlite::Connection::open(&db).unwrap().pragma_update(None, "user_version", 7).unwrap();
+    let error = SqliteStore::open(&db).unwrap_err().to_string();
+    assert!(error.contains("newer software"), "{error}");
+
+    let other = dir.path().join("other.db");
+    drop(SqliteStore::open(&other).unwrap());
+    rusqlite::Connection::open(&other)
+        .unwrap()
+        .execute("INSERT INTO facts VALUES (0, '{')", [])
+        .unwrap();
+    let error = SqliteStore::open(&other).unwrap().load().unwrap_err().to_string();
+    assert!(error.contains("damaged"), "{error}");
+
+    let third = dir.path().join("third.db");
+    std::fs::write(&third, "this is no database at all, though it has enough bytes").unwrap();
+    assert!(SqliteStore::open(&third).is_err());
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "the times are there to be read")]
+fn twenty_thousand_rows_are_quick() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = SqliteStore::open(&dir.path().join("state.db")).unwrap();
+    let records: Vec<_> = (0..20_000_u64)
+        .map(|index| {
+            let name = Name::new(&format!("file-{index}.txt")).unwrap();
+            let stat = Stat {
+                kind: Seen::File,
+                mode: 0o644,
+                size: index,
+                mtime: 1_700_000_000_000_000_000,
+                ctime: 1_700_000_000_000_000_000,
+                inode: index,
+                born: Some(1_700_000_000_000_000_000),
+            };
+            let row = Row {
+                node: NodeId(index + 1),
+                version: Seq(index + 1),
+                what: What::File(Content::of(&index.to_be_bytes())),
+                mode: 0o644,
+                print: Some(Print { stat, seen: 1_700_000_000_000_000_000 }),
+            };
+            Record::Synced(Place { parent: NodeId(index / 20), name }, Some(row))
+        })
+        .collect();
+    let start = Instant::now();
+    store.commit(&records, true).unwrap();
+    let committed = start.elapsed();
+    let state = store.load().unwrap();
+    let loaded = start.elapsed() - committed;
+    assert_eq!(state.synced.len(), 20_000);
+    // Far above what it takes, for busy machines; the times are printed to be read.
+    assert!(
+        committed.as_millis() < 2_000 && loaded.as_millis() < 1_000,
+        "{committed:?} {loaded:?}"
+    );
+    eprintln!("20,000 rows: commit {committed:?}, load {loaded:?}");
+}

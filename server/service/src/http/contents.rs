@@ -1,0 +1,218 @@
+//! Trees and contents, as our own replicas read and send them.
+
+use std::collections::{BTreeSet, HashMap};
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use s0_api::frames::{FRAME_HEAD, FrameReader, write_frame};
+use s0_api::sync::{Fetch, HaveList};
+use s0_tree::{ContentId, Recipe};
+use serde_json::json;
+
+use super::{Answered, At, State, Whole, ok, ranges, streamed};
+use crate::holdings::Holdings;
+use crate::problem::Problem;
+use crate::service::{Caller, now};
+
+/// The largest recipe that is taken: of a file of about 58 GiB.
+const MAX_RECIPE: usize = 16 * 1024 * 1024;
+/// How many bytes of chunks are made durable at once.
+const BATCH: usize = 8 * 1024 * 1024;
+/// How many contents one request may name.
+const MAX_IDS: usize = 200_000;
+/// How many contents are read at once for an answer.
+const READ: usize = 32;
+
+pub(super) async fn tree(service: State, caller: Caller, At(id): At<String>) -> Answered {
+    caller.may("sandboxvolume:read")?;
+    let committed = service.volume(&caller, &id).await?.committed();
+    let tree = committed.ledger.tree().clone();
+    let work = move || zstd::encode_all(&tree.encode()[..], 3);
+    let failed = |error: &dyn std::fmt::Display| Problem::Internal(error.to_string());
+    let packed =
+        tokio::task::spawn_blocking(work).await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
+    let mut answer: Response = Body::from(packed).into_response();
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/zstd"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("x-s0-head", HeaderValue::from(committed.head().0));
+    let epoch = HeaderValue::from_str(committed.ledger.epoch()).map_err(|e| failed(&e))?;
+    headers.insert("x-s0-epoch", epoch);
+    Ok(answer)
+}
+
+fn bounded(ids: &[ContentId]) -> Result<(), Problem> {
+    if ids.len() > MAX_IDS {
+        return Err(Problem::BadRequest(format!("a request names at most {MAX_IDS} contents")));
+    }
+    Ok(())
+}
+
+pub(super) async fn missing(
+    service: State,
+    caller: Caller,
+    At(id): At<String>,
+    body: Whole,
+) -> Answered {
+    caller.may("sandboxvolume:write")?;
+    let HaveList { mut ids } = body.json()?;
+    bounded(&ids)?;
+    service.volume(&caller, &id).await?;
+    let held = service.holdings.sizes(&caller.team, &ids).await?;
+    // What is held stays held for as long as the client may need to name it.
+    let (have, lack): (Vec<_>, Vec<_>) = ids.drain(..).partition(|id| held.contains_key(id));
+    service.holdings.lease(&caller.team, have, now()).await?;
+    ok(&HaveList { ids: lack })
+}
+
+pub(super) async fn upload(
+    service: State,
+    caller: Caller,
+    At(id): At<String>,
+    body: Body,
+) -> Answered {
+    caller.may("sandboxvolume:write")?;
+    service.volume(&caller, &id).await?;
+    let mut intake = Intake::new(&service.holdings, &caller.team);
+    let mut reader = FrameReader::with_max_recipe(MAX_RECIPE);
+    let mut pieces = body.into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        let piece =
+            piece.map_err(|error| Problem::BadRequest(format!("the body ended early: {error}")))?;
+        reader.push(&piece);
+        while let Some((id, bytes)) = reader.next_frame().map_err(Problem::bad)? {
+            intake.take(id, bytes.into()).await?;
+        }
+    }
+    reader.finish().map_err(Problem::bad)?;
+    intake.flush().await?;
+    ok(&json!({"stored": intake.count}))
+}
+
+/// Frames on their way into the stores, a batch at a time.
+struct Intake<'a> {
+    holdings: &'a Holdings,
+    team: &'a str,
+    batch: Vec<(ContentId, Bytes)>,
+    size: usize,
+    /// Chunks of this request that are durable already, so that its recipes
+    /// need not look for them.
+    kept: HashMap<ContentId, u64>,
+    count: usize,
+}
+
+impl<'a> Intake<'a> {
+    fn new(holdings: &'a Holdings, team: &'a str) -> Self {
+        let (batch, kept) = (Vec::new(), HashMap::new());
+        Self { holdings, team, batch, size: 0, kept, count: 0 }
+    }
+
+    async fn take(&mut self, id: ContentId, bytes: Bytes) -> Result<(), Problem> {
+        if let ContentId::Recipe(_) = id {
+            self.flush().await?;
+            self.check(&bytes).await?;
+        }
+        self.size += bytes.len();
+        self.count += 1;
+        self.batch.push((id, bytes));
+        if self.size >= BATCH { self.flush().await } else { Ok(()) }
+    }
+
+    /// A recipe is kept only when all of its chunks are, in their true lengths,
+    /// so that whoever holds a recipe holds the content.
+    async fn check(&self, recipe: &Bytes) -> Result<(), Problem> {
+        let recipe = Recipe::decode(recipe).map_err(Problem::bad)?;
+        if recipe.content().is_inline() {
+            // It would be a second name for the same bytes.
+            return Err(Problem::bad("a content this small is one chunk"));
+        }
+        let chunks = recipe.chunks.iter();
+        let chunks: BTreeSet<(ContentId, u64)> =
+            chunks.map(|chunk| (ContentId::Chunk(chunk.hash), u64::from(chunk.size))).collect();
+        let unknown = chunks.iter().map(|(id, _)| *id).filter(|id| !self.kept.contains_key(id));
+        let sizes = self.holdings.sizes(self.team, &unknown.collect::<Vec<_>>()).await?;
+        let size = |id| self.kept.get(id).or_else(|| sizes.get(id)).copied();
+        let wrong: Vec<ContentId> = chunks
+            .iter()
+            .filter(|(id, length)| size(id) != Some(*length))
+            .map(|(id, _)| *id)
+            .collect();
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        let details = json!({"reason": "missing_contents", "ids": wrong});
+        Err(Problem::Conflict("chunks of a recipe are not held".into(), Some(details)))
+    }
+
+    async fn flush(&mut self) -> Result<(), Problem> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut self.batch);
+        self.size = 0;
+        self.kept.extend(batch.iter().map(|(id, bytes)| (*id, bytes.len() as u64)));
+        Ok(self.holdings.put(self.team, batch, now()).await?)
+    }
+}
+
+pub(super) async fn fetch(
+    service: State,
+    caller: Caller,
+    At(id): At<String>,
+    body: Whole,
+) -> Answered {
+    caller.may("sandboxvolume:read")?;
+    let Fetch { of, ids } = body.json()?;
+    bounded(&ids)?;
+    service.volume(&caller, &id).await?;
+    let visible: BTreeSet<ContentId> = match of {
+        None => service.journal.named(&id, ids.clone()).await?,
+        Some(of) => {
+            let mut visible = service.journal.named(&id, vec![of.id]).await?;
+            if !visible.is_empty() && matches!(of.id, ContentId::Recipe(_)) {
+                let recipe = service.holdings.recipe(&caller.team, of.id).await?;
+                let chunks = recipe.into_iter().flat_map(|recipe| recipe.chunks);
+                visible.extend(chunks.map(|chunk| ContentId::Chunk(chunk.hash)));
+            }
+            visible
+        }
+    };
+    if !ids.iter().all(|id| visible.contains(id)) {
+        return Err(Problem::NotFound("a content that the Volume does not name"));
+    }
+    let (holdings, team) = (service.holdings.clone(), caller.team);
+    let groups: Vec<Vec<ContentId>> = ids.chunks(READ).map(<[_]>::to_vec).collect();
+    let frames = stream::iter(groups).then(move |group| {
+        let (holdings, team) = (holdings.clone(), team.clone());
+        async move {
+            let found = holdings.several(&team, &group).await?;
+            let length = found.iter().map(|(_, bytes)| FRAME_HEAD + bytes.len()).sum();
+            let mut body = Vec::with_capacity(length);
+            for (id, bytes) in found {
+                write_frame(&mut body, id, &bytes);
+            }
+            Ok(Bytes::from(body))
+        }
+    });
+    Ok(streamed("application/octet-stream", frames))
+}
+
+pub(super) async fn read(
+    service: State,
+    caller: Caller,
+    At((id, content)): At<(String, String)>,
+    headers: HeaderMap,
+) -> Answered {
+    caller.may("sandboxvolume:read")?;
+    let unknown = || Problem::NotFound("not found");
+    let content = ContentId::parse(&content).ok_or_else(unknown)?;
+    service.volume(&caller, &id).await?;
+    if service.journal.named(&id, vec![content]).await?.is_empty() {
+        return Err(unknown());
+    }
+    let content = service.holdings.content(&caller.team, content).await?.ok_or_else(unknown)?;
+    ranges::answer(&service.holdings, &caller.team, content, &headers).await
+}

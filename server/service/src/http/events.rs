@@ -1,0 +1,159 @@
+//! The stream of events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use axum::response::IntoResponse;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use s0_api::sync::StreamEvent;
+use s0_tree::{ContentId, Entry, Seq};
+use tokio::sync::watch;
+
+use super::{Answered, At, Params, State};
+use crate::journal::{Journal, Kept};
+use crate::problem::Problem;
+use crate::service::Caller;
+use crate::volume::{Committed, Hot, Published, event_bytes, publish};
+
+/// How often a stream says that it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// How many entries are sent at once, from memory and from the journal.
+const RECENT: usize = 256;
+const STORED: usize = 64;
+
+pub(super) async fn events(
+    service: State,
+    caller: Caller,
+    At(id): At<String>,
+    params: Params,
+    headers: HeaderMap,
+) -> Answered {
+    caller.may("sandboxvolume:read")?;
+    // A reader that reconnects by itself repeats its first address, and says
+    // where it was in the header.
+    let resumed = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    let after = match resumed.and_then(|text| text.trim().parse().ok()) {
+        Some(seq) => Seq(seq),
+        None => Seq(u64::try_from(params.number("after")?.unwrap_or(0)).map_err(Problem::bad)?),
+    };
+    let hot = service.volume(&caller, &id).await?;
+    let mut committed = hot.subscribe();
+    let now = committed.borrow_and_update().clone();
+    let (head, epoch) = (now.head(), now.ledger.epoch());
+    if after > head || params.text("epoch").is_some_and(|known| known != epoch) {
+        return Err(Problem::epoch_changed(epoch, head));
+    }
+    if after < now.retained_after {
+        return Err(Problem::reseed(now.retained_after, head));
+    }
+    let reader = Reader {
+        journal: service.journal.clone(),
+        hot,
+        committed,
+        closing: service.closing.clone(),
+        at: after,
+        greeting: Some(head_event(&now)),
+    };
+    let body = stream::unfold(Some(reader), |reader| async {
+        let mut reader = reader?;
+        match reader.next().await {
+            Ok(Some(piece)) => Some((Ok(piece), Some(reader))),
+            Ok(None) => None,
+            Err(error) => Some((Err(error), None)),
+        }
+    });
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    Ok((headers, Body::from_stream(body)).into_response())
+}
+
+fn head_event(committed: &Committed) -> Bytes {
+    let (head, epoch) = (committed.head(), committed.ledger.epoch().into());
+    event_bytes(None, &StreamEvent::Head { head, epoch })
+}
+
+/// One who reads along. It keeps nothing but its place: what it has not read
+/// yet lies in the Volume's ring, or in the journal.
+struct Reader {
+    journal: Arc<dyn Journal>,
+    hot: Arc<Hot>,
+    committed: watch::Receiver<Arc<Committed>>,
+    closing: watch::Receiver<bool>,
+    at: Seq,
+    greeting: Option<Bytes>,
+}
+
+impl Reader {
+    /// The next piece of the stream; none when it ends.
+    async fn next(&mut self) -> Kept<Option<Bytes>> {
+        if let Some(greeting) = self.greeting.take() {
+            return Ok(Some(greeting));
+        }
+        loop {
+            if self.hot.is_gone() || *self.closing.borrow() {
+                return Ok(None);
+            }
+            let now = self.committed.borrow_and_update().clone();
+            if self.at < now.head() {
+                return self.news(&now).await;
+            }
+            let changed = tokio::select! {
+                changed = self.committed.changed() => changed,
+                changed = self.closing.changed() => changed,
+                () = tokio::time::sleep(KEEPALIVE) => {
+                    return Ok(Some(Bytes::from_static(b":\n\n")));
+                }
+            };
+            if changed.is_err() {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn news(&mut self, now: &Committed) -> Kept<Option<Bytes>> {
+        let published = match self.hot.shared.recent(self.at, RECENT) {
+            Some(recent) => recent,
+            None => self.stored(now.head()).await?,
+        };
+        let mut piece = BytesMut::new();
+        for published in published {
+            // A gap means that what comes next was let go meanwhile. The reader
+            // comes again and is told so.
+            if published.entry.seq != self.at.next() {
+                return Ok((!piece.is_empty()).then(|| piece.freeze()));
+            }
+            self.at = published.entry.seq;
+            piece.extend_from_slice(&published.event);
+        }
+        if piece.is_empty() {
+            return Ok(None);
+        }
+        if self.at >= now.head() {
+            let now = self.committed.borrow_and_update().clone();
+            if self.at == now.head() {
+                piece.extend_from_slice(&head_event(&now));
+            }
+        }
+        Ok(Some(piece.freeze()))
+    }
+
+    async fn stored(&self, head: Seq) -> Kept<Vec<Arc<Published>>> {
+        let mut entries = self.journal.entries(&self.hot.record.id, self.at, STORED).await?;
+        entries.retain(|entry| entry.seq <= head);
+        let small: Vec<ContentId> = entries
+            .iter()
+            .filter_map(Entry::content)
+            .filter(s0_tree::Content::is_inline)
+            .map(|content| content.id)
+            .collect();
+        let inline = self.journal.inline(&self.hot.record.team, small).await?;
+        let inline = inline.into_iter().collect();
+        Ok(entries.into_iter().map(|entry| Arc::new(publish(entry, &inline))).collect())
+    }
+}

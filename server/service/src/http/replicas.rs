@@ -1,0 +1,262 @@
+//! Replicas: who they are, how far they have read, and what they submit.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use s0_api::documented::{RegisterRequest, ReplicaEnvelope, SetCursor, SyncReplica};
+use s0_api::frames::FrameReader;
+use s0_api::sync::{Capabilities, Registered, Registration, Submission};
+use s0_api::times::rfc3339;
+use s0_tree::{Change, ContentId, INLINE_LIMIT, Policy, Seq, Time};
+use serde::Serialize;
+
+use super::{Answered, At, Params, State, Whole, deleted, object, ok};
+use crate::journal::VolumeRecord;
+use crate::ledger::{CursorError, Ledger, ReplicaRecord, Submitted};
+use crate::problem::Problem;
+use crate::service::Caller;
+use crate::volume::{Needs, conflict_metadata, new_id};
+
+const UNKNOWN: Problem = Problem::NotFound("not found");
+/// How long a replica counts that takes no instance and is not heard of.
+const LEASE: i64 = 5 * 60 * 1_000_000_000;
+
+pub(super) fn as_capabilities(policy: Policy) -> Capabilities {
+    Capabilities {
+        case_sensitive: !policy.case_insensitive,
+        unicode_normalization_insensitive: policy.unicode_insensitive,
+        windows_compatible_paths: policy.windows_names,
+    }
+}
+
+fn envelope(volume: &VolumeRecord, ledger: &Ledger, replica: &ReplicaRecord) -> ReplicaEnvelope {
+    let capabilities = as_capabilities(ledger.policy());
+    ReplicaEnvelope {
+        replica: SyncReplica {
+            id: replica.id.to_string(),
+            volume_id: volume.id.clone(),
+            team_id: volume.team.clone(),
+            display_name: replica.registration.display_name.clone(),
+            platform: replica.registration.platform.clone(),
+            root_path: replica.registration.root_path.clone(),
+            case_sensitive: capabilities.case_sensitive,
+            capabilities,
+            last_seen_at: rfc3339(replica.seen),
+            last_applied_seq: replica.cursor.0,
+            created_at: rfc3339(replica.created),
+            updated_at: rfc3339(replica.updated),
+        },
+        head_seq: ledger.head().0,
+    }
+}
+
+/// A replica whose lease has not run out. Those that take instances need no
+/// lease: a newer instance fences them.
+pub(super) fn leased<'a>(
+    ledger: &'a Ledger,
+    replica: &str,
+    now: Time,
+) -> Result<&'a ReplicaRecord, Problem> {
+    let known = ledger.replica(replica).ok_or(UNKNOWN)?;
+    if known.instance == 0 && now.0.saturating_sub(known.seen.0) > LEASE {
+        return Err(Problem::conflict("sync replica lease expired"));
+    }
+    Ok(known)
+}
+
+#[derive(Serialize)]
+struct Both {
+    #[serde(flatten)]
+    documented: ReplicaEnvelope,
+    instance: u64,
+    last_number: u64,
+    epoch: String,
+}
+
+pub(super) async fn register(
+    service: State,
+    caller: Caller,
+    At((id, replica)): At<(String, String)>,
+    body: Whole,
+) -> Answered {
+    caller.may("sandboxvolume:write")?;
+    let asked: RegisterRequest = body.json()?;
+    let capabilities = asked.effective();
+    let registration = Registration {
+        display_name: asked.display_name,
+        platform: asked.platform,
+        root_path: asked.root_path,
+        case_sensitive: capabilities.case_sensitive,
+        capabilities,
+        take_instance: asked.take_instance,
+        sandbox_id: asked.sandbox_id,
+    };
+    let hot = service.volume(&caller, &id).await?;
+    let record = hot.record.clone();
+    let both = hot
+        .commit(Needs::default(), move |draft| {
+            let Registered { instance, last_number, epoch, .. } =
+                draft.ledger.register(&replica, &registration, draft.time);
+            draft.note_replica(&replica);
+            let known = draft.ledger.replica(&replica).ok_or(UNKNOWN)?;
+            let documented = envelope(&record, &draft.ledger, known);
+            Ok(Both { documented, instance, last_number, epoch })
+        })
+        .await?;
+    ok(&both)
+}
+
+pub(super) async fn get(
+    service: State,
+    caller: Caller,
+    At((id, replica)): At<(String, String)>,
+) -> Answered {
+    caller.may("sandboxvolume:read")?;
+    let hot = service.volume(&caller, &id).await?;
+    let committed = hot.committed();
+    let known = committed.ledger.replica(&replica).ok_or(UNKNOWN)?;
+    ok(&envelope(&hot.record, &committed.ledger, known))
+}
+
+pub(super) async fn unregister(
+    service: State,
+    caller: Caller,
+    At((id, replica)): At<(String, String)>,
+) -> Answered {
+    caller.may("sandboxvolume:write")?;
+    let hot = service.volume(&caller, &id).await?;
+    hot.commit(Needs::default(), move |draft| {
+        if draft.ledger.unregister(&replica) {
+            draft.append.forgotten.push(replica.as_str().into());
+        }
+        Ok(())
+    })
+    .await?;
+    deleted()
+}
+
+pub(super) async fn set_cursor(
+    service: State,
+    caller: Caller,
+    At((id, replica)): At<(String, String)>,
+    body: Whole,
+) -> Answered {
+    caller.may("sandboxvolume:write")?;
+    let cursor = Seq(body.json::<SetCursor>()?.last_applied_seq);
+    let hot = service.volume(&caller, &id).await?;
+    let record = hot.record.clone();
+    let answer = hot
+        .commit(Needs::default(), move |draft| {
+            leased(&draft.ledger, &replica, draft.time)?;
+            if cursor < draft.retained_after {
+                return Err(Problem::reseed(draft.retained_after, draft.ledger.head()));
+            }
+            draft.ledger.set_cursor(&replica, cursor, draft.time).map_err(|why| match why {
+                CursorError::UnknownReplica => UNKNOWN,
+                other => Problem::conflict(other.to_string()),
+            })?;
+            draft.note_replica(&replica);
+            let known = draft.ledger.replica(&replica).ok_or(UNKNOWN)?;
+            Ok(envelope(&record, &draft.ledger, known))
+        })
+        .await?;
+    ok(&answer)
+}
+
+/// The length of the JSON, the JSON, and small contents as frames.
+fn read_submission(body: &Bytes) -> Result<(Submission, HashMap<ContentId, Bytes>), Problem> {
+    let short = || Problem::bad("the body ends within the submission");
+    let (length, rest) = body.split_first_chunk::<4>().ok_or_else(short)?;
+    let (json, frames) =
+        rest.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or_else(short)?;
+    let submission = object(json, "submission")?;
+    let mut reader = FrameReader::with_max_recipe(0);
+    let mut inline = HashMap::new();
+    // In pieces, because what the reader holds is moved with every frame.
+    for piece in frames.chunks(256 * 1024) {
+        reader.push(piece);
+        while let Some((id, bytes)) = reader.next_frame().map_err(Problem::bad)? {
+            // A recipe is taken only where its chunks are looked for.
+            if bytes.len() as u64 > INLINE_LIMIT || matches!(id, ContentId::Recipe(_)) {
+                return Err(Problem::BadRequest(format!("the content {id} cannot go inline")));
+            }
+            inline.insert(id, bytes.into());
+        }
+    }
+    reader.finish().map_err(Problem::bad)?;
+    Ok((submission, inline))
+}
+
+pub(super) async fn submit(
+    service: State,
+    caller: Caller,
+    At((id, replica)): At<(String, String)>,
+    params: Params,
+    body: Whole,
+) -> Answered {
+    caller.may("sandboxvolume:write")?;
+    let instance = params.number("instance")?.and_then(|number| u64::try_from(number).ok());
+    let instance = instance.ok_or_else(|| Problem::bad("instance is required"))?;
+    let (submission, inline) = read_submission(&body.0)?;
+    drop(body);
+    let hot = service.volume(&caller, &id).await?;
+    let held = service.holdings.held(&caller.team, &submission.changes, &inline).await?;
+    let named = submission.changes.iter().filter_map(Change::content).map(|content| content.id);
+    let mut brought: Vec<(ContentId, Bytes)> =
+        named.filter_map(|id| Some((id, inline.get(&id)?.clone()))).collect();
+    brought.sort_unstable_by_key(|(id, _)| *id);
+    brought.dedup_by_key(|(id, _)| *id);
+    let answer = hot
+        .commit(Needs::default(), move |draft| {
+            let Submitted { entries, conflicts, answer, repeated } = draft
+                .ledger
+                .submit(&replica, instance, &submission, draft.time, &mut new_id, &|id| {
+                    held.contains(&id)
+                })
+                .map_err(Problem::Submit)?;
+            if repeated {
+                return Ok(answer);
+            }
+            draft.append.inline.clone_from(&brought);
+            draft.note_entries(&entries);
+            for conflict in &conflicts {
+                draft.note_conflict(conflict, conflict_metadata(conflict));
+            }
+            let known = draft.ledger.replica(&replica).ok_or(UNKNOWN)?;
+            let (id, last) = (known.id.clone(), known.last.clone());
+            draft.append.answers.extend(last.map(|last| (Arc::clone(&id), last)));
+            draft.note_replica(&id);
+            Ok(answer)
+        })
+        .await?;
+    ok(&answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_replicas_without_instances_need_a_lease() {
+        let registration = |take_instance| Registration {
+            display_name: String::new(),
+            platform: String::new(),
+            root_path: String::new(),
+            case_sensitive: true,
+            capabilities: as_capabilities(Policy::default()),
+            take_instance,
+            sandbox_id: None,
+        };
+        let mut ledger = Ledger::new("e".into());
+        ledger.register("theirs", &registration(false), Time(0));
+        ledger.register("ours", &registration(true), Time(0));
+        assert!(leased(&ledger, "theirs", Time(LEASE)).is_ok());
+        let late = leased(&ledger, "theirs", Time(LEASE + 1)).unwrap_err();
+        assert_eq!(late, Problem::conflict("sync replica lease expired"));
+        assert!(leased(&ledger, "ours", Time(LEASE + 1)).is_ok());
+        assert_eq!(leased(&ledger, "none", Time(0)).unwrap_err(), UNKNOWN);
+        ledger.saw("theirs", Time(1));
+        assert!(leased(&ledger, "theirs", Time(LEASE + 1)).is_ok());
+    }
+}

@@ -1,0 +1,330 @@
+//! The journal store: what must be kept of Volumes, behind one trait.
+//!
+//! Every store passes [`conformance`], which says in code what the words below
+//! mean.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use s0_api::documented::ConflictStatus;
+use s0_api::volumes::AccessMode;
+use s0_tree::{Content, ContentId, Entry, Hash, NodeId, Seq, Time};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::ledger::{Answered, ReplicaRecord};
+
+#[cfg(test)]
+pub(crate) mod conformance;
+
+/// A Volume, without what is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeRecord {
+    /// Its id.
+    pub id: String,
+    /// The team that owns it.
+    pub team: String,
+    /// Who made it.
+    pub user: String,
+    /// The Volume that it is a fork of.
+    pub source: Option<String>,
+    /// Who may write it.
+    pub access_mode: AccessMode,
+    /// Owner of what writers without an identity create.
+    pub uid: u32,
+    /// Group of the same.
+    pub gid: u32,
+    /// Its epoch.
+    pub epoch: String,
+    /// When it was made.
+    pub created: Time,
+    /// When it last changed.
+    pub updated: Time,
+}
+
+/// A tree as a store keeps it: compressed, at its seq.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The tree's head.
+    pub seq: Seq,
+    /// The tree.
+    pub packed: Bytes,
+}
+
+/// What a Volume starts with when it is a fork.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// The source's tree; the new journal goes on from its seq.
+    pub checkpoint: Checkpoint,
+    /// The contents that the tree names.
+    pub contents: Vec<ContentId>,
+}
+
+/// All that is needed to have a Volume in memory.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// The Volume.
+    pub record: VolumeRecord,
+    /// The seq of the last entry.
+    pub head: Seq,
+    /// Entries up to this one are gone.
+    pub retained_after: Seq,
+    /// The newest checkpoint, if there is any.
+    pub checkpoint: Option<Checkpoint>,
+    /// The registered replicas.
+    pub replicas: Vec<ReplicaRecord>,
+}
+
+/// What commits together.
+#[derive(Debug, Clone, Default)]
+pub struct Append {
+    /// The Volume.
+    pub volume: String,
+    /// The head on which the entries follow.
+    pub head: Seq,
+    /// The entries, in order.
+    pub entries: Vec<Entry>,
+    /// Small contents that they name.
+    pub inline: Vec<(ContentId, Bytes)>,
+    /// Contents that the Volume names from now on.
+    pub names: Vec<ContentId>,
+    /// Replicas that are forgotten, with their answers and requests; before
+    /// anything below is kept.
+    pub forgotten: Vec<Arc<str>>,
+    /// Replicas that are new or changed.
+    pub replicas: Vec<ReplicaRecord>,
+    /// Submissions that were answered, by replica.
+    pub answers: Vec<(Arc<str>, Arc<Answered>)>,
+    /// Documented requests that were answered.
+    pub requests: Vec<RequestRecord>,
+    /// Conflicts that are new.
+    pub conflicts: Vec<ConflictRecord>,
+    /// When.
+    pub time: Time,
+}
+
+impl Append {
+    /// Whether there is nothing to keep.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+            && self.replicas.is_empty()
+            && self.forgotten.is_empty()
+            && self.answers.is_empty()
+            && self.requests.is_empty()
+            && self.conflicts.is_empty()
+    }
+}
+
+impl Append {
+    /// Adds what is to commit after this, in the same transaction.
+    pub(crate) fn extend(&mut self, later: Self) {
+        self.entries.extend(later.entries);
+        self.inline.extend(later.inline);
+        self.names.extend(later.names);
+        for id in later.forgotten {
+            self.replicas.retain(|replica| replica.id != id);
+            self.answers.retain(|(replica, _)| *replica != id);
+            self.requests.retain(|request| *request.replica != *id);
+            self.forgotten.push(id);
+        }
+        for replica in later.replicas {
+            self.replicas.retain(|known| known.id != replica.id);
+            self.replicas.push(replica);
+        }
+        self.answers.extend(later.answers);
+        self.requests.extend(later.requests);
+        self.conflicts.extend(later.conflicts);
+    }
+}
+
+/// A documented request that was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestRecord {
+    /// The replica that sent it.
+    pub replica: String,
+    /// The client's name for it.
+    pub request: String,
+    /// The SHA-256 of what it asked.
+    pub body: Hash,
+    /// The answer, as JSON.
+    pub answer: String,
+    /// The head after it: the record may go when the replica has read this far.
+    pub head: Seq,
+}
+
+/// A conflict.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConflictRecord {
+    /// Its id.
+    pub id: String,
+    /// The replica whose change was refused, if it came from one.
+    pub replica: Option<String>,
+    /// The path of the refused change.
+    pub path: String,
+    /// The old path of a refused rename.
+    pub old_path: Option<String>,
+    /// The version of what stands in the way.
+    pub existing: Option<Seq>,
+    /// Why.
+    pub reason: String,
+    /// Whether it still stands.
+    pub status: ConflictStatus,
+    /// More, as the API gives it.
+    pub metadata: Value,
+    /// When it was recorded.
+    pub created: Time,
+    /// When it last changed.
+    pub updated: Time,
+}
+
+/// A snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotRecord {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// For people.
+    pub description: String,
+    /// The head of its tree.
+    pub seq: Seq,
+    /// The sum of the sizes of its regular files.
+    pub size: u64,
+    /// When it was made.
+    pub created: Time,
+}
+
+/// What a token lets its bearer do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRecord {
+    /// The SHA-256 of the token. The token itself is kept nowhere.
+    pub hash: Hash,
+    /// The team.
+    pub team: String,
+    /// The user.
+    pub user: String,
+    /// The documented permissions.
+    pub permissions: Vec<String>,
+    /// When it ceases, if it does.
+    pub expires: Option<Time>,
+}
+
+/// A store that failed. Whether the last write was done is unknown.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StoreError(pub String);
+
+/// Why an append was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The head is another one. Nothing was written.
+    #[error("the journal's head is {0}")]
+    HeadMoved(Seq),
+    /// There is no such Volume any more. Nothing was written.
+    #[error("the Volume was deleted")]
+    Gone,
+    /// Whether it was done is unknown.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The result of most calls of a store.
+pub type Kept<T> = Result<T, StoreError>;
+
+/// A store of journals and of what goes with them. What a call that writes has
+/// answered is durable.
+#[async_trait]
+pub trait Journal: Send + Sync + 'static {
+    /// Makes a Volume; a fork starts with its source's tree.
+    async fn create_volume(&self, record: VolumeRecord, start: Option<Start>) -> Kept<()>;
+    /// A Volume.
+    async fn volume(&self, id: &str) -> Kept<Option<VolumeRecord>>;
+    /// A team's Volumes, newest first.
+    async fn volumes(&self, team: &str) -> Kept<Vec<VolumeRecord>>;
+    /// Deletes a Volume with all that belongs to it. Says whether it was there.
+    async fn delete_volume(&self, id: &str) -> Kept<bool>;
+    /// Gives every Volume another epoch, made of `seed`: the store was brought
+    /// back from a backup, and readers may know entries that it does not.
+    async fn renew_epochs(&self, seed: &str) -> Kept<()>;
+    /// What is needed to have a Volume in memory.
+    async fn load(&self, volume: &str) -> Kept<Option<Stored>>;
+    /// Appends if the head is `append.head`: all of it, or nothing.
+    async fn append(&self, append: Append) -> Result<(), AppendError>;
+    /// Entries after `after`, in order, at most `limit`.
+    async fn entries(&self, volume: &str, after: Seq, limit: usize) -> Kept<Vec<Entry>>;
+    /// The content that a file had in a version, as far as entries are retained.
+    async fn content_of(&self, volume: &str, node: NodeId, version: Seq) -> Kept<Option<Content>>;
+
+    /// Small contents of a team, of those that are held.
+    async fn inline(&self, team: &str, ids: Vec<ContentId>) -> Kept<Vec<(ContentId, Bytes)>>;
+    /// Keeps small contents that nothing names yet.
+    async fn put_inline(&self, team: &str, contents: Vec<(ContentId, Bytes)>) -> Kept<()>;
+    /// Notes that a team holds these until `until` even if nothing names them.
+    async fn lease(&self, team: &str, ids: Vec<ContentId>, until: Time) -> Kept<()>;
+    /// Those of `ids` that an entry, conflict or tree of the Volume names or named.
+    async fn named(&self, volume: &str, ids: Vec<ContentId>) -> Kept<BTreeSet<ContentId>>;
+    /// Keeps the hash of the whole of a content.
+    async fn put_whole(&self, team: &str, content: Content, sha256: Hash) -> Kept<()>;
+    /// The hash of the whole of a content, if it was kept.
+    async fn whole_of(&self, team: &str, id: ContentId) -> Kept<Option<Hash>>;
+    /// The contents whose whole has the hash.
+    async fn contents_of_whole(&self, team: &str, sha256: Hash) -> Kept<Vec<Content>>;
+
+    /// A documented request that was answered.
+    async fn request(
+        &self,
+        volume: &str,
+        replica: &str,
+        request: &str,
+    ) -> Kept<Option<RequestRecord>>;
+    /// Conflicts, newest first; of one status, or all.
+    async fn conflicts(
+        &self,
+        volume: &str,
+        status: Option<String>,
+        limit: usize,
+    ) -> Kept<Vec<ConflictRecord>>;
+    /// Settles a conflict: its status, and what is added to its metadata.
+    async fn set_conflict(
+        &self,
+        volume: &str,
+        id: &str,
+        status: ConflictStatus,
+        added: Vec<(String, Value)>,
+        time: Time,
+    ) -> Kept<Option<ConflictRecord>>;
+
+    /// Keeps a checkpoint.
+    async fn put_checkpoint(&self, volume: &str, checkpoint: Checkpoint) -> Kept<()>;
+    /// The checkpoint at a seq.
+    async fn checkpoint(&self, volume: &str, seq: Seq) -> Kept<Option<Checkpoint>>;
+    /// The seqs of all checkpoints, oldest first.
+    async fn checkpoints(&self, volume: &str) -> Kept<Vec<Seq>>;
+    /// The first entry after `after` that was admitted at `time` or later.
+    async fn first_since(&self, volume: &str, after: Seq, time: Time) -> Kept<Option<Seq>>;
+    /// Lets go of entries up to `floor`, of checkpoints below `checkpoints_from`
+    /// that no snapshot names, and of request records that are read past.
+    async fn retain(&self, volume: &str, floor: Seq, checkpoints_from: Seq) -> Kept<()>;
+
+    /// Keeps a snapshot with its tree.
+    async fn create_snapshot(
+        &self,
+        volume: &str,
+        snapshot: SnapshotRecord,
+        checkpoint: Checkpoint,
+    ) -> Kept<()>;
+    /// A Volume's snapshots, newest first.
+    async fn snapshots(&self, volume: &str) -> Kept<Vec<SnapshotRecord>>;
+    /// Deletes a snapshot. Says whether it was there.
+    async fn delete_snapshot(&self, volume: &str, id: &str) -> Kept<bool>;
+
+    /// Keeps a token.
+    async fn put_token(&self, token: TokenRecord) -> Kept<()>;
+    /// Forgets all tokens of a user of a team.
+    async fn revoke_tokens(&self, team: &str, user: &str) -> Kept<()>;
+    /// What a token lets its bearer do, by its hash.
+    async fn token(&self, hash: Hash) -> Kept<Option<TokenRecord>>;
+}

@@ -1,0 +1,417 @@
+//! The ledger: the service's memory of one Volume, and all that it decides.
+//!
+//! Pure and synchronous: times, ids and what is held are passed in. The Volume's
+//! task admits on a clone and keeps it once the entries are on disk; the
+//! simulator drives the same code. Cloning is O(1), so a clone is the point to
+//! roll back to.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use s0_api::sync::{Answer, Outcome, Registered, Registration, Submission, SubmitError};
+use s0_tree::{
+    Actor, Batch, Change, Content, ContentId, Entry, Expected, Hash, Misfit, News, NodeId, Origin,
+    Policy, Reason, RequestId, Seq, Source, Time, Tree, TreePath, Verdict, admit_batch, fold,
+};
+use serde::{Deserialize, Serialize};
+
+/// One Volume: its tree, who replicates it, and what it last answered them.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    epoch: Arc<str>,
+    owner: (u32, u32),
+    tree: Tree,
+    policy: Policy,
+    replicas: OrdMap<Arc<str>, Arc<ReplicaRecord>>,
+}
+
+/// What the service knows of a replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaRecord {
+    /// Its id, chosen by the client.
+    pub id: Arc<str>,
+    /// What it said of itself last.
+    pub registration: Registration,
+    /// The instance in charge; zero for clients that never took one.
+    pub instance: u64,
+    /// The last submission that was answered. Stores keep it beside the record,
+    /// which changes more often.
+    #[serde(skip)]
+    pub last: Option<Arc<Answered>>,
+    /// Up to where it has read the journal.
+    pub cursor: Seq,
+    /// When it registered first.
+    pub created: Time,
+    /// When its registration or cursor last changed.
+    pub updated: Time,
+    /// When it was last heard of.
+    pub seen: Time,
+}
+
+/// A submission that was answered, so that it can be answered again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// The submission's number.
+    pub number: u64,
+    /// The SHA-256 of the submission as JSON.
+    pub body: Hash,
+    /// What was answered.
+    pub answer: Answer,
+}
+
+/// An admitted submission.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Submitted {
+    /// The entries to append, in order.
+    pub entries: Vec<Entry>,
+    /// The conflicts to record.
+    pub conflicts: Vec<NewConflict>,
+    /// What to answer once those are durable.
+    pub answer: Answer,
+    /// This is the stored answer to a repeated request: nothing is to commit.
+    pub repeated: bool,
+}
+
+/// What became of changes that did not come as a submission.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admitted {
+    /// The entries to append, in order.
+    pub entries: Vec<Entry>,
+    /// The conflicts to record.
+    pub conflicts: Vec<NewConflict>,
+    /// One outcome for each change.
+    pub outcomes: Vec<Outcome>,
+}
+
+impl Admitted {
+    /// Whether every change is in the tree now.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        !self
+            .outcomes
+            .iter()
+            .any(|outcome| matches!(outcome, Outcome::Conflict { .. } | Outcome::Refused { .. }))
+    }
+}
+
+/// A conflict that is to be recorded. It names all that is needed to find the
+/// contents of both sides, and of their base.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewConflict {
+    /// Its id.
+    pub id: String,
+    /// The replica whose change was refused, if it came from one.
+    pub replica: Option<String>,
+    /// The sandbox whose change was refused, if it came from one.
+    pub sandbox: Option<String>,
+    /// The change.
+    pub change: Change,
+    /// Why.
+    pub reason: Reason,
+    /// The path of what stands in the way.
+    pub path: TreePath,
+    /// What stands in the way: id and version.
+    pub existing: Option<(NodeId, Seq)>,
+    /// The content of what stands in the way, when it is a file.
+    pub existing_content: Option<Content>,
+    /// What the one who asked had last agreed on: id and version.
+    pub base: Option<(NodeId, Seq)>,
+    /// When.
+    pub time: Time,
+}
+
+/// Why a cursor cannot be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CursorError {
+    /// The replica is not registered.
+    #[error("the replica is not registered with the Volume")]
+    UnknownReplica,
+    /// The cursor is above the Volume's head.
+    #[error("sync cursor ahead of head")]
+    AheadOfHead,
+    /// The cursor is below the one that is stored.
+    #[error("sync cursor regression")]
+    Regression,
+}
+
+impl Ledger {
+    /// The ledger of a new Volume.
+    #[must_use]
+    pub fn new(epoch: String) -> Self {
+        Self {
+            epoch: epoch.into(),
+            owner: (0, 0),
+            tree: Tree::default(),
+            policy: Policy::default(),
+            replicas: OrdMap::new(),
+        }
+    }
+
+    /// The ledger of a Volume that was stored: a checkpoint, and the entries
+    /// after it.
+    ///
+    /// # Errors
+    /// An entry does not fit: the journal is damaged, or of a newer program.
+    pub fn rebuild(
+        epoch: String,
+        checkpoint: Tree,
+        tail: impl Iterator<Item = Entry>,
+        replicas: Vec<ReplicaRecord>,
+    ) -> Result<Self, Misfit> {
+        let mut ledger = Self::new(epoch);
+        ledger.tree = checkpoint;
+        for entry in tail {
+            fold(&mut ledger.tree, &entry)?;
+        }
+        for replica in replicas {
+            ledger.replicas.insert(replica.id.clone(), Arc::new(replica));
+        }
+        ledger.agree_on_policy();
+        Ok(ledger)
+    }
+
+    /// The same with an owner for the nodes that replicas create.
+    #[must_use]
+    pub fn owned_by(mut self, uid: u32, gid: u32) -> Self {
+        self.owner = (uid, gid);
+        self
+    }
+
+    /// The tree at the head.
+    #[must_use]
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// The seq of the last entry.
+    #[must_use]
+    pub fn head(&self) -> Seq {
+        self.tree.head()
+    }
+
+    /// What the registered replicas can hold.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// The epoch.
+    #[must_use]
+    pub fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    /// User and group of the nodes that replicas create.
+    #[must_use]
+    pub fn owner(&self) -> (u32, u32) {
+        self.owner
+    }
+
+    /// A registered replica.
+    #[must_use]
+    pub fn replica(&self, id: &str) -> Option<&ReplicaRecord> {
+        self.replicas.get(id).map(Arc::as_ref)
+    }
+
+    /// All registered replicas, in the order of their ids.
+    pub fn replicas(&self) -> impl Iterator<Item = &ReplicaRecord> {
+        self.replicas.values().map(Arc::as_ref)
+    }
+
+    /// Registers a replica, or hears from it again. When it takes an instance,
+    /// requests of lower ones are refused from then on. Its cursor stays.
+    pub fn register(&mut self, id: &str, registration: &Registration, time: Time) -> Registered {
+        let known = self.replicas.get(id).map(|known| ReplicaRecord::clone(known));
+        let mut record = known.unwrap_or_else(|| ReplicaRecord {
+            id: id.into(),
+            registration: registration.clone(),
+            instance: 0,
+            last: None,
+            cursor: Seq(0),
+            created: time,
+            updated: time,
+            seen: time,
+        });
+        record.registration.clone_from(registration);
+        record.instance += u64::from(registration.take_instance);
+        record.updated = time;
+        record.seen = time;
+        let registered = Registered {
+            instance: record.instance,
+            last_number: record.last.as_ref().map_or(0, |last| last.number),
+            epoch: self.epoch.to_string(),
+            head: self.head(),
+        };
+        self.keep(record);
+        self.agree_on_policy();
+        registered
+    }
+
+    /// Forgets a replica: it no longer has a say in names, and pins no entries.
+    /// Says whether it was known.
+    pub fn unregister(&mut self, id: &str) -> bool {
+        let known = self.replicas.remove(id).is_some();
+        self.agree_on_policy();
+        known
+    }
+
+    /// Notes up to where a replica has read.
+    ///
+    /// # Errors
+    /// The cursor is not between the one before and the head.
+    pub fn set_cursor(&mut self, id: &str, cursor: Seq, time: Time) -> Result<(), CursorError> {
+        let known = self.replica(id).ok_or(CursorError::UnknownReplica)?;
+        if cursor > self.head() {
+            return Err(CursorError::AheadOfHead);
+        }
+        if cursor < known.cursor {
+            return Err(CursorError::Regression);
+        }
+        self.keep(ReplicaRecord { cursor, updated: time, seen: time, ..known.clone() });
+        Ok(())
+    }
+
+    /// Notes that a replica was heard of.
+    pub fn saw(&mut self, id: &str, time: Time) {
+        if let Some(known) = self.replica(id) {
+            self.keep(ReplicaRecord { seen: time, ..known.clone() });
+        }
+    }
+
+    /// Admits a submission of one of our replicas. It is folded into this
+    /// ledger's tree at once; whoever cannot commit it drops the ledger.
+    ///
+    /// # Errors
+    /// The submission as a whole is not admitted; nothing of it was done.
+    pub fn submit(
+        &mut self,
+        replica: &str,
+        instance: u64,
+        submission: &Submission,
+        time: Time,
+        new_conflict_id: &mut dyn FnMut() -> String,
+        has_content: &dyn Fn(ContentId) -> bool,
+    ) -> Result<Submitted, SubmitError> {
+        let known = self.replica(replica).ok_or(SubmitError::UnknownReplica)?;
+        if instance < known.instance {
+            return Err(SubmitError::Fenced { current: known.instance });
+        }
+        let body = body_hash(submission);
+        if let Some(last) = &known.last {
+            if submission.number < last.number {
+                return Err(SubmitError::Superseded { last: last.number });
+            }
+            if submission.number == last.number {
+                if body != last.body {
+                    return Err(SubmitError::Reused { number: last.number });
+                }
+                let answer = last.answer.clone();
+                return Ok(Submitted {
+                    entries: Vec::new(),
+                    conflicts: Vec::new(),
+                    answer,
+                    repeated: true,
+                });
+            }
+        }
+        let mut missing: Vec<ContentId> = submission
+            .changes
+            .iter()
+            .filter_map(Change::content)
+            .map(|content| content.id)
+            .filter(|id| !has_content(*id))
+            .collect();
+        missing.sort_unstable();
+        missing.dedup();
+        if !missing.is_empty() {
+            return Err(SubmitError::MissingContents { ids: missing });
+        }
+        let sandbox: Option<Arc<str>> = known.registration.sandbox_id.as_deref().map(Arc::from);
+        let origin = Origin {
+            source: if sandbox.is_some() { Source::Sandbox } else { Source::Replica },
+            actor: Actor { replica: Some(known.id.clone()), sandbox, process: None },
+            request: Some(RequestId(submission.number.to_string().into())),
+            time,
+            uid: self.owner.0,
+            gid: self.owner.1,
+        };
+        let known = known.clone();
+        let admitted = self
+            .admit(&origin, &submission.changes, &News::default(), new_conflict_id)
+            .map_err(|(index, why)| SubmitError::Invalid { index, why: why.into() })?;
+        let answer = Answer { head: self.head(), outcomes: admitted.outcomes };
+        let last = Answered { number: submission.number, body, answer: answer.clone() };
+        self.keep(ReplicaRecord { last: Some(Arc::new(last)), seen: time, ..known });
+        let Admitted { entries, conflicts, .. } = admitted;
+        Ok(Submitted { entries, conflicts, answer, repeated: false })
+    }
+
+    /// Admits changes that come with no number: of the documented API, of the
+    /// file API, of a restore. Contents must have been looked for before.
+    ///
+    /// # Errors
+    /// The index of a change that would be wrong in any tree, and why; nothing
+    /// was done.
+    pub fn admit(
+        &mut self,
+        origin: &Origin,
+        changes: &[Change],
+        news: &News,
+        new_conflict_id: &mut dyn FnMut() -> String,
+    ) -> Result<Admitted, (usize, &'static str)> {
+        let batch = Batch { origin, policy: self.policy, news, changes };
+        let (entries, verdicts) = admit_batch(&mut self.tree, &batch)?;
+        let mut conflicts = Vec::new();
+        let outcomes = changes
+            .iter()
+            .zip(verdicts)
+            .map(|(change, verdict)| match verdict {
+                Verdict::Accepted { seq, node } => Outcome::Accepted { seq, node },
+                Verdict::Held { node, version } => Outcome::Held { node, version },
+                Verdict::Refused { by } => Outcome::Refused { by },
+                Verdict::Conflict { reason, path, existing } => {
+                    let id = new_conflict_id();
+                    let node = existing.and_then(|(node, _)| self.tree.node(node));
+                    conflicts.push(NewConflict {
+                        id: id.clone(),
+                        replica: origin.actor.replica.as_deref().map(String::from),
+                        sandbox: origin.actor.sandbox.as_deref().map(String::from),
+                        change: change.clone(),
+                        reason,
+                        path: path.clone(),
+                        existing,
+                        existing_content: node.and_then(s0_tree::Node::content),
+                        base: match change.expect {
+                            Some(Expected::Node { id, version }) => Some((id, version)),
+                            _ => None,
+                        },
+                        time: origin.time,
+                    });
+                    Outcome::Conflict { id, reason, path }
+                }
+            })
+            .collect();
+        Ok(Admitted { entries, conflicts, outcomes })
+    }
+
+    fn keep(&mut self, record: ReplicaRecord) {
+        self.replicas.insert(record.id.clone(), Arc::new(record));
+    }
+
+    fn agree_on_policy(&mut self) {
+        self.policy = self
+            .replicas()
+            .map(|replica| replica.registration.capabilities.policy())
+            .fold(Policy::default(), Policy::and);
+    }
+}
+
+/// The name of a submission's exact text, by which a repetition is known.
+fn body_hash(submission: &Submission) -> Hash {
+    // Serialising plain data into memory does not fail; if it ever did, the
+    // empty text would at worst make a repetition look like a reuse.
+    Hash::of(&serde_json::to_vec(submission).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,56 @@
+//! Why a request is not answered as asked.
+
+use s0_api::sync::SubmitError;
+use s0_tree::Seq;
+use serde_json::{Value, json};
+
+use crate::journal::StoreError;
+
+/// The reasons, apart from how HTTP says them.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Problem {
+    BadRequest(String),
+    Unauthorized(&'static str),
+    Forbidden(&'static str),
+    NotFound(&'static str),
+    MethodNotAllowed,
+    Conflict(String, Option<Value>),
+    TooLarge(&'static str),
+    RangeNotSatisfiable(u64),
+    Submit(SubmitError),
+    /// The service's own failure. The text is for its log, not for clients.
+    Internal(String),
+    /// Something that may work later. The text is for the log.
+    Unavailable(String),
+}
+
+impl Problem {
+    #[expect(clippy::needless_pass_by_value, reason = "it maps errors that it is given")]
+    pub(crate) fn bad(why: impl ToString) -> Self {
+        Self::BadRequest(why.to_string())
+    }
+
+    pub(crate) fn conflict(why: impl Into<String>) -> Self {
+        Self::Conflict(why.into(), None)
+    }
+
+    pub(crate) fn reseed(retained_after: Seq, head: Seq) -> Self {
+        let details = json!({
+            "reason": "reseed_required",
+            "retained_after_seq": retained_after,
+            "head_seq": head,
+        });
+        Self::Conflict("sync reseed required".into(), Some(details))
+    }
+
+    pub(crate) fn epoch_changed(epoch: &str, head: Seq) -> Self {
+        let details = json!({"reason": "epoch_changed", "epoch": epoch, "head_seq": head});
+        Self::Conflict("the Volume's journal is another one".into(), Some(details))
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        Self::Unavailable(error.0)
+    }
+}

@@ -1,0 +1,273 @@
+//! The Volumes that are in memory, and what all requests share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use s0_tree::{Hash, Time};
+use tokio::sync::{OnceCell, watch};
+
+use crate::holdings::Holdings;
+use crate::journal::{Journal, TokenRecord};
+use crate::problem::Problem;
+use crate::volume::{self, Hot, Retention, Stores};
+
+/// How long a Volume stays in memory that nobody asks for.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// The documented permissions.
+pub(crate) const PERMISSIONS: [&str; 6] = [
+    "sandboxvolume:create",
+    "sandboxvolume:read",
+    "sandboxvolume:write",
+    "sandboxvolume:delete",
+    "sandboxvolumefile:read",
+    "sandboxvolumefile:write",
+];
+
+type HotVolumes = DashMap<String, Arc<OnceCell<Arc<Hot>>>>;
+
+/// What all requests share.
+pub(crate) struct Service {
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) holdings: Holdings,
+    hot: Arc<HotVolumes>,
+    retention: Retention,
+    idle: Duration,
+    /// Becomes true when the service shuts down.
+    pub(crate) closing: watch::Receiver<bool>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) team: String,
+    pub(crate) user: String,
+    permissions: Vec<String>,
+}
+
+impl Caller {
+    /// Refuses who may not do this.
+    pub(crate) fn may(&self, permission: &str) -> Result<(), Problem> {
+        if self.permissions.iter().any(|own| own == permission) {
+            Ok(())
+        } else {
+            Err(Problem::Forbidden("insufficient permissions"))
+        }
+    }
+}
+
+/// Now, by the machine's clock.
+pub(crate) fn now() -> Time {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Time(since.ok().and_then(|since| i64::try_from(since.as_nanos()).ok()).unwrap_or(0))
+}
+
+impl Service {
+    pub(crate) fn new(
+        journal: Arc<dyn Journal>,
+        holdings: Holdings,
+        retention: Retention,
+        closing: watch::Receiver<bool>,
+    ) -> Self {
+        Self { journal, holdings, hot: Arc::default(), retention, idle: IDLE, closing }
+    }
+
+    /// Who a token stands for. It is looked up by its hash, so how long that
+    /// takes says nothing about the token.
+    pub(crate) async fn caller(&self, token: &str) -> Result<Caller, Problem> {
+        let known = self.journal.token(Hash::of(token.as_bytes())).await?;
+        let TokenRecord { team, user, permissions, expires, .. } =
+            known.ok_or(Problem::Unauthorized("the token is not known"))?;
+        if expires.is_some_and(|expires| expires <= now()) {
+            return Err(Problem::Unauthorized("the token has expired"));
+        }
+        Ok(Caller { team, user, permissions })
+    }
+
+    /// A Volume of the caller's team. Another team's is not found.
+    pub(crate) async fn volume(&self, caller: &Caller, id: &str) -> Result<Arc<Hot>, Problem> {
+        let not_found = Problem::NotFound("not found");
+        let known = self.hot.get(id).map(|cell| cell.clone());
+        let ready = known.as_ref().and_then(|cell| cell.get());
+        if let Some(hot) = ready
+            && !hot.has_ended()
+        {
+            return if hot.record.team == caller.team { Ok(hot.clone()) } else { Err(not_found) };
+        }
+        if ready.is_some() {
+            self.hot.remove_if(id, |_, cell| cell.get().is_some_and(|hot| hot.has_ended()));
+        }
+        // Only what is there and the caller's own comes into memory.
+        match self.journal.volume(id).await? {
+            Some(record) if record.team == caller.team => {}
+            _ => return Err(not_found),
+        }
+        let cell = self.hot.entry(id.into()).or_default().clone();
+        let opened = cell.get_or_try_init(|| self.open(id)).await.cloned();
+        drop(cell);
+        if opened.is_err() {
+            // Only when nobody else is bringing it into memory just now.
+            self.hot.remove_if(id, |_, cell| cell.get().is_none() && Arc::strong_count(cell) == 1);
+        }
+        opened
+    }
+
+    async fn open(&self, id: &str) -> Result<Arc<Hot>, Problem> {
+        let stores =
+            Stores { journal: self.journal.clone(), retention: self.retention, clock: now };
+        let (hot, volume) = (self.hot.clone(), id.to_owned());
+        // Requests and streams hold the Volume; when only the map does, and
+        // nobody can take it from there meanwhile, it may go.
+        let unused = |cell: &Arc<OnceCell<Arc<Hot>>>| {
+            Arc::strong_count(cell) == 1
+                && cell.get().is_some_and(|hot| Arc::strong_count(hot) == 1)
+        };
+        let forget = move || {
+            hot.remove_if(&volume, |_, cell| unused(cell)).is_some() || !hot.contains_key(&volume)
+        };
+        let opened = volume::open(stores, id, self.idle, forget).await?;
+        opened.ok_or(Problem::NotFound("not found"))
+    }
+
+    /// Lets go of a Volume that was deleted, and ends its streams.
+    pub(crate) fn close(&self, id: &str) {
+        if let Some((_, cell)) = self.hot.remove(id)
+            && let Some(hot) = cell.get()
+        {
+            hot.close();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use s0_tree::{Action, AttributeChange, Change, New, NodeId, Origin, Seq, TreePath};
+
+    use super::*;
+    use crate::disk::DiskContents;
+    use crate::journal::VolumeRecord;
+    use crate::sqlite::{Fault, SqliteJournal};
+    use crate::volume::Needs;
+
+    struct Rig {
+        journal: Arc<SqliteJournal>,
+        service: Service,
+        caller: Caller,
+    }
+
+    fn rig(dir: &Path) -> Rig {
+        let journal = Arc::new(SqliteJournal::open(&dir.join("journal.db")).unwrap());
+        let contents = Arc::new(DiskContents::open(&dir.join("contents")).unwrap());
+        let holdings = Holdings::new(journal.clone(), contents);
+        let retention = Retention {
+            entries: 1000,
+            age: Duration::from_secs(1),
+            strict: true,
+            checkpoint_every: 4096,
+            pinned: Duration::from_secs(1),
+        };
+        let closing = watch::channel(false).1;
+        let mut service = Service::new(journal.clone(), holdings, retention, closing);
+        service.idle = Duration::from_millis(30);
+        let permissions = Vec::new();
+        let caller = Caller { team: "t".into(), user: "u".into(), permissions };
+        Rig { journal, service, caller }
+    }
+
+    async fn create_volume(rig: &Rig) {
+        let record = VolumeRecord {
+            id: "v".into(),
+            team: "t".into(),
+            user: "u".into(),
+            source: None,
+            access_mode: s0_api::volumes::AccessMode::default(),
+            uid: 0,
+            gid: 0,
+            epoch: "e".into(),
+            created: Time(1),
+            updated: Time(1),
+        };
+        rig.journal.create_volume(record, None).await.unwrap();
+    }
+
+    async fn make(hot: &Hot, name: String) -> Result<(), Problem> {
+        hot.commit(Needs::default(), move |draft| {
+            let path = TreePath::new(&name).map_err(Problem::bad)?;
+            let set = AttributeChange::default();
+            let action = Action::Create { path, what: New::Directory, set };
+            draft.admit_whole(&Origin::default(), &[Change::unstated(action)])
+        })
+        .await?
+    }
+
+    #[tokio::test]
+    async fn two_services_on_one_store_make_one_journal() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (rig(dir.path()), rig(dir.path()));
+        create_volume(&one).await;
+        let hot = [
+            one.service.volume(&one.caller, "v").await.unwrap(),
+            two.service.volume(&two.caller, "v").await.unwrap(),
+        ];
+        for round in 0..20 {
+            let (a, b) = tokio::join!(
+                make(&hot[0], format!("a{round}")),
+                make(&hot[1], format!("b{round}")),
+            );
+            assert_eq!((a, b), (Ok(()), Ok(())));
+        }
+        let entries = one.journal.entries("v", Seq(0), 99).await.unwrap();
+        let seqs: Vec<u64> = entries.iter().map(|entry| entry.seq.0).collect();
+        assert_eq!(seqs, (1..=40).collect::<Vec<_>>());
+        // The loser starts over on what the winner made.
+        assert_eq!(make(&hot[0], "x".into()).await, Ok(()));
+        assert_eq!(make(&hot[1], "y".into()).await, Ok(()));
+        assert_eq!(hot[1].committed().ledger.tree().len(), 42);
+    }
+
+    #[tokio::test]
+    async fn a_failed_append_is_answered_and_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let rig = rig(dir.path());
+        create_volume(&rig).await;
+        let hot = rig.service.volume(&rig.caller, "v").await.unwrap();
+        make(&hot, "a".into()).await.unwrap();
+        rig.journal.faults.set(Fault::BeforeCommit);
+        assert!(matches!(make(&hot, "b".into()).await, Err(Problem::Unavailable(_))));
+        assert_eq!(hot.committed().head(), Seq(1), "nobody sees what was not committed");
+        make(&hot, "c".into()).await.unwrap();
+        assert!(hot.committed().ledger.tree().node(NodeId(2)).is_some());
+        // An append that was done although it said that it failed.
+        rig.journal.faults.set(Fault::AfterCommit);
+        assert!(matches!(make(&hot, "d".into()).await, Err(Problem::Unavailable(_))));
+        make(&hot, "e".into()).await.unwrap();
+        let committed = hot.committed();
+        let names: Vec<String> =
+            committed.ledger.tree().walk().map(|(path, _, _)| path.to_string()).collect();
+        assert_eq!(names, ["a", "c", "d", "e"]);
+        assert_eq!(rig.journal.entries("v", Seq(0), 9).await.unwrap().len(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_volume_that_nobody_uses_leaves_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let rig = rig(dir.path());
+        create_volume(&rig).await;
+        let hot = rig.service.volume(&rig.caller, "v").await.unwrap();
+        make(&hot, "a".into()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        assert_eq!(rig.service.hot.len(), 1, "a request or stream still holds it");
+        drop(hot);
+        while !rig.service.hot.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let hot = rig.service.volume(&rig.caller, "v").await.unwrap();
+        make(&hot, "b".into()).await.unwrap();
+        assert_eq!(hot.committed().head(), Seq(2));
+        assert!(rig.service.volume(&rig.caller, "none").await.is_err());
+        assert_eq!(rig.service.hot.len(), 1, "what is not there takes no memory");
+    }
+}

@@ -1,0 +1,400 @@
+//! Journals in an SQLite database. Nothing outside this module names SQLite.
+//!
+//! One connection writes, on its own thread; a few read, on theirs. The
+//! write-ahead log lets them go on at once, and `synchronous=FULL` makes every
+//! commit durable before it is answered.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use s0_api::documented::ConflictStatus;
+use s0_tree::{Content, ContentId, Entry, Hash, NodeId, Seq, Time};
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use crate::journal::{
+    Append, AppendError, Checkpoint, ConflictRecord, Journal, Kept, RequestRecord, SnapshotRecord,
+    Start, StoreError, Stored, TokenRecord, VolumeRecord,
+};
+
+mod read;
+mod rows;
+mod write;
+
+/// The schema that this program writes.
+const VERSION: i64 = 1;
+const READERS: usize = 3;
+
+type Work = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// Journals in one database file.
+pub struct SqliteJournal {
+    writer: mpsc::Sender<Work>,
+    readers: mpsc::Sender<Work>,
+    #[cfg(test)]
+    pub(crate) faults: Faults,
+}
+
+/// Where the next append fails, for tests of those who append.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    BeforeCommit,
+    AfterCommit,
+}
+
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(crate) struct Faults(Mutex<Option<Fault>>);
+
+#[cfg(test)]
+impl Faults {
+    pub(crate) fn set(&self, fault: Fault) {
+        *self.0.lock().unwrap() = Some(fault);
+    }
+
+    fn take(&self, fault: Fault) -> bool {
+        self.0.lock().unwrap().take_if(|next| *next == fault).is_some()
+    }
+}
+
+/// Why a database cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It was written by a newer program.
+    #[error(
+        "the database has version {0}, and this program knows versions up to {VERSION}; install a newer version"
+    )]
+    Newer(i64),
+    /// Anything else.
+    #[error("the database cannot be opened: {0}")]
+    Failed(String),
+}
+
+impl From<rusqlite::Error> for OpenError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self(format!("the database failed: {error}"))
+    }
+}
+
+impl SqliteJournal {
+    /// Opens the database at `path`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// It cannot be opened, or a newer program wrote it.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let mut connection = Connection::open(path)?;
+        connection.pragma_update(None, "journal_mode", "wal")?;
+        configure(&connection)?;
+        connection.pragma_update(None, "synchronous", "full")?;
+        migrate(&mut connection)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut reading = Vec::new();
+        for _ in 0..READERS {
+            let connection = Connection::open_with_flags(path, flags)?;
+            configure(&connection)?;
+            reading.push(connection);
+        }
+        let start = |name: &str, connections| {
+            serve(name, connections).map_err(|error| OpenError::Failed(error.to_string()))
+        };
+        let writer = start("journal-writer", vec![connection])?;
+        Ok(Self {
+            writer,
+            readers: start("journal-reader", reading)?,
+            #[cfg(test)]
+            faults: Faults::default(),
+        })
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Kept<T> + Send + 'static,
+    ) -> Kept<T> {
+        ask(&self.readers, |connection: &mut Connection| work(connection)).await
+    }
+
+    /// Does the work in one transaction.
+    async fn write<T: Send + 'static, E: From<StoreError> + Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        ask(&self.writer, |connection: &mut Connection| {
+            let transaction = connection
+                .transaction_with_behavior(TransactionBehavior::Immediate)
+                .map_err(StoreError::from)?;
+            let done = work(&transaction)?;
+            transaction.commit().map_err(StoreError::from)?;
+            Ok(done)
+        })
+        .await
+    }
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "cache_size", -16_384)?;
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
+    let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    match found {
+        VERSION => {}
+        0 => {
+            transaction.execute_batch(include_str!("sqlite/schema.sql"))?;
+            transaction.pragma_update(None, "user_version", VERSION)?;
+        }
+        newer => return Err(OpenError::Newer(newer)),
+    }
+    Ok(transaction.commit()?)
+}
+
+/// Gives each connection a thread. They take work in turn, and end when nobody
+/// can send any more.
+fn serve(name: &str, connections: Vec<Connection>) -> std::io::Result<mpsc::Sender<Work>> {
+    let (sender, receiver) = mpsc::channel::<Work>();
+    let receiver = Arc::new(Mutex::new(receiver));
+    for mut connection in connections {
+        let receiver = receiver.clone();
+        thread::Builder::new().name(name.into()).spawn(move || {
+            loop {
+                let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                let Ok(work) = next else { break };
+                work(&mut connection);
+            }
+        })?;
+    }
+    Ok(sender)
+}
+
+async fn ask<T: Send + 'static, E: From<StoreError> + Send + 'static>(
+    thread: &mpsc::Sender<Work>,
+    work: impl FnOnce(&mut Connection) -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
+    let stopped = || StoreError("the database's thread has stopped".into());
+    let (answer, answered) = oneshot::channel();
+    let work: Work = Box::new(move |connection| {
+        // Whoever asked may have gone; the work counts all the same.
+        let _ = answer.send(work(connection));
+    });
+    thread.send(work).map_err(|_| stopped())?;
+    answered.await.map_err(|_| stopped())?
+}
+
+#[async_trait]
+impl Journal for SqliteJournal {
+    async fn create_volume(&self, record: VolumeRecord, start: Option<Start>) -> Kept<()> {
+        self.write(move |db| write::create_volume(db, &record, start)).await
+    }
+
+    async fn volume(&self, id: &str) -> Kept<Option<VolumeRecord>> {
+        let id = id.to_owned();
+        self.read(move |db| read::volume(db, &id)).await
+    }
+
+    async fn volumes(&self, team: &str) -> Kept<Vec<VolumeRecord>> {
+        let team = team.to_owned();
+        self.read(move |db| read::volumes(db, &team)).await
+    }
+
+    async fn delete_volume(&self, id: &str) -> Kept<bool> {
+        let id = id.to_owned();
+        self.write(move |db| write::delete_volume(db, &id)).await
+    }
+
+    async fn renew_epochs(&self, seed: &str) -> Kept<()> {
+        let seed = seed.to_owned();
+        self.write(move |db| write::renew_epochs(db, &seed)).await
+    }
+
+    async fn load(&self, volume: &str) -> Kept<Option<Stored>> {
+        let volume = volume.to_owned();
+        self.read(move |db| read::load(db, &volume)).await
+    }
+
+    async fn append(&self, append: Append) -> Result<(), AppendError> {
+        #[cfg(test)]
+        if self.faults.take(Fault::BeforeCommit) {
+            return Err(StoreError("a fault before the commit".into()).into());
+        }
+        let done = self.write(move |db| write::append(db, &append)).await;
+        #[cfg(test)]
+        if self.faults.take(Fault::AfterCommit) {
+            return Err(StoreError("a fault after the commit".into()).into());
+        }
+        done
+    }
+
+    async fn entries(&self, volume: &str, after: Seq, limit: usize) -> Kept<Vec<Entry>> {
+        let volume = volume.to_owned();
+        self.read(move |db| read::entries(db, &volume, after, limit)).await
+    }
+
+    async fn content_of(&self, volume: &str, node: NodeId, version: Seq) -> Kept<Option<Content>> {
+        let volume = volume.to_owned();
+        self.read(move |db| read::content_of(db, &volume, node, version)).await
+    }
+
+    async fn inline(&self, team: &str, ids: Vec<ContentId>) -> Kept<Vec<(ContentId, Bytes)>> {
+        let team = team.to_owned();
+        self.read(move |db| read::inline(db, &team, &ids)).await
+    }
+
+    async fn put_inline(&self, team: &str, contents: Vec<(ContentId, Bytes)>) -> Kept<()> {
+        let team = team.to_owned();
+        self.write(move |db| write::put_inline(db, &team, &contents)).await
+    }
+
+    async fn lease(&self, team: &str, ids: Vec<ContentId>, until: Time) -> Kept<()> {
+        let team = team.to_owned();
+        self.write(move |db| write::lease(db, &team, &ids, until)).await
+    }
+
+    async fn named(&self, volume: &str, ids: Vec<ContentId>) -> Kept<BTreeSet<ContentId>> {
+        let volume = volume.to_owned();
+        self.read(move |db| read::named(db, &volume, &ids)).await
+    }
+
+    async fn put_whole(&self, team: &str, content: Content, sha256: Hash) -> Kept<()> {
+        let team = team.to_owned();
+        self.write(move |db| write::put_whole(db, &team, content, sha256)).await
+    }
+
+    async fn whole_of(&self, team: &str, id: ContentId) -> Kept<Option<Hash>> {
+        let team = team.to_owned();
+        self.read(move |db| read::whole_of(db, &team, id)).await
+    }
+
+    async fn contents_of_whole(&self, team: &str, sha256: Hash) -> Kept<Vec<Content>> {
+        let team = team.to_owned();
+        self.read(move |db| read::contents_of_whole(db, &team, sha256)).await
+    }
+
+    async fn request(
+        &self,
+        volume: &str,
+        replica: &str,
+        request: &str,
+    ) -> Kept<Option<RequestRecord>> {
+        let [volume, replica, request] = [volume, replica, request].map(String::from);
+        self.read(move |db| read::request(db, &volume, &replica, &request)).await
+    }
+
+    async fn conflicts(
+        &self,
+        volume: &str,
+        status: Option<String>,
+        limit: usize,
+    ) -> Kept<Vec<ConflictRecord>> {
+        let volume = volume.to_owned();
+        self.read(move |db| read::conflicts(db, &volume, status.as_deref(), limit)).await
+    }
+
+    async fn set_conflict(
+        &self,
+        volume: &str,
+        id: &str,
+        status: ConflictStatus,
+        added: Vec<(String, Value)>,
+        time: Time,
+    ) -> Kept<Option<ConflictRecord>> {
+        let [volume, id] = [volume, id].map(String::from);
+        self.write(move |db| write::set_conflict(db, &volume, &id, status, added, time)).await
+    }
+
+    async fn put_checkpoint(&self, volume: &str, checkpoint: Checkpoint) -> Kept<()> {
+        let volume = volume.to_owned();
+        self.write(move |db| write::put_checkpoint(db, &volume, &checkpoint)).await
+    }
+
+    async fn checkpoint(&self, volume: &str, seq: Seq) -> Kept<Option<Checkpoint>> {
+        let volume = volume.to_owned();
+        self.read(move |db| read::checkpoint(db, &volume, seq)).await
+    }
+
+    async fn checkpoints(&self, volume: &str) -> Kept<Vec<Seq>> {
+        let volume = volume.to_owned();
+        self.read(move |db| read::checkpoints(db, &volume)).await
+    }
+
+    async fn first_since(&self, volume: &str, after: Seq, time: Time) -> Kept<Option<Seq>> {
+        let volume = volume.to_owned();
+        self.read(move |db| read::first_since(db, &volume, after, time)).await
+    }
+
+    async fn retain(&self, volume: &str, floor: Seq, checkpoints_from: Seq) -> Kept<()> {
+        let volume = volume.to_owned();
+        self.write(move |db| write::retain(db, &volume, floor, checkpoints_from)).await
+    }
+
+    async fn create_snapshot(
+        &self,
+        volume: &str,
+        snapshot: SnapshotRecord,
+        checkpoint: Checkpoint,
+    ) -> Kept<()> {
+        let volume = volume.to_owned();
+        self.write(move |db| write::create_snapshot(db, &volume, &snapshot, &checkpoint)).await
+    }
+
+    async fn snapshots(&self, volume: &str) -> Kept<Vec<SnapshotRecord>> {
+        let volume = volume.to_owned();
+        self.read(move |db| read::snapshots(db, &volume)).await
+    }
+
+    async fn delete_snapshot(&self, volume: &str, id: &str) -> Kept<bool> {
+        let [volume, id] = [volume, id].map(String::from);
+        self.write(move |db| write::delete_snapshot(db, &volume, &id)).await
+    }
+
+    async fn put_token(&self, token: TokenRecord) -> Kept<()> {
+        self.write(move |db| write::put_token(db, &token)).await
+    }
+
+    async fn revoke_tokens(&self, team: &str, user: &str) -> Kept<()> {
+        let [team, user] = [team, user].map(String::from);
+        self.write(move |db| write::revoke_tokens(db, &team, &user)).await
+    }
+
+    async fn token(&self, hash: Hash) -> Kept<Option<TokenRecord>> {
+        self.read(move |db| read::token(db, hash)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::conformance;
+
+    #[tokio::test]
+    async fn conforms() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("journal.db");
+        conformance::suite(|| SqliteJournal::open(&path).unwrap()).await;
+    }
+
+    #[test]
+    fn a_newer_database_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("journal.db");
+        drop(SqliteJournal::open(&path).unwrap());
+        let connection = Connection::open(&path).unwrap();
+        connection.pragma_update(None, "user_version", VERSION + 1).unwrap();
+        assert!(matches!(SqliteJournal::open(&path), Err(OpenError::Newer(2))));
+    }
+}

@@ -1,0 +1,285 @@
+//! A hot Volume: the one task that admits its changes, and what others see.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use s0_tree::{Change, Content, Entry, News, Origin, Reason, Seq, Time};
+use serde_json::{Map, Value, json};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::journal::{Append, ConflictRecord, RequestRecord, VolumeRecord};
+use crate::ledger::{Admitted, Ledger, NewConflict};
+use crate::problem::Problem;
+
+mod ring;
+mod task;
+mod upkeep;
+
+pub(crate) use ring::{Published, Ring, event_bytes, publish};
+pub(crate) use task::{Stores, open};
+pub(crate) use upkeep::{Retention, pack, unpack};
+
+/// What is committed, at one moment.
+#[derive(Debug, Clone)]
+pub(crate) struct Committed {
+    pub(crate) ledger: Ledger,
+    /// Entries up to this one are gone.
+    pub(crate) retained_after: Seq,
+}
+
+impl Committed {
+    pub(crate) fn head(&self) -> Seq {
+        self.ledger.head()
+    }
+}
+
+/// What the task shows to all who read.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    committed: watch::Sender<Arc<Committed>>,
+    ring: Mutex<Ring>,
+    gone: AtomicBool,
+}
+
+impl Shared {
+    /// The recent entries after `after`, when they are still in memory.
+    pub(crate) fn recent(&self, after: Seq, limit: usize) -> Option<Vec<Arc<Published>>> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner).after(after, limit)
+    }
+}
+
+/// A hot Volume, as requests hold it.
+#[derive(Debug)]
+pub(crate) struct Hot {
+    pub(crate) record: VolumeRecord,
+    pub(crate) shared: Arc<Shared>,
+    jobs: mpsc::Sender<Job>,
+}
+
+/// What the task looks up for a job before it runs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Needs {
+    /// A documented request, by replica and name.
+    pub(crate) request: Option<(String, String)>,
+    /// The entries after this one.
+    pub(crate) entries_after: Option<Seq>,
+}
+
+type Settle = Box<dyn FnOnce() + Send>;
+type Run = dyn FnMut(&mut Draft) -> (bool, Settle) + Send;
+
+/// Something to admit. It may run more than once, each time on a fresh draft:
+/// when another service was faster, what it admitted before is dropped.
+struct Job {
+    needs: Needs,
+    /// Runs; says whether its part of the draft is to be kept, and gives what
+    /// answers once that is committed.
+    run: Box<Run>,
+    /// Answers that it was not committed.
+    fail: Box<dyn FnOnce(Problem) + Send>,
+}
+
+/// What is admitted and not yet committed.
+pub(crate) struct Draft {
+    pub(crate) ledger: Ledger,
+    pub(crate) append: Append,
+    /// The request that the job needed to know, if it was answered before.
+    pub(crate) answered: Option<RequestRecord>,
+    /// The entries that the job needed to know.
+    pub(crate) entries: Vec<Arc<Entry>>,
+    pub(crate) retained_after: Seq,
+    /// When the group is admitted.
+    pub(crate) time: Time,
+}
+
+impl Draft {
+    /// Admits changes, and notes what is to be kept of them. What each conflict
+    /// adds to its own metadata comes from `about`.
+    pub(crate) fn admit(
+        &mut self,
+        origin: &Origin,
+        changes: &[Change],
+        news: &News,
+        about: &dyn Fn(&Self, &NewConflict) -> Map<String, Value>,
+    ) -> Result<Admitted, Problem> {
+        let admitted = self
+            .ledger
+            .admit(origin, changes, news, &mut new_id)
+            .map_err(|(_, why)| Problem::BadRequest(format!("invalid sync change: {why}")))?;
+        for conflict in &admitted.conflicts {
+            let mut metadata = conflict_metadata(conflict);
+            metadata.extend(about(self, conflict));
+            self.note_conflict(conflict, metadata);
+        }
+        self.note_entries(&admitted.entries);
+        Ok(admitted)
+    }
+
+    /// The same for changes that are all admitted or not at all; inside, the
+    /// reason why not. A name that a replica cannot hold is recorded as a
+    /// conflict even so, so that its people learn of it.
+    pub(crate) fn admit_whole(
+        &mut self,
+        origin: &Origin,
+        changes: &[Change],
+    ) -> Result<Result<(), Problem>, Problem> {
+        let before = self.ledger.clone();
+        let admitted = self
+            .ledger
+            .admit(origin, changes, &News::default(), &mut new_id)
+            .map_err(|(_, why)| Problem::bad(why))?;
+        let Some(conflict) = admitted.conflicts.first() else {
+            self.note_entries(&admitted.entries);
+            return Ok(Ok(()));
+        };
+        self.ledger = before;
+        if conflict.reason.is_about_names() {
+            self.note_conflict(conflict, conflict_metadata(conflict));
+        }
+        let reason = serde_json::to_value(conflict.reason).unwrap_or_default();
+        let why = match conflict.reason {
+            Reason::DirectoryNotEmpty => "directory not empty".into(),
+            Reason::ConcurrentUpdate if conflict.existing.is_some() => "path already exists".into(),
+            Reason::ConcurrentUpdate | Reason::ParentChanged => "path is not a directory".into(),
+            _ => format!("the name cannot be held: {}", reason.as_str().unwrap_or_default()),
+        };
+        let details = json!({"reason": reason, "path": conflict.path});
+        Ok(Err(Problem::Conflict(why, Some(details))))
+    }
+
+    pub(crate) fn note_entries(&mut self, entries: &[Entry]) {
+        let contents = entries.iter().filter_map(Entry::content);
+        self.append.names.extend(contents.map(|content| content.id));
+        self.append.entries.extend_from_slice(entries);
+    }
+
+    /// A conflict keeps all contents that it names readable.
+    pub(crate) fn note_conflict(&mut self, conflict: &NewConflict, metadata: Map<String, Value>) {
+        let contents = [conflict.change.content(), conflict.existing_content];
+        self.append.names.extend(contents.into_iter().flatten().map(|content| content.id));
+        let reason = serde_json::to_value(conflict.reason).unwrap_or_default();
+        self.append.conflicts.push(ConflictRecord {
+            id: conflict.id.clone(),
+            replica: conflict.replica.clone(),
+            path: conflict.change.path().to_string(),
+            old_path: conflict.change.old_path().map(ToString::to_string),
+            existing: conflict.existing.map(|(_, version)| version),
+            reason: reason.as_str().unwrap_or_default().into(),
+            status: s0_api::documented::ConflictStatus::Open,
+            metadata: Value::Object(metadata),
+            created: conflict.time,
+            updated: conflict.time,
+        });
+    }
+
+    pub(crate) fn note_replica(&mut self, id: &str) {
+        self.append.replicas.retain(|other| &*other.id != id);
+        self.append.replicas.extend(self.ledger.replica(id).cloned());
+    }
+}
+
+/// What every conflict says of itself.
+pub(crate) fn conflict_metadata(conflict: &NewConflict) -> Map<String, Value> {
+    let mut all = Map::new();
+    let mut put = |key: &str, value: Value| {
+        all.insert(key.into(), value);
+    };
+    put("change", json!(conflict.change));
+    put("existing_path", json!(conflict.path));
+    if let Some(sandbox) = &conflict.sandbox {
+        put("sandbox_id", json!(sandbox));
+    }
+    if let Some((node, _)) = conflict.existing {
+        put("existing_node", json!(node));
+    }
+    if let Some((node, version)) = conflict.base {
+        put("base_node", json!(node));
+        put("base_version", json!(version));
+    }
+    for (content, key) in
+        [(conflict.change.content(), ""), (conflict.existing_content, "existing_")]
+    {
+        for (name, value) in content.map(|content| content_keys(key, content)).into_iter().flatten()
+        {
+            put(&name, value);
+        }
+    }
+    all
+}
+
+/// How a conflict's metadata name a content.
+pub(crate) fn content_keys(prefix: &str, content: Content) -> [(String, Value); 2] {
+    [
+        (format!("{prefix}content_ref"), json!(content.id)),
+        (format!("{prefix}size_bytes"), json!(content.size)),
+    ]
+}
+
+/// A new random id, as UUID.
+pub(crate) fn new_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+type Waiting<T> = Mutex<Option<oneshot::Sender<Result<T, Problem>>>>;
+
+fn give<T>(waiting: &Waiting<T>, result: Result<T, Problem>) {
+    let waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(waiting) = waiting {
+        // Whoever asked may have hung up; it is done all the same.
+        let _ = waiting.send(result);
+    }
+}
+
+impl Hot {
+    /// What is committed now.
+    pub(crate) fn committed(&self) -> Arc<Committed> {
+        self.shared.committed.borrow().clone()
+    }
+
+    /// Says that the Volume was deleted, to those who read along.
+    pub(crate) fn close(&self) {
+        self.shared.gone.store(true, Ordering::Release);
+        self.shared.committed.send_modify(|_| {});
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.shared.gone.load(Ordering::Acquire)
+    }
+
+    /// Whether the task has ended: nothing can be committed through this any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.jobs.is_closed()
+    }
+
+    /// Tells of every commit from now on.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Committed>> {
+        self.shared.committed.subscribe()
+    }
+
+    /// Has `work` admitted and committed, together with what others wait for.
+    /// When it fails, what it did to the draft is dropped.
+    pub(crate) async fn commit<T: Send + 'static>(
+        &self,
+        needs: Needs,
+        mut work: impl FnMut(&mut Draft) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let (answer, answered) = oneshot::channel();
+        let answer = Arc::new(Mutex::new(Some(answer)));
+        let failed = answer.clone();
+        let run = move |draft: &mut Draft| {
+            let result = work(draft);
+            let keep = result.is_ok();
+            let answer = answer.clone();
+            let settle: Settle = Box::new(move || give(&answer, result));
+            (keep, settle)
+        };
+        let job = Job {
+            needs,
+            run: Box::new(run),
+            fail: Box::new(move |problem| give(&failed, Err(problem))),
+        };
+        let gone = || Problem::NotFound("not found");
+        self.jobs.send(job).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+}

@@ -1,0 +1,8 @@
+//! The service through its front door: a real server on a free port, asked
+//! through the typed client and by hand.
+
+mod changes;
+mod documented;
+mod replica;
+mod rig;
+mod running;

@@ -1,0 +1,207 @@
+//! The changes of one request, admitted in order.
+
+use serde::{Deserialize, Serialize};
+
+use crate::admission::{Accepted, Reason, Refusal, admit};
+use crate::change::{Action, Change, New, News};
+use crate::entry::{Actor, Entry, FORMAT, Op, RequestId, Source};
+use crate::fold::fold;
+use crate::names::Policy;
+use crate::node::{AttributeChange, NodeId, Seq, Time};
+use crate::path::TreePath;
+use crate::tree::Tree;
+
+/// Who asks, and when: what a request's entries have in common.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// On whose side the request arose.
+    pub source: Source,
+    /// Who made it.
+    pub actor: Actor,
+    /// Its name, if it has one.
+    pub request: Option<RequestId>,
+    /// When it is admitted.
+    pub time: Time,
+    /// The owner of new nodes.
+    pub uid: u32,
+    /// The group of new nodes.
+    pub gid: u32,
+}
+
+impl Default for Origin {
+    fn default() -> Self {
+        Self {
+            source: Source::Replica,
+            actor: Actor::default(),
+            request: None,
+            time: Time(0),
+            uid: 0,
+            gid: 0,
+        }
+    }
+}
+
+/// A request as admission sees it.
+pub struct Batch<'a> {
+    /// Who asks.
+    pub origin: &'a Origin,
+    /// What the registered replicas can hold.
+    pub policy: Policy,
+    /// What others did since the request's base, for changes that state no
+    /// expectation.
+    pub news: &'a News,
+    /// What is asked.
+    pub changes: &'a [Change],
+}
+
+/// What became of one change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "snake_case")]
+pub enum Verdict {
+    /// Journaled. The node's version is the seq.
+    Accepted {
+        /// The entry.
+        seq: Seq,
+        /// The node.
+        node: NodeId,
+    },
+    /// The tree held it already.
+    Held {
+        /// The node that is there, if any.
+        node: Option<NodeId>,
+        /// Its version; of an absence, the head.
+        version: Seq,
+    },
+    /// Refused, and to be recorded as a conflict.
+    Conflict {
+        /// Why.
+        reason: Reason,
+        /// The path of what stands in the way.
+        path: TreePath,
+        /// What stands in the way: id and version.
+        existing: Option<(NodeId, Seq)>,
+    },
+    /// Refused because it touches a path at, above or below that of a change
+    /// refused earlier in the same request.
+    Refused {
+        /// The index of that change.
+        by: usize,
+    },
+}
+
+/// Admits the changes of a batch one after the other, each against the tree
+/// that the earlier ones made. Returns the entries, already folded into `tree`,
+/// and one verdict for each change.
+///
+/// # Errors
+/// The index of a change that would be wrong in any tree, and why; `tree` is
+/// then unchanged, and nothing of the request is done.
+#[expect(clippy::type_complexity, reason = "entries and verdicts, or which change and why")]
+pub fn admit_batch(
+    tree: &mut Tree,
+    batch: &Batch<'_>,
+) -> Result<(Vec<Entry>, Vec<Verdict>), (usize, &'static str)> {
+    let mut work = tree.clone();
+    let (mut entries, mut verdicts) = (Vec::new(), Vec::with_capacity(batch.changes.len()));
+    let mut refused: Vec<(usize, TreePath)> = Vec::new();
+    for (index, change) in batch.changes.iter().enumerate() {
+        let touches = |other: &TreePath| {
+            change.paths().any(|own| own.is_at_or_below(other) || other.is_at_or_below(own))
+        };
+        let verdict = if let Some((by, _)) = refused.iter().find(|(_, path)| touches(path)) {
+            Verdict::Refused { by: *by }
+        } else {
+            let admitted = if change.make_parents {
+                with_parents(&work, change, batch)
+            } else {
+                one(&work, change, batch)
+                    .map(|(tree, entry, held)| (tree, entry.into_iter().collect(), held))
+            };
+            match admitted {
+                Ok((after, new, held)) => {
+                    work = after;
+                    let last: Option<&Entry> = new.last();
+                    let verdict = match (last, held) {
+                        (_, Some((node, version))) => Verdict::Held { node, version },
+                        (Some(entry), None) => {
+                            Verdict::Accepted { seq: entry.seq, node: entry.node() }
+                        }
+                        (None, None) => Verdict::Held { node: None, version: work.head() },
+                    };
+                    entries.extend(new);
+                    verdict
+                }
+                Err(Refusal::Invalid(why)) => return Err((index, why)),
+                Err(Refusal::Conflict { reason, existing }) => {
+                    let (path, existing) = match existing {
+                        Some((path, id, version)) => (path, Some((id, version))),
+                        None => (change.path().clone(), None),
+                    };
+                    Verdict::Conflict { reason, path, existing }
+                }
+            }
+        };
+        if matches!(verdict, Verdict::Conflict { .. } | Verdict::Refused { .. }) {
+            refused.extend(change.paths().map(|path| (index, path.clone())));
+        }
+        verdicts.push(verdict);
+    }
+    *tree = work;
+    Ok((entries, verdicts))
+}
+
+type Held = Option<(Option<NodeId>, Seq)>;
+
+fn one(
+    tree: &Tree,
+    change: &Change,
+    batch: &Batch<'_>,
+) -> Result<(Tree, Option<Entry>, Held), Refusal> {
+    let op = match admit(tree, change, batch.policy, batch.news, batch.origin)? {
+        Accepted::Held(found) => {
+            let held = found.map_or((None, tree.head()), |(id, version)| (Some(id), version));
+            return Ok((tree.clone(), None, Some(held)));
+        }
+        Accepted::New(op) => op,
+    };
+    // An op that reaches a node through another of its places says the path
+    // that was asked for.
+    let old_path = matches!(op, Op::Rename { .. }).then(|| change.old_path().cloned()).flatten();
+    let entry = Entry {
+        format: FORMAT,
+        seq: tree.head().next(),
+        time: batch.origin.time,
+        source: batch.origin.source,
+        actor: batch.origin.actor.clone(),
+        request: batch.origin.request.clone(),
+        op,
+        path: change.path().clone(),
+        old_path,
+    };
+    let mut after = tree.clone();
+    fold(&mut after, &entry).map_err(|_| Refusal::Invalid("the change does not fit any tree"))?;
+    Ok((after, Some(entry), None))
+}
+
+/// The change preceded by the directories that it needs. Either all or none of
+/// them are admitted.
+fn with_parents(
+    tree: &Tree,
+    change: &Change,
+    batch: &Batch<'_>,
+) -> Result<(Tree, Vec<Entry>, Held), Refusal> {
+    let (mut work, mut entries) = (tree.clone(), Vec::new());
+    for path in change.path().ancestors() {
+        if work.lookup(&path).is_some() {
+            continue;
+        }
+        let set = AttributeChange::default();
+        let make = Change::unstated(Action::Create { path, what: New::Directory, set });
+        let (after, entry, _) = one(&work, &make, batch)?;
+        work = after;
+        entries.extend(entry);
+    }
+    let (after, entry, held) = one(&work, change, batch)?;
+    entries.extend(entry);
+    Ok((after, entries, held))
+}

@@ -1,0 +1,203 @@
+//! The difference of two trees of one Volume, and the changes that undo it.
+
+use std::collections::{BTreeMap, HashSet};
+
+use imbl::ordmap::DiffItem;
+
+use crate::change::{Action, Change, Expected, New};
+use crate::node::{AttributeChange, Attributes, Kind, Node, NodeId};
+use crate::path::TreePath;
+use crate::tree::Tree;
+
+/// A path at which two trees differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The path.
+    pub path: TreePath,
+    /// What is there in the first tree.
+    pub before: Option<NodeId>,
+    /// What is there in the second.
+    pub after: Option<NodeId>,
+}
+
+/// The paths at which `a` and `b` differ in what they hold there, parents first.
+/// A directory differs by itself only, not because its children do.
+///
+/// The cost follows the number of changed nodes, not the size of the trees, as
+/// long as both came from one history and share their maps.
+#[must_use]
+pub fn diff(a: &Tree, b: &Tree) -> Vec<Difference> {
+    let mut touched = HashSet::new();
+    for item in a.nodes.diff(&b.nodes) {
+        let (id, before, after) = match item {
+            DiffItem::Add(id, after) => (*id, None, Some(after)),
+            DiffItem::Remove(id, before) => (*id, Some(before), None),
+            DiffItem::Update { old: (id, old), new: (_, new) } => (*id, Some(old), Some(new)),
+        };
+        for (tree, node) in [(a, before), (b, after)] {
+            let Some(node) = node else { continue };
+            touched.insert(id);
+            for place in &node.places {
+                // Everything above must be descended into on both sides.
+                let mut at = place.parent;
+                while touched.insert(at) {
+                    match tree.node(at).and_then(|node| node.places.first()) {
+                        Some(place) => at = place.parent,
+                        None => break,
+                    }
+                }
+            }
+        }
+    }
+    let mut found = Vec::new();
+    if touched.contains(&NodeId::ROOT) {
+        compare(a, b, &TreePath::root(), NodeId::ROOT, NodeId::ROOT, &touched, &mut found);
+    }
+    found
+}
+
+fn compare(
+    a: &Tree,
+    b: &Tree,
+    path: &TreePath,
+    in_a: NodeId,
+    in_b: NodeId,
+    touched: &HashSet<NodeId>,
+    found: &mut Vec<Difference>,
+) {
+    let children = |tree: &Tree, id| -> BTreeMap<_, _> {
+        let directory = tree.node(id).and_then(Node::directory);
+        directory.into_iter().flat_map(|d| d.iter()).map(|(name, id)| (name.clone(), id)).collect()
+    };
+    let (before, after) = (children(a, in_a), children(b, in_b));
+    let names: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    for name in names {
+        let path = path.join(name);
+        let (old, new) = (before.get(name).copied(), after.get(name).copied());
+        if old == new && old.is_some_and(|id| !touched.contains(&id)) {
+            continue;
+        }
+        let (old_node, new_node) = (old.and_then(|id| a.node(id)), new.and_then(|id| b.node(id)));
+        if !same(old_node, new_node) {
+            found.push(Difference { path: path.clone(), before: old, after: new });
+        }
+        let is_directory = |node: Option<&Node>| node.and_then(Node::directory).is_some();
+        match (old, new) {
+            (Some(old), Some(new)) if is_directory(old_node) && is_directory(new_node) => {
+                compare(a, b, &path, old, new, touched, found);
+            }
+            (old, new) => {
+                let gone = old.into_iter().flat_map(|id| a.walk_below(path.clone(), id));
+                found.extend(gone.map(|(path, id, _)| Difference {
+                    path,
+                    before: Some(id),
+                    after: None,
+                }));
+                let come = new.into_iter().flat_map(|id| b.walk_below(path.clone(), id));
+                found.extend(come.map(|(path, id, _)| Difference {
+                    path,
+                    before: None,
+                    after: Some(id),
+                }));
+            }
+        }
+    }
+}
+
+fn same(a: Option<&Node>, b: Option<&Node>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => {
+            same_kind(a, b) && a.kind_value() == b.kind_value() && unstamped(a) == unstamped(b)
+        }
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+fn same_kind(a: &Node, b: &Node) -> bool {
+    std::mem::discriminant(&a.kind) == std::mem::discriminant(&b.kind)
+}
+
+/// Attributes without the time, which a restore does not bring back by itself.
+fn unstamped(node: &Node) -> Attributes {
+    Attributes { mtime: crate::node::Time(0), ..node.attributes.clone() }
+}
+
+impl Node {
+    /// What to create to have this node again. A directory comes empty.
+    #[must_use]
+    pub fn kind_value(&self) -> New {
+        match &self.kind {
+            Kind::File(content) => New::File { content: *content },
+            Kind::Directory(_) => New::Directory,
+            Kind::Symlink(target) => New::Symlink { target: target.clone() },
+            Kind::Fifo => New::Fifo,
+        }
+    }
+}
+
+/// The changes that make `now` hold what `then` holds, in an order in which
+/// each is possible. Hard links come back as separate files.
+#[must_use]
+pub fn restore(now: &Tree, then: &Tree) -> Vec<Change> {
+    let (mut removes, mut puts) = (Vec::new(), Vec::new());
+    for Difference { path, before, after } in diff(now, then) {
+        let old = before.and_then(|id| Some((id, now.node(id)?)));
+        let new = after.and_then(|id| then.node(id));
+        let expect = |(id, node): (NodeId, &Node)| Expected::Node { id, version: node.version };
+        match (old, new) {
+            (Some(old), Some(new)) if same_kind(old.1, new) => {
+                let set = settings(old.1, new);
+                let action = match &new.kind {
+                    Kind::File(content) if old.1.content() != Some(*content) => {
+                        Action::Write { path, content: *content, set }
+                    }
+                    Kind::Symlink(_) if old.1.kind_value() != new.kind_value() => {
+                        removes
+                            .push(Change::new(Action::Remove { path: path.clone() }, expect(old)));
+                        let what = new.kind_value();
+                        puts.push(Change::new(
+                            Action::Create { path, what, set },
+                            Expected::Absent,
+                        ));
+                        continue;
+                    }
+                    _ => Action::Attributes { path, set },
+                };
+                puts.push(Change::new(action, expect(old)));
+            }
+            (old, new) => {
+                if let Some(old) = old {
+                    removes.push(Change::new(Action::Remove { path: path.clone() }, expect(old)));
+                }
+                if let Some(new) = new {
+                    let set = settings(new, new);
+                    let what = new.kind_value();
+                    puts.push(Change::new(Action::Create { path, what, set }, Expected::Absent));
+                }
+            }
+        }
+    }
+    // Children go before their directory; `diff` gives parents first.
+    removes.reverse();
+    removes.append(&mut puts);
+    removes
+}
+
+fn settings(from: &Node, to: &Node) -> AttributeChange {
+    let (old, new) = (from.attributes.xattrs.as_deref(), to.attributes.xattrs.as_deref());
+    let mut xattrs = BTreeMap::new();
+    for name in old.into_iter().flat_map(|all| all.keys()) {
+        xattrs.insert(name.clone(), None);
+    }
+    for (name, value) in new.into_iter().flatten() {
+        xattrs.insert(name.clone(), Some(value.clone()));
+    }
+    AttributeChange {
+        mode: Some(to.attributes.mode),
+        uid: Some(to.attributes.uid),
+        gid: Some(to.attributes.gid),
+        mtime: None,
+        xattrs,
+    }
+}

@@ -1,0 +1,199 @@
+//! The tree: nodes by id, in persistent maps.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use crate::names::{Policy, comparison_key};
+use crate::node::{Attributes, Directory, Kind, Node, NodeId, Place, Seq, Time};
+use crate::path::{Name, TreePath};
+
+/// A Volume's tree at one seq. Cloning is O(1); clones share what they have in
+/// common.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tree {
+    pub(crate) head: Seq,
+    pub(crate) nodes: OrdMap<NodeId, Arc<Node>>,
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        let root = Node {
+            version: Seq(0),
+            attributes: Attributes { mode: 0o755, uid: 0, gid: 0, mtime: Time(0), xattrs: None },
+            places: Vec::new(),
+            kind: Kind::Directory(Directory::default()),
+        };
+        Self { head: Seq(0), nodes: OrdMap::unit(NodeId::ROOT, Arc::new(root)) }
+    }
+}
+
+impl Tree {
+    /// The seq of the last entry folded in.
+    #[must_use]
+    pub fn head(&self) -> Seq {
+        self.head
+    }
+
+    /// How many nodes there are, the root not counted.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.nodes.len() - 1
+    }
+
+    /// Whether there is nothing but the root.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The node with this id.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.nodes.get(&id).map(Arc::as_ref)
+    }
+
+    /// The node at `path`.
+    #[must_use]
+    pub fn lookup(&self, path: &TreePath) -> Option<NodeId> {
+        path.names().try_fold(NodeId::ROOT, |at, name| self.child(at, &name))
+    }
+
+    /// The node at `path`, with its id.
+    #[must_use]
+    pub fn at(&self, path: &TreePath) -> Option<(NodeId, &Node)> {
+        let id = self.lookup(path)?;
+        Some((id, self.node(id)?))
+    }
+
+    /// The child of directory `parent` called `name`.
+    #[must_use]
+    pub fn child(&self, parent: NodeId, name: &Name) -> Option<NodeId> {
+        self.node(parent)?.directory()?.get(name)
+    }
+
+    /// The node at a place.
+    #[must_use]
+    pub fn at_place(&self, place: &Place) -> Option<NodeId> {
+        self.child(place.parent, &place.name)
+    }
+
+    /// A path of the node; a hard-linked file's first.
+    #[must_use]
+    pub fn path_of(&self, id: NodeId) -> Option<TreePath> {
+        if id == NodeId::ROOT {
+            return Some(TreePath::root());
+        }
+        self.path_of_place(self.node(id)?.places.first()?)
+    }
+
+    /// The path of a place.
+    #[must_use]
+    pub fn path_of_place(&self, place: &Place) -> Option<TreePath> {
+        Some(self.path_of(place.parent)?.join(&place.name))
+    }
+
+    /// A live sibling that is the same name as `name` under `policy`, in
+    /// another spelling. The node `except` does not count.
+    #[must_use]
+    pub fn collision(
+        &self,
+        parent: NodeId,
+        name: &Name,
+        policy: Policy,
+        except: Option<NodeId>,
+    ) -> Option<Name> {
+        if !policy.is_folding() {
+            return None;
+        }
+        let directory = self.node(parent)?.directory()?;
+        let key = comparison_key(name.as_str());
+        // Names that are their own key are not in `folded`; look for that one directly.
+        let plain = Name::new(&key).ok().filter(|plain| directory.children.contains_key(plain));
+        let folded = directory.folded.get(key.as_str()).map(|names| names.iter().cloned());
+        plain
+            .into_iter()
+            .chain(folded.into_iter().flatten())
+            .filter(|other| except.is_none() || directory.get(other) != except)
+            .find(|other| other != name && policy.same_name(other.as_str(), name.as_str()))
+    }
+
+    /// Every path below the root with its node, parents before children,
+    /// siblings in the byte order of their names. A hard-linked file comes once
+    /// for each place.
+    pub fn walk(&self) -> impl Iterator<Item = (TreePath, NodeId, &Node)> + '_ {
+        self.walk_below(TreePath::root(), NodeId::ROOT)
+    }
+
+    /// The same, below one directory, whose path is given.
+    #[expect(clippy::needless_pass_by_value, reason = "callers have no further use for it")]
+    pub fn walk_below(
+        &self,
+        path: TreePath,
+        directory: NodeId,
+    ) -> impl Iterator<Item = (TreePath, NodeId, &Node)> + '_ {
+        let children = |path: &TreePath, id: NodeId| {
+            let directory = self.node(id).and_then(Node::directory);
+            let mut below: Vec<_> = directory
+                .into_iter()
+                .flat_map(|directory| directory.iter())
+                .map(|(name, id)| (path.join(name), id))
+                .collect();
+            below.reverse();
+            below
+        };
+        let mut stack = children(&path, directory);
+        std::iter::from_fn(move || {
+            let (path, id) = stack.pop()?;
+            stack.extend(children(&path, id));
+            Some((path, id, self.node(id)?))
+        })
+    }
+
+    /// The sum of the sizes of all regular files, in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.nodes.values().filter_map(|node| node.content()).map(|content| content.size).sum()
+    }
+
+    /// All contents that the tree names.
+    pub fn contents(&self) -> impl Iterator<Item = crate::content::Content> + '_ {
+        self.nodes.values().filter_map(|node| node.content())
+    }
+}
+
+// What only the fold and the checkpoint reader call.
+impl Tree {
+    pub(crate) fn edit(&mut self, id: NodeId) -> Option<&mut Node> {
+        self.nodes.get_mut(&id).map(Arc::make_mut)
+    }
+
+    pub(crate) fn attach(&mut self, parent: NodeId, name: &Name, child: NodeId) {
+        if let Some(Kind::Directory(directory)) = self.edit(parent).map(|node| &mut node.kind) {
+            directory.children.insert(name.clone(), child);
+            let key = comparison_key(name.as_str());
+            if key != name.as_str() {
+                let mut names = directory.folded.get(key.as_str()).map_or(vec![], |n| n.to_vec());
+                if !names.contains(name) {
+                    names.push(name.clone());
+                }
+                directory.folded.insert(key.into(), names.into());
+            }
+        }
+    }
+
+    pub(crate) fn detach(&mut self, parent: NodeId, name: &Name) {
+        if let Some(Kind::Directory(directory)) = self.edit(parent).map(|node| &mut node.kind) {
+            directory.children.remove(name);
+            let key = comparison_key(name.as_str());
+            if let Some(names) = directory.folded.get(key.as_str()) {
+                let left: Vec<_> = names.iter().filter(|other| *other != name).cloned().collect();
+                if left.is_empty() {
+                    directory.folded.remove(key.as_str());
+                } else {
+                    directory.folded.insert(key.into(), left.into());
+                }
+            }
+        }
+    }
+}

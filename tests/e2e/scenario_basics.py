@@ -1,0 +1,293 @@
+"""The daily life of one workspace, one Volume and one agent."""
+import os
+
+from harness import (check, check_all_equal, check_equal, check_no_conflicts, disk_tree, is_running, settle,
+                     wait_until, write)
+
+
+def pair(bench, **attach):
+    """A user's workspace and an agent's sandbox on one Volume."""
+    service = bench.service()
+    volume = service.create_volume()
+    user = bench.machine("laptop", service).attach(volume, **attach)
+    agent = bench.machine("sandbox", service).attach(volume, sandbox="sb_agent")
+    return volume, user, agent
+
+
+def test_edits_and_agent_writes_cross_in_both_directions(bench):
+    volume, user, agent = pair(bench)
+    write(user / "src/main.py", "print('hello')\n")
+    wait_until("the agent has the user's file",
+               lambda: (agent / "src/main.py").exists()
+               and (agent / "src/main.py").read_text() == "print('hello')\n", 10)
+    write(agent / "src/main.py", "print('hello, world')\n")
+    write(agent / "docs/notes.md", "# Notes\n")
+    wait_until("the user has the agent's writes",
+               lambda: (user / "docs/notes.md").exists()
+               and (user / "src/main.py").read_text() == "print('hello, world')\n", 10)
+    volume.write("from/the/api.txt", "no replica wrote this\n")
+    for replica in (user, agent):
+        wait_until(f"{replica} has what came through the API", (replica / "from/the/api.txt").exists, 10)
+    settle(user, agent)
+    check_all_equal(volume, user, agent)
+    check_no_conflicts(volume, user, agent)
+    sources = {(entry["path"], entry["source"]) for entry in volume.changes()}
+    check(("/src/main.py", "replica") in sources and ("/src/main.py", "sandbox") in sources,
+          f"the journal does not tell user from agent: {sorted(sources)}")
+
+
+def test_deletes_renames_modes_and_links_cross(bench):
+    volume, user, agent = pair(bench)
+    for number in range(30):
+        write(user / f"tree/{number % 3}/file{number}.txt", f"{number}\n")
+    write(user / "tool.sh", "#!/bin/sh\necho hi\n")
+    os.symlink("tree/0/file0.txt", user / "link")
+    (user / "empty").mkdir()
+    settle(user, agent)
+    check_all_equal(volume, user, agent)
+
+    os.chmod(user / "tool.sh", 0o755)
+    os.rename(user / "tree/0", user / "tree/zero")
+    os.rename(user / "tree/1/file1.txt", user / "moved.txt")
+    for name in os.listdir(user / "tree/2"):
+        os.unlink(user / "tree/2" / name)
+    os.rmdir(user / "tree/2")
+    os.unlink(user / "link")
+    os.symlink("moved.txt", user / "link")
+    settle(user, agent)
+    there = check_all_equal(volume, user, agent)
+    check(there["tool.sh"][2] == "0o755", f"the mode did not cross: {there['tool.sh']}")
+    check(there["link"] == ("link", "moved.txt"), f"the link did not cross: {there['link']}")
+    check("tree/2" not in there and "tree/0" not in there, "what was removed or renamed is still there")
+
+    # A file becomes a directory, and the other way round.
+    os.unlink(agent / "moved.txt")
+    write(agent / "moved.txt/inside.txt", "now a directory\n")
+    for name in os.listdir(agent / "tree/1"):
+        os.unlink(agent / "tree/1" / name)
+    os.rmdir(agent / "tree/1")
+    write(agent / "tree/1", "now a file\n")
+    settle(agent, user)
+    check_all_equal(volume, user, agent)
+    check_no_conflicts(volume, user, agent)
+
+
+def test_ignored_files_stay_where_they_are(bench):
+    volume, user, agent = pair(bench)
+    write(user / ".gitignore", "*.log\n/build/\n")
+    write(user / "app/.gitignore", "secret.env\n")
+    write(user / ".s0ignore", "scratch/\n")
+    settle(user, agent)
+    for name in ("debug.log", "build/out.o", "app/secret.env", "scratch/a.txt", ".git/config"):
+        write(user / name, "mine alone\n")
+    for name in ("app/build/kept.txt", "secret.env", "kept.txt"):
+        write(user / name, "for everyone\n")
+    settle(user, agent)
+    there = volume.tree()
+    for name in ("app/build/kept.txt", "secret.env", "kept.txt"):
+        check(name in there, f"{name} is not ignored by any rule, and did not cross")
+        check((agent / name).exists(), f"{name} did not reach the agent")
+    for name in ("debug.log", "build/out.o", "app/secret.env", "scratch/a.txt", ".git/config"):
+        check(name not in there, f"{name} is ignored, and is in the Volume")
+        check((user / name).read_text() == "mine alone\n", f"{name} was touched")
+    # What the other side sends into .git or an ignored place does not land here either.
+    volume.write(".git/hooks/post-checkout", "#!/bin/sh\ntouch /tmp/owned\n")
+    volume.write("debug.log", "not for you\n")
+    volume.write("marker.txt", "after those\n")
+    wait_until("the marker came", (user / "marker.txt").exists, 10)
+    check(not (user / ".git/hooks/post-checkout").exists(), "a hook came in through the Volume")
+    check((user / "debug.log").read_text() == "mine alone\n", "an ignored file was overwritten")
+    check_no_conflicts(volume, user, agent)
+
+
+def test_a_volume_comes_down_and_deletes_nothing(bench):
+    service = bench.service()
+    volume = service.create_volume()
+    volume.write("same.txt", "equal\n")
+    volume.write("other.txt", "the Volume's\n")
+    volume.write("dir/new.txt", "only in the Volume\n")
+    machine = bench.machine("second", service)
+    root = machine.dir / "workspace"
+    write(root / "same.txt", "equal\n")
+    write(root / "other.txt", "the user's\n")
+    write(root / "unknown.txt", "only on disk\n")
+    replica = machine.attach(volume, root, init_from="volume")
+    wait_until("the Volume's file is on disk", (root / "dir/new.txt").exists, 20)
+    wait_until("the differing file is a conflict", lambda: "other.txt" in replica.conflicts(), 20)
+    check((root / "other.txt").read_text() == "the user's\n", "the local file was overwritten")
+    check(replica.side("other.txt", "theirs") == b"the Volume's\n", "the Volume's side is not shown")
+    check(replica.side("other.txt", "mine") == b"the user's\n", "the local side is not shown")
+    check((root / "unknown.txt").read_text() == "only on disk\n", "an unknown file went")
+    check(volume.read("unknown.txt") is None, "an unknown file was uploaded without being asked for")
+    check("unknown.txt" in str(replica.status()["withheld"]), "status does not say what waits")
+    replica.sync("include", "unknown.txt")
+    replica.mark("other.txt")
+    wait_until("what was included is in the Volume", lambda: volume.read("unknown.txt") is not None, 20)
+    wait_until("what was marked is in the Volume", lambda: volume.read("other.txt") == b"the user's\n", 20)
+    settle(replica)
+    check_all_equal(volume, replica)
+
+
+def test_each_way_out_of_a_conflict_does_what_it_says(bench):
+    service = bench.service()
+    volume = service.create_volume()
+    user = bench.machine("laptop", service).attach(volume)
+    names = {name: f"{name}.txt" for name in ("mine", "theirs", "both", "mark", "ignore")}
+    for file in names.values():
+        write(user / file, "base\n")
+    settle(user)
+    user.stop()
+    for file in names.values():
+        write(user / file, f"mine {file}\n")
+        volume.write(file, f"theirs {file}\n")
+    user.start()
+    wait_until("all are conflicts", lambda: set(names.values()) <= set(user.conflicts()), 30)
+    for file in names.values():
+        check(user.side(file, "base") == b"base\n", f"the base of {file} is not shown")
+        check((user / file).read_text() == f"mine {file}\n", f"{file} was touched")
+    flags = {"mine": "keep-mine", "theirs": "take-theirs", "both": "keep-both"}
+    for how in flags:
+        user.sync("conflicts", "resolve", names[how], f"--{flags[how]}")
+    user.mark(names["mark"])
+    user.sync("conflicts", "mark", "--ignore", names["ignore"])
+    wait_until("none is open", lambda: not user.conflicts(), 20)
+    user.flush()
+    check(volume.read("mine.txt") == b"mine mine.txt\n", "mine was not kept")
+    check((user / "theirs.txt").read_text() == "theirs theirs.txt\n", "theirs was not taken")
+    check(volume.read("mark.txt") == b"mine mark.txt\n", "the marked file did not go up")
+    check(volume.read("ignore.txt") == b"theirs ignore.txt\n", "ignoring changed the Volume")
+    check((user / "ignore.txt").read_text() == "mine ignore.txt\n", "ignoring changed the file")
+    both = [path.read_bytes() for path in user.root.iterdir() if path.name.startswith("both")]
+    check(sorted(both) == [b"mine both.txt\n", b"theirs both.txt\n"], f"not both are there: {both}")
+
+
+def test_a_host_stops_starts_and_detaches_cleanly(bench):
+    service = bench.service()
+    volume = service.create_volume()
+    machine = bench.machine("laptop", service)
+    replica = machine.attach(volume)
+    write(replica / "one.txt", "1\n")
+    settle(replica)
+    pid = replica.pid
+    check(is_running(pid), "status names a process that does not run")
+    listed = machine.run("sync", "list").stdout.decode()
+    check(str(replica.root) in listed and volume.id in listed, f"list does not show it: {listed}")
+    replica.stop()
+    write(replica / "two.txt", "2\n")
+    replica.start()
+    check(replica.pid != pid, "the same process again")
+    wait_until("what was written meanwhile is in the Volume", lambda: volume.read("two.txt") == b"2\n", 20)
+    logs = replica.sync("logs").stdout.decode()
+    check(logs.strip(), "the log is empty")
+    pid = replica.pid
+    replica.sync("detach")
+    wait_until("the host is gone", lambda: not is_running(pid), 20)
+    check((replica / "two.txt").exists(), "detaching removed files")
+    check(volume.read("two.txt") == b"2\n", "detaching removed files of the Volume")
+    check(str(replica.root) not in machine.run("sync", "list").stdout.decode(), "it is still listed")
+
+
+def test_an_emptied_or_missing_root_halts_and_deletes_nothing(bench):
+    volume, user, agent = pair(bench)
+    for number in range(300):
+        write(user / f"d{number % 7}/f{number}.txt", f"{number}\n" * 3)
+    settle(user, agent)
+    before = volume.tree()
+    # The whole directory moves away, as an unmounted disk does.
+    away = user.root.with_name("away")
+    os.rename(user.root, away)
+    wait_until("the host halts", lambda: user.machine.json(
+        "sync", "status", "-C", user.root, ok=False).get("condition") == "halted", 30)
+    check_equal(before, volume.tree(), "the Volume before and after")
+    os.rename(away, user.root)
+    user.sync("resume", ok=False)
+    settle(user, agent)
+    check_all_equal(volume, user, agent)
+
+    # Most files vanish at once.
+    kept = disk_tree(user.root)
+    aside = user.machine.dir / "aside"
+    aside.mkdir()
+    with user.frozen():
+        for name in [f"d{number}" for number in range(6)]:
+            os.rename(user / name, aside / name)
+    wait_until("the host halts", lambda: user.status()["condition"] == "halted", 30)
+    check_equal(before, volume.tree(), "the Volume before and after")
+    check_equal(before, agent.tree(), "the agent's disk before and after")
+    for name in [f"d{number}" for number in range(6)]:
+        os.rename(aside / name, user / name)
+    user.sync("resume", ok=False)
+    settle(user, agent)
+    check_equal(kept, disk_tree(user.root), "the workspace before and after")
+    check_all_equal(volume, user, agent)
+
+
+def test_snapshots_restore_and_fork_reach_every_replica(bench):
+    volume, user, agent = pair(bench)
+    for number in range(40):
+        write(user / f"src/f{number}.txt", f"before {number}\n")
+    settle(user, agent)
+    before = volume.tree()
+    snapshot = user.machine.json("volume", "snapshot", "create", volume.id, "--name", "before-agent")
+    for number in range(0, 40, 2):
+        write(agent / f"src/f{number}.txt", f"agent {number}\n")
+    os.unlink(agent / "src/f1.txt")
+    write(agent / "src/extra.txt", "new\n")
+    settle(agent, user)
+    fork = user.machine.json("volume", "fork", volume.id)
+    user.machine.run("volume", "snapshot", "restore", volume.id, snapshot["id"])
+    settle(user, agent)
+    check_equal(before, check_all_equal(volume, user, agent), "the snapshot and the Volume after the restore")
+    check_no_conflicts(volume, user, agent)
+    forked = type(volume)(volume.service, fork["id"])
+    check(forked.read("src/f0.txt") == b"agent 0\n", "the fork does not hold what the Volume held")
+    forked.write("src/f3.txt", "in the fork\n")
+    check(volume.read("src/f3.txt") == b"before 3\n", "a write to the fork reached its source")
+
+
+def test_the_file_commands_do_what_they_say(bench):
+    service = bench.service()
+    machine = bench.machine("laptop", service)
+    id = machine.run("volume", "create").stdout.decode().strip()
+    files = ("volume", "files")
+    machine.run(*files, "write", id, "notes/a.txt", input=b"from standard input\n")
+    check(machine.run(*files, "cat", id, "notes/a.txt").stdout == b"from standard input\n", "cat gives other bytes")
+    machine.run(*files, "mkdir", id, "made/below", "--parents")
+    machine.run(*files, "mv", id, "notes/a.txt", "made/below/b.txt")
+    check(machine.run(*files, "cat", id, "notes/a.txt", ok=False).returncode != 0, "what was moved is still there")
+    tree = machine.dir / "tree"
+    for number in range(30):
+        write(tree / f"d{number % 3}/f{number}.bin", bench.random.randbytes(5000 * number))
+    os.chmod(tree / "d0/f0.bin", 0o755)
+    machine.run(*files, "upload", id, tree, "up")
+    machine.run(*files, "download", id, "up", machine.dir / "down")
+    found, wanted = disk_tree(machine.dir / "down"), disk_tree(tree)
+    check_equal({path: what[:2] for path, what in wanted.items()},
+                {path: what[:2] for path, what in found.items()}, "what went up and what came down")
+    listed = machine.json(*files, "ls", id, "up/d1")
+    names = {entry["name"] for entry in (listed["entries"] if isinstance(listed, dict) else listed)}
+    check(names == {f"f{number}.bin" for number in range(1, 30, 3)}, f"ls lists {sorted(names)}")
+    check(machine.json(*files, "stat", id, "up/d1/f1.bin")["size"] == 5000, "stat gives another size")
+    machine.run(*files, "rm", id, "up")
+    check(machine.run(*files, "stat", id, "up", ok=False).returncode != 0, "what was removed is still there")
+    check(id in machine.run("volume", "list").stdout.decode(), "list does not show the Volume")
+    machine.run("volume", "delete", id)
+    check(id not in machine.run("volume", "list").stdout.decode(), "the deleted Volume is still listed")
+
+
+def test_an_idle_workspace_costs_nothing(bench):
+    from harness import cpu_seconds
+    volume, user, _ = pair(bench)
+    for number in range(2000):
+        write(user / f"d{number % 50}/f{number}.txt", f"{number}\n")
+    user.flush()
+    wait_until("in sync", lambda: user.status()["condition"] == "in_sync", 30)
+    pid, head = user.pid, volume.head()
+    before = cpu_seconds(pid)
+    # Ten seconds of nothing are the subject here, not a wait for something.
+    import time
+    time.sleep(10)
+    used = cpu_seconds(pid) - before
+    bench.note(f"{used:.2f} s of processor time in 10 s")
+    check(used < 0.3, f"an idle host used {used:.2f} s of processor time in 10 s")
+    check(volume.head() == head, "the journal grew while nobody did anything")
