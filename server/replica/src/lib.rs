@@ -27,3 +27,4 @@ pub mod engine;
 mod platform;
 pub mod shell;
 pub mod state;
+pub mod synced;

@@ -4,14 +4,15 @@
 //! [`Store`] and applies the same records to its own [`State`], so what it
 //! knows and what it will know after a restart cannot come apart.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use s0_api::sync::{Answer, Submission};
-use s0_tree::{Actor, Content, ContentId, Name, NodeId, Place, Reason, Seq, TreePath};
+use s0_tree::{Actor, Content, ContentId, NodeId, Place, Reason, Seq, TreePath};
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{IntentId, RootIdentity, Stat};
+use crate::synced::{RowChange, Synced};
 
 /// What a replica syncs of a path, beside its mode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,14 +164,16 @@ pub struct Conflict {
 /// One change of the state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
-    /// The agreement of a place, or that there is none any more.
+    /// The agreement of a place, or that there is none any more, there and below.
     Synced(Place, Option<Row>),
-    /// All rows below one directory belong to another one.
-    Reparent {
-        /// The old directory.
-        from: NodeId,
+    /// What was synced at one place is at another, with all that is below.
+    Moved {
+        /// The old place.
+        from: Place,
         /// The new one.
-        to: NodeId,
+        to: Place,
+        /// What is agreed on there.
+        row: Row,
     },
     /// An intent, or that it is done with.
     Intent(IntentId, Option<Intent>),
@@ -242,12 +245,19 @@ pub struct State {
 }
 
 impl State {
+    /// A state that has these rows and nothing else, as a store loads it. They
+    /// may come in any order.
+    #[must_use]
+    pub fn with_rows(rows: impl Iterator<Item = (Place, Row)>) -> Self {
+        Self { synced: Synced::restore(rows), ..Self::default() }
+    }
+
     /// Applies a record.
     pub fn apply(&mut self, record: Record) {
         match record {
-            Record::Synced(place, Some(row)) => self.synced.insert(place, row),
-            Record::Synced(place, None) => self.synced.remove(&place),
-            Record::Reparent { from, to } => self.synced.reparent(from, to),
+            Record::Synced(place, Some(row)) => self.synced.agree(place, row),
+            Record::Synced(place, None) => self.synced.forget(&place),
+            Record::Moved { from, to, row } => self.synced.move_to(&from, to, row),
             Record::Intent(id, intent) => put(&mut self.intents, id, intent),
             Record::Outgoing(outgoing) => self.outgoing = outgoing,
             Record::Conflict(path, conflict) => put(&mut self.conflicts, path, conflict),
@@ -274,96 +284,6 @@ fn put_one(set: &mut BTreeSet<TreePath>, path: TreePath, is: bool) {
     }
 }
 
-/// The rows, found by place, by node and by the inode of a directory.
-#[derive(Debug, Clone, Default)]
-pub struct Synced {
-    rows: BTreeMap<NodeId, BTreeMap<Name, Row>>,
-    places: HashMap<NodeId, Vec<Place>>,
-    directories: HashMap<u64, NodeId>,
-    count: usize,
-}
-
-impl Synced {
-    /// The row of a place.
-    #[must_use]
-    pub fn get(&self, place: &Place) -> Option<&Row> {
-        self.rows.get(&place.parent)?.get(&place.name)
-    }
-
-    /// The rows in a directory.
-    pub fn children(&self, directory: NodeId) -> impl Iterator<Item = (&Name, &Row)> {
-        self.rows.get(&directory).into_iter().flatten()
-    }
-
-    /// Where a node is synced; several places for a hard-linked file.
-    #[must_use]
-    pub fn places(&self, node: NodeId) -> &[Place] {
-        self.places.get(&node).map_or(&[], Vec::as_slice)
-    }
-
-    /// The synced directory that has this inode.
-    #[must_use]
-    pub fn directory_by_inode(&self, inode: u64) -> Option<NodeId> {
-        self.directories.get(&inode).copied()
-    }
-
-    /// All rows.
-    pub fn iter(&self) -> impl Iterator<Item = (Place, &Row)> {
-        self.rows.iter().flat_map(|(parent, rows)| {
-            rows.iter().map(|(name, row)| (Place { parent: *parent, name: name.clone() }, row))
-        })
-    }
-
-    /// How many rows there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.count
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    fn insert(&mut self, place: Place, row: Row) {
-        self.remove(&place);
-        if let (What::Directory, Some(print)) = (&row.what, &row.print) {
-            self.directories.insert(print.stat.inode, row.node);
-        }
-        self.places.entry(row.node).or_default().push(place.clone());
-        self.rows.entry(place.parent).or_default().insert(place.name, row);
-        self.count += 1;
-    }
-
-    fn remove(&mut self, place: &Place) {
-        let Some(rows) = self.rows.get_mut(&place.parent) else { return };
-        let Some(row) = rows.remove(&place.name) else { return };
-        if rows.is_empty() {
-            self.rows.remove(&place.parent);
-        }
-        self.count -= 1;
-        if let (What::Directory, Some(print)) = (&row.what, &row.print)
-            && self.directories.get(&print.stat.inode) == Some(&row.node)
-        {
-            self.directories.remove(&print.stat.inode);
-        }
-        if let Some(places) = self.places.get_mut(&row.node) {
-            places.retain(|other| other != place);
-            if places.is_empty() {
-                self.places.remove(&row.node);
-            }
-        }
-    }
-
-    fn reparent(&mut self, from: NodeId, to: NodeId) {
-        for (name, row) in self.rows.get(&from).cloned().into_iter().flatten() {
-            self.remove(&Place { parent: from, name: name.clone() });
-            self.insert(Place { parent: to, name }, row);
-        }
-    }
-}
-
 /// The state database is gone, full or damaged.
 #[derive(Debug, thiserror::Error)]
 #[error("the state database cannot be used: {0}")]
@@ -371,13 +291,19 @@ pub struct StoreError(pub String);
 
 /// Where records are kept.
 pub trait Store {
-    /// Makes records permanent, all or none. When `durable` is set they survive
-    /// a power cut from then on; otherwise from the next durable commit on, and
-    /// in order. Calls take effect in the order in which they are made.
+    /// Makes records permanent, all or none. What they come down to for single
+    /// places is in `rows`, in order. When `durable` is set they survive a power
+    /// cut from then on; otherwise from the next durable commit on, and in order.
+    /// Calls take effect in the order in which they are made.
     ///
     /// # Errors
     /// They may or may not be kept; the replica must stop and load again.
-    fn commit(&mut self, records: &[Record], durable: bool) -> Result<(), StoreError>;
+    fn commit(
+        &mut self,
+        records: &[Record],
+        rows: &[RowChange],
+        durable: bool,
+    ) -> Result<(), StoreError>;
 
     /// All that was committed.
     ///

@@ -2,6 +2,7 @@
 //! any two calls, and a crash may come in any of them.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use s0_replica::disk::{
@@ -9,6 +10,7 @@ use s0_replica::disk::{
     Spot, StagedName, Stat,
 };
 use s0_replica::state::{Record, State, Store, StoreError};
+use s0_replica::synced::RowChange;
 use s0_tree::{Content, Name, TreePath};
 
 use crate::coverage::Coverage;
@@ -272,10 +274,12 @@ impl Disk for SimDisk {
     }
 }
 
+type Commit = (Vec<Record>, Vec<RowChange>);
+
 /// The state database of a simulated machine.
 #[derive(Default)]
 pub struct Durable {
-    log: Vec<Record>,
+    log: Vec<Commit>,
     /// How much of the log survives a power cut.
     safe: usize,
 }
@@ -284,29 +288,28 @@ pub struct Durable {
 pub struct SimStore {
     pub site: Rc<RefCell<Site>>,
     pub durable: Rc<RefCell<Durable>>,
-    /// Length of the log after each commit since the last durable one.
-    marks: Vec<usize>,
 }
 
 impl SimStore {
     pub fn new(site: Rc<RefCell<Site>>, durable: Rc<RefCell<Durable>>) -> Self {
-        Self { site, durable, marks: Vec::new() }
+        Self { site, durable }
     }
 }
 
 impl Durable {
     /// Loses some of what was not durable.
-    pub fn power_cut(&mut self, rng: &mut fastrand::Rng) {
-        // Commits are whole, but which of the late ones made it is chance; a
-        // prefix of records is a prefix of commits as far as the engine minds,
-        // since each durable commit ends one.
-        let _ = rng.bool();
+    pub fn power_cut(&mut self) {
         self.log.truncate(self.safe);
     }
 }
 
 impl Store for SimStore {
-    fn commit(&mut self, records: &[Record], durable: bool) -> Result<(), StoreError> {
+    fn commit(
+        &mut self,
+        records: &[Record],
+        rows: &[RowChange],
+        durable: bool,
+    ) -> Result<(), StoreError> {
         let site = &mut *self.site.borrow_mut();
         if site.crashed {
             return Err(StoreError("crashed".into()));
@@ -317,12 +320,10 @@ impl Store for SimStore {
             return Err(StoreError("crashed".into()));
         }
         let mut log = self.durable.borrow_mut();
-        log.log.extend_from_slice(records);
-        self.marks.push(log.log.len());
+        log.log.push((records.to_vec(), rows.to_vec()));
         if durable || site.rng.u8(..) < 20 {
             // Now and then the system writes by itself.
             log.safe = log.log.len();
-            self.marks.clear();
         }
         for record in records {
             Coverage::record(&site.coverage, record);
@@ -331,9 +332,17 @@ impl Store for SimStore {
     }
 
     fn load(&mut self) -> Result<State, StoreError> {
-        let mut state = State::default();
-        for record in &self.durable.borrow().log {
-            state.apply(record.clone());
+        let log = &self.durable.borrow().log;
+        let mut rows = BTreeMap::new();
+        for (place, row) in log.iter().flat_map(|(_, rows)| rows) {
+            rows.insert(place.clone(), row.clone());
+        }
+        let rows = rows.into_iter().filter_map(|(place, row)| Some((place, row?)));
+        let mut state = State::with_rows(rows);
+        for record in log.iter().flat_map(|(records, _)| records) {
+            if !matches!(record, Record::Synced(..) | Record::Moved { .. }) {
+                state.apply(record.clone());
+            }
         }
         Ok(state)
     }

@@ -297,7 +297,7 @@ impl World {
                     // Nobody had synced it: that is what power cuts do.
                     registry.excuse(data);
                 }
-                self.machines[at].durable.borrow_mut().power_cut(&mut self.rng);
+                self.machines[at].durable.borrow_mut().power_cut();
                 reboot = true;
             }
             7..=12 => self.cut(at),

@@ -195,13 +195,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
             match self.remote_at(&place) {
                 Some(remote) => {
                     let both = local_directory && remote.what.is_directory();
-                    let old = self.row(&place).filter(|row| row.what.is_directory());
-                    let old = old.map(|row| row.node).filter(|node| *node != remote.node);
-                    if both {
-                        records.extend(self.release_identity(remote.node, &place));
-                        records
-                            .extend(old.map(|old| Record::Reparent { from: old, to: remote.node }));
-                    }
+                    let agreed = Record::Synced(place.clone(), Some(decided(&remote)));
+                    records.push(agreed);
                     if let (Some(tree), false) = (&self.remote, both) {
                         // A directory can be synced at one place only.
                         let elsewhere = tree
@@ -224,15 +219,13 @@ impl<D: Disk, S: Store> Replica<D, S> {
                             }));
                         }
                     }
-                    records.push(Record::Synced(place, Some(decided(&remote))));
                 }
                 None => {
                     let moved = match self.changed.get(path) {
                         Some(Local::Moved { node }) => Some(*node),
                         _ => None,
                     };
-                    let old =
-                        moved.and_then(|node| self.state.synced.places(node).first().cloned());
+                    let old = moved.and_then(|node| self.state.synced.home(node).cloned());
                     let row = old.as_ref().and_then(|old| self.row(old)).cloned();
                     let lives = moved
                         .and_then(|node| super::paths::remote_node(self.remote.as_ref()?, node));
@@ -244,9 +237,6 @@ impl<D: Disk, S: Store> Replica<D, S> {
                             records.push(Record::Synced(old, Some(row)));
                         }
                         (old, ..) => {
-                            for (_, below, _) in self.rows_below(path) {
-                                records.push(Record::Synced(below, None));
-                            }
                             records.extend(old.map(|old| Record::Synced(old, None)));
                             if moved.is_some() {
                                 self.moved.remove(path);
@@ -286,12 +276,11 @@ impl<D: Disk, S: Store> Replica<D, S> {
             if lives {
                 continue;
             }
-            for (below, at, _) in self.rows_below(&directory) {
+            for (below, ..) in self.rows_below(&directory) {
                 let on_the_way = path.is_at_or_below(&below) || below.is_at_or_below(path);
                 if !on_the_way && !self.changed.contains_key(&below) && !self.in_conflict(&below) {
                     return Err(ResolveError::NotYet(path.clone()));
                 }
-                records.push(Record::Synced(at, None));
             }
             records.push(Record::Synced(place, None));
             self.touch(directory, self.now, true);
@@ -319,9 +308,6 @@ impl<D: Disk, S: Store> Replica<D, S> {
                         self.changed.remove(&above);
                     }
                 }
-                for (_, below, _) in self.rows_below(path) {
-                    records.push(Record::Synced(below, None));
-                }
                 records.push(Record::Synced(place, None));
             }
             Some(Local::There { what, mode, print }) => {
@@ -341,7 +327,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 records.push(Record::Synced(place, Some(row)));
             }
             Some(Local::Moved { node }) => {
-                let home = self.state.synced.places(node).first().cloned();
+                let home = self.state.synced.home(node).cloned();
                 let home = home.and_then(|place| self.disk_path(&place));
                 let Some(home) = home else { return Err(ResolveError::NotYet(path.clone())) };
                 self.disk

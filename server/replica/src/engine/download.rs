@@ -203,11 +203,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
     /// Removed on both sides. Whatever was below is gone with it; where the
     /// Volume has moved it elsewhere it arrives there as something new.
     fn both_removed(&mut self, place: &Place, path: &TreePath) -> Need {
-        let below = self.rows_below(path).into_iter().map(|(_, place, _)| place);
-        let mut gone: Vec<_> = below.map(|place| Record::Synced(place, None)).collect();
-        gone.push(Record::Synced(place.clone(), None));
-        self.reconsider |= gone.len() > 1;
-        Need::Remember(gone)
+        self.reconsider |= !self.rows_below(path).is_empty();
+        Need::Remember(vec![Record::Synced(place.clone(), None)])
     }
 
     /// The user moved or removed what the Volume changed.
@@ -218,14 +215,14 @@ impl<D: Disk, S: Store> Replica<D, S> {
             return Need::Wait;
         };
         // Moved to the same place on both sides.
-        let Some(old) = self.state.synced.places(node).first().cloned() else { return Need::Wait };
+        let Some(old) = self.state.synced.home(node).cloned() else { return Need::Wait };
         let Some(row) = self.row(&old).cloned() else { return Need::Wait };
         self.moved.remove(path);
         self.changed.remove(path);
         self.touch(path.clone(), self.now, true);
         self.incoming.insert(old.clone(), None);
         let row = Row { version: remote.version, ..row };
-        Need::Remember(vec![Record::Synced(old, None), Record::Synced(place.clone(), Some(row))])
+        Need::Remember(vec![Record::Moved { from: old, to: place.clone(), row }])
     }
 
     fn need_removal(
@@ -277,22 +274,6 @@ impl<D: Disk, S: Store> Replica<D, S> {
     fn is_synced_outside(&self, node: NodeId, path: &TreePath) -> bool {
         let mut places = self.state.synced.places(node).iter();
         places.any(|at| self.disk_path(at).is_some_and(|at| !at.is_at_or_below(path)))
-    }
-
-    /// The rows of everything in a directory that is being made: they are about
-    /// one that is gone.
-    fn forget_rows(&self, directory: NodeId) -> Vec<Record> {
-        let mut records = Vec::new();
-        let mut stack = vec![directory];
-        while let Some(parent) = stack.pop() {
-            for (name, row) in self.state.synced.children(parent) {
-                if row.what.is_directory() {
-                    stack.push(row.node);
-                }
-                records.push(Record::Synced(Place { parent, name: name.clone() }, None));
-            }
-        }
-        records
     }
 
     fn need_plain_removal(
@@ -389,7 +370,6 @@ impl<D: Disk, S: Store> Replica<D, S> {
         let remembered =
             |row: Row, remote: &Remote| Row { node: remote.node, version: remote.version, ..row };
         if row.what.is_directory() && remote.what.is_directory() {
-            let mut records = Vec::new();
             if row.node == remote.node {
                 if !self.same_mode(&remote.what, row.mode, remote.mode) {
                     return Need::SetMode(path, row, remote);
@@ -412,7 +392,6 @@ impl<D: Disk, S: Store> Replica<D, S> {
                     // and is brought file by file.
                     Some(home) => {
                         self.incoming.entry(home).or_default();
-                        records.extend(self.release_identity(remote.node, place));
                     }
                     // It goes, and the other comes from where it was.
                     None if self.is_synced_outside(remote.node, &path) => {
@@ -421,16 +400,15 @@ impl<D: Disk, S: Store> Replica<D, S> {
                     }
                     // The other was in this one, and comes up to take its
                     // place; or nobody had it.
-                    None => records.extend(self.release_identity(remote.node, place)),
+                    None => {}
                 }
-                records.push(Record::Reparent { from: row.node, to: remote.node });
                 self.expect_children(remote.node);
                 self.expect_rows(row.node, remote.node);
                 // Its mode is compared next.
                 self.incoming.insert(place.clone(), actor.cloned());
             }
-            records.push(Record::Synced(place.clone(), Some(remembered(row, &remote))));
-            return Need::Remember(records);
+            let row = remembered(row, &remote);
+            return Need::Remember(vec![Record::Synced(place.clone(), Some(row))]);
         }
         if row.what.is_directory() || remote.what.is_directory() {
             // Of another kind: the old one goes first, then the new one comes.
@@ -469,31 +447,6 @@ impl<D: Disk, S: Store> Replica<D, S> {
         busy
     }
 
-    /// A directory can be synced at one place only. If `node` is, elsewhere than
-    /// at `place`, that other place gives up its name for it: what is there
-    /// belongs to nothing in the Volume, and goes as far as it was synced.
-    pub(super) fn release_identity(&mut self, node: NodeId, place: &Place) -> Vec<Record> {
-        let mut records = Vec::new();
-        let others: Vec<Place> =
-            self.state.synced.places(node).iter().filter(|at| *at != place).cloned().collect();
-        for other in others {
-            let Some(row) = self.row(&other).filter(|row| row.what.is_directory()).cloned() else {
-                continue;
-            };
-            let nobody = NodeId(node.0 | 1 << 63);
-            records.push(Record::Reparent { from: node, to: nobody });
-            let row = Row { node: nobody, version: s0_tree::Seq(0), ..row };
-            records.push(Record::Synced(other.clone(), Some(row)));
-            self.moved.retain(|_, moved| *moved != node);
-            self.expect_rows(node, nobody);
-            if let Some(path) = self.disk_path(&other) {
-                self.touch(path, self.now, true);
-            }
-            self.incoming.insert(other, None);
-        }
-        records
-    }
-
     fn intent(
         &self,
         place: &Place,
@@ -528,7 +481,6 @@ impl<D: Disk, S: Store> Replica<D, S> {
                     Err(error) => return Ok(self.give_way(&path, &error)),
                 }
                 let Some(stat) = self.look_again(&path) else { return Ok(false) };
-                self.commit(self.forget_rows(remote.node), false)?;
                 self.remember(place, &remote, stat)?;
                 self.expect_children(remote.node);
                 // Something may have been put into it already.
@@ -589,13 +541,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 });
                 let moved = Row { print, version: remote.version, ..row.clone() };
                 self.moved.retain(|_, node| *node != row.node);
-                self.commit(
-                    vec![
-                        Record::Synced(from.clone(), None),
-                        Record::Synced(place.clone(), Some(moved)),
-                    ],
-                    false,
-                )?;
+                let moved = Record::Moved { from: from.clone(), to: place.clone(), row: moved };
+                self.commit(vec![moved], false)?;
                 self.rebase_notes(&old, &new);
                 directories.extend(old.parent());
                 self.incoming.insert(from, None);

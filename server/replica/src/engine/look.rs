@@ -276,7 +276,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             let node = self.moved.remove(&path);
             self.changed.remove(&path);
             // It is missing from the place that the Volume knows.
-            let home = node.and_then(|node| self.state.synced.places(node).first().cloned());
+            let home = node.and_then(|node| self.state.synced.home(node).cloned());
             if let Some(home) = home.and_then(|place| self.disk_path(&place)) {
                 self.touch(home, self.now, true);
             }
@@ -406,7 +406,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
     /// old name is gone, and inode and birth are the same.
     fn find_moved(&mut self, path: &TreePath, stat: &Stat) {
         let Some(node) = self.state.synced.directory_by_inode(stat.inode) else { return };
-        let Some(place) = self.state.synced.places(node).first().cloned() else { return };
+        let Some(place) = self.state.synced.home(node).cloned() else { return };
         let Some(row) = self.row(&place) else { return };
         let same = row.print.is_some_and(|print| {
             print.stat.inode == stat.inode && print.stat.born == stat.born && stat.born.is_some()
@@ -472,12 +472,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         let rekeyed = row
             .filter(|row| row.what.is_directory() && row.node != remote.node)
             .map(|row| row.node);
-        let mut records = Vec::new();
-        if what.is_directory() {
-            records = self.release_identity(remote.node, &place);
-        }
         if let Some(old) = rekeyed {
-            records.push(Record::Reparent { from: old, to: remote.node });
             self.expect_rows(old, remote.node);
         }
         let row = Row {
@@ -487,8 +482,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             mode: if self.disk.abilities().modes { mode } else { remote.mode },
             print: Some(print),
         };
-        records.push(Record::Synced(place.clone(), Some(row)));
-        self.commit(records, false)?;
+        self.commit(vec![Record::Synced(place.clone(), Some(row))], false)?;
         self.forget(path);
         self.incoming.insert(place, None);
         if what.is_directory() {

@@ -29,6 +29,7 @@ use s0_tree::{Actor, Content, ContentId, Entry, NodeId, Place, Reason, Tree, Tre
 
 use crate::disk::{Disk, DiskError, IntentId, Rules};
 use crate::state::{Print, Record, Row, State, Store, StoreError, What};
+use crate::synced::Released;
 
 pub use conflicts::{ResolveError, WayOut};
 pub use guard::{Halt, Resume};
@@ -560,11 +561,39 @@ impl<D: Disk, S: Store> Replica<D, S> {
         if records.is_empty() {
             return Ok(());
         }
-        self.store.commit(&records, durable)?;
-        for record in records {
+        let (agreements, others): (Vec<_>, Vec<_>) = records
+            .into_iter()
+            .partition(|record| matches!(record, Record::Synced(..) | Record::Moved { .. }));
+        for record in agreements {
             self.state.apply(record);
         }
+        let (rows, released) = self.state.synced.take_changes();
+        self.store.commit(&others, &rows, durable)?;
+        for record in others {
+            self.state.apply(record);
+        }
+        for released in released {
+            self.heed_released(released);
+        }
         Ok(())
+    }
+
+    /// A directory is not synced any more where it was. If the Volume's is
+    /// elsewhere, what is in this one is compared place by place, and goes.
+    fn heed_released(&mut self, released: Released) {
+        let moved = self.moved.iter().find(|(_, node)| **node == released.was);
+        if let Some(path) = moved.map(|(path, _)| path.clone()) {
+            self.moved.remove(&path);
+            self.forget(&path);
+            self.touch(path, self.now, true);
+        }
+        let Some(nobody) = released.is else { return };
+        self.expect_rows(nobody, nobody);
+        let Some(home) = self.state.synced.home(nobody).cloned() else { return };
+        if let Some(path) = self.disk_path(&home) {
+            self.touch(path, self.now, true);
+        }
+        self.incoming.insert(home, None);
     }
 
     fn notice(&mut self, notice: Notice) {

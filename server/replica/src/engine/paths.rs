@@ -19,7 +19,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         if let Some((path, _)) = self.moved.iter().find(|(_, node)| **node == directory) {
             return Some(path.clone());
         }
-        self.disk_path(self.state.synced.places(directory).first()?)
+        self.disk_path(self.state.synced.home(directory)?)
     }
 
     /// Where a place is on the disk, if its directory is there.

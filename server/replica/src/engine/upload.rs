@@ -215,7 +215,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             let (from, row, print) = match self.changed.get(path) {
                 Some(Local::Moved { node }) => {
                     let node = *node;
-                    let from = self.state.synced.places(node).first().cloned();
+                    let from = self.state.synced.home(node).cloned();
                     let row = from.as_ref().and_then(|from| self.row(from)).cloned();
                     let (Some(from), Some(row), None) = (from, row, self.row_at(path)) else {
                         self.unmove(path, node);
@@ -279,14 +279,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
             used.insert(path.clone());
         }
         for (path, node, home) in gave_up {
-            let mut records: Vec<_> = self
-                .rows_below(&path)
-                .into_iter()
-                .map(|(_, place, _)| Record::Synced(place, None))
-                .collect();
-            records.push(Record::Synced(home, None));
             self.unmove(&path, node);
-            self.commit(records, false)?;
+            self.commit(vec![Record::Synced(home, None)], false)?;
             self.reconsider = true;
         }
         Ok(used)
@@ -298,7 +292,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         self.moved.remove(path);
         self.changed.remove(path);
         self.touch(path.clone(), self.now, true);
-        let home = self.state.synced.places(node).first().cloned();
+        let home = self.state.synced.home(node).cloned();
         if let Some(home) = home.and_then(|home| self.disk_path(&home)) {
             self.touch(home, self.now, true);
         }
@@ -340,14 +334,12 @@ impl<D: Disk, S: Store> Replica<D, S> {
         below.push((path.clone(), place, row));
         for (path, place, row) in below {
             let is_directory = row.what.is_directory();
-            let left = |node: &s0_tree::NodeId| {
-                // A directory that was moved out is still in there for the Volume.
-                let home = self.state.synced.places(*node).first();
-                let home = home.and_then(|home| self.disk_path(home));
-                home.is_some_and(|home| home != path && home.is_at_or_below(&path))
-            };
+            // What is left in a directory keeps it: a child whose removal waits, or
+            // one that was moved out and is still in there for the Volume.
+            let holds =
+                |(name, _): (&s0_tree::Name, &Row)| !draft.removed.contains(&path.join(name));
             let blocked = draft.removed.contains(&path)
-                || (is_directory && self.moved.values().any(left))
+                || (is_directory && self.state.synced.children(row.node).any(holds))
                 || self.in_conflict(&path)
                 || (is_directory && self.state.conflicts.keys().any(|c| c.is_at_or_below(&path)))
                 || draft.is_apart(&path);
@@ -584,12 +576,12 @@ impl<D: Disk, S: Store> Replica<D, S> {
         for (sent, outcome) in outgoing.sent.iter().zip(&answer.outcomes) {
             match outcome {
                 Outcome::Accepted { seq, node } => {
-                    self.accepted(sent, *node, *seq, &mut directories, &mut records)?;
+                    self.accepted(sent, *node, *seq, &mut directories, &mut records);
                     let removed = sent.local.is_none();
                     notices.push(Notice::Uploaded { path: sent.path.clone(), removed });
                 }
                 Outcome::Held { node: Some(node), version } if sent.local.is_some() => {
-                    self.accepted(sent, *node, *version, &mut directories, &mut records)?;
+                    self.accepted(sent, *node, *version, &mut directories, &mut records);
                 }
                 Outcome::Held { .. } => {
                     if let (None, Some(from)) = (&sent.local, &sent.from) {
@@ -638,17 +630,15 @@ impl<D: Disk, S: Store> Replica<D, S> {
         version: Seq,
         directories: &mut std::collections::HashMap<TreePath, s0_tree::NodeId>,
         records: &mut Vec<Record>,
-    ) -> Done {
-        if let Some(from) = &sent.from {
-            records.push(Record::Synced(from.clone(), None));
-            if sent.renamed
-                && let Some(old) = self.disk_path(from)
-                && matches!(self.changed.get(&old), Some(Local::Gone))
-            {
-                self.changed.remove(&old);
-            }
+    ) {
+        if sent.renamed
+            && let Some(old) = sent.from.as_ref().and_then(|from| self.disk_path(from))
+            && matches!(self.changed.get(&old), Some(Local::Gone))
+        {
+            self.changed.remove(&old);
         }
         let Some((what, mode, print)) = sent.local.clone() else {
+            records.extend(sent.from.clone().map(|from| Record::Synced(from, None)));
             if matches!(self.changed.get(&sent.path), Some(Local::Gone)) {
                 self.changed.remove(&sent.path);
             }
@@ -657,29 +647,19 @@ impl<D: Disk, S: Store> Replica<D, S> {
             for path in now_at.into_iter().chain([sent.path.clone()]) {
                 self.touch(path, self.now, false);
             }
-            return Ok(());
+            return;
         };
-        let Some((above, name)) = sent.path.split() else { return Ok(()) };
-        let made = directories.get(&above).copied();
-        let Some(parent) = made.or(sent.parent) else {
+        let Some((above, _)) = sent.path.split() else { return };
+        let parent = directories.get(&above).copied().or(sent.parent);
+        let Some(place) = self.accepted_at(node, sent, parent) else {
             // Its directory was refused, so this was too.
             self.touch(sent.path.clone(), self.now, true);
-            return Ok(());
+            return;
         };
-        let place = Place { parent, name };
         // The user may have moved its directory since.
         let path = self.disk_path(&place).unwrap_or_else(|| sent.path.clone());
         if what.is_directory() {
             directories.insert(sent.path.clone(), node);
-            if !sent.renamed {
-                // This must see what came before it in the answer, and what
-                // comes next must see this.
-                if !self.state.synced.places(node).is_empty() {
-                    self.commit(std::mem::take(records), false)?;
-                    let released = self.release_identity(node, &place);
-                    self.commit(released, false)?;
-                }
-            }
         }
         if sent.renamed {
             self.moved.retain(|_, other| *other != node);
@@ -694,7 +674,24 @@ impl<D: Disk, S: Store> Replica<D, S> {
         // The Volume may have given it another mode, or moved on since.
         self.incoming.insert(place.clone(), None);
         let row = Row { node, version, what, mode, print };
-        records.push(Record::Synced(place, Some(row)));
-        Ok(())
+        records.push(match sent.from.clone() {
+            Some(from) => Record::Moved { from, to: place, row },
+            None => Record::Synced(place, Some(row)),
+        });
+    }
+
+    /// The place of what was accepted. The Volume goes by paths, and the directory
+    /// that it was sent into may have become another one since.
+    fn accepted_at(
+        &self,
+        node: s0_tree::NodeId,
+        sent: &Sent,
+        parent: Option<s0_tree::NodeId>,
+    ) -> Option<Place> {
+        let there = self.remote.as_ref().and_then(|tree| tree.node(node));
+        let mut places = there.into_iter().flat_map(|there| &there.places);
+        let here = places.find(|place| self.disk_path(place).as_ref() == Some(&sent.path));
+        let assumed = || Some(Place { parent: parent?, name: sent.path.name()? });
+        here.cloned().or_else(assumed)
     }
 }

@@ -16,7 +16,8 @@ use serde::de::DeserializeOwned;
 
 use crate::disk::IntentId;
 use crate::platform;
-use crate::state::{Outgoing, Record, State, Store, StoreError};
+use crate::state::{Outgoing, Record, Row, State, Store, StoreError};
+use crate::synced::RowChange;
 
 /// The schema that this software writes.
 const SCHEMA: i64 = 1;
@@ -85,13 +86,21 @@ impl SqliteStore {
         }
     }
 
-    fn try_commit(&mut self, records: &[Record], durable: bool) -> Result<(), StoreError> {
+    fn try_commit(
+        &mut self,
+        records: &[Record],
+        rows: &[RowChange],
+        durable: bool,
+    ) -> Result<(), StoreError> {
         if self.durable != durable {
             let level = if durable { "full" } else { "normal" };
             self.db.pragma_update(None, "synchronous", level).map_err(sql)?;
             self.durable = durable;
         }
         let transaction = self.db.transaction().map_err(sql)?;
+        for (place, row) in rows {
+            write_row(&transaction, place, row.as_ref())?;
+        }
         for record in records {
             write(&transaction, record)?;
         }
@@ -100,11 +109,16 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
-    fn commit(&mut self, records: &[Record], durable: bool) -> Result<(), StoreError> {
+    fn commit(
+        &mut self,
+        records: &[Record],
+        rows: &[RowChange],
+        durable: bool,
+    ) -> Result<(), StoreError> {
         if self.failed {
             return Err(StoreError("an earlier commit failed; it must be loaded again".into()));
         }
-        let done = self.try_commit(records, durable);
+        let done = self.try_commit(records, rows, durable);
         self.failed = done.is_err();
         done
     }
@@ -130,26 +144,33 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     }
 }
 
-fn write(db: &Transaction<'_>, record: &Record) -> Result<(), StoreError> {
-    let run = |statement: &str, values: &[&dyn rusqlite::ToSql]| {
-        db.prepare_cached(statement)
-            .and_then(|mut statement| statement.execute(values))
-            .map(|_| ())
-            .map_err(sql)
-    };
-    match record {
-        Record::Synced(place, Some(row)) => run(
+fn run(
+    db: &Transaction<'_>,
+    statement: &str,
+    values: &[&dyn rusqlite::ToSql],
+) -> Result<(), StoreError> {
+    let mut statement = db.prepare_cached(statement).map_err(sql)?;
+    statement.execute(values).map_err(sql)?;
+    Ok(())
+}
+
+fn write_row(db: &Transaction<'_>, place: &Place, row: Option<&Row>) -> Result<(), StoreError> {
+    let (parent, name) = (number(place.parent.0), place.name.as_str());
+    match row {
+        Some(row) => run(
+            db,
             "INSERT OR REPLACE INTO synced VALUES (?, ?, ?)",
-            params![number(place.parent.0), place.name.as_str(), json(row)?],
+            params![parent, name, json(row)?],
         ),
-        Record::Synced(place, None) => run(
-            "DELETE FROM synced WHERE parent = ? AND name = ?",
-            params![number(place.parent.0), place.name.as_str()],
-        ),
-        Record::Reparent { from, to } => run(
-            "UPDATE OR REPLACE synced SET parent = ? WHERE parent = ?",
-            params![number(to.0), number(from.0)],
-        ),
+        None => run(db, "DELETE FROM synced WHERE parent = ? AND name = ?", params![parent, name]),
+    }
+}
+
+fn write(db: &Transaction<'_>, record: &Record) -> Result<(), StoreError> {
+    let run = |statement: &str, values: &[&dyn rusqlite::ToSql]| run(db, statement, values);
+    match record {
+        // They come as rows.
+        Record::Synced(..) | Record::Moved { .. } => Ok(()),
         Record::Intent(id, Some(intent)) => run(
             "INSERT OR REPLACE INTO intents VALUES (?, ?)",
             params![number(id.0), json(intent)?],
@@ -208,10 +229,10 @@ fn write_inline(db: &Transaction<'_>, inline: &[(ContentId, Arc<[u8]>)]) -> Resu
     Ok(())
 }
 
-/// Everything goes in as records, so that there is one truth about what a
-/// record does.
+/// Everything but the rows goes in as records, so that there is one truth about
+/// what a record does.
 fn read(db: &Transaction<'_>) -> Result<State, StoreError> {
-    let mut state = State::default();
+    let mut state = State::with_rows(read_synced(db)?.into_iter());
     for (path, conflict) in pairs(db, "SELECT path, conflict FROM conflicts")? {
         state.apply(Record::Conflict(tree_path(path)?, Some(parse(&conflict)?)));
     }
@@ -233,24 +254,22 @@ fn read(db: &Transaction<'_>) -> Result<State, StoreError> {
     for (id, intent) in intents {
         state.apply(Record::Intent(IntentId(id.cast_unsigned()), Some(parse(&intent)?)));
     }
-    read_synced(db, &mut state)?;
     state.apply(Record::Outgoing(read_outgoing(db)?));
     Ok(state)
 }
 
-/// These can be many, so that nothing is copied on the way.
-fn read_synced(db: &Transaction<'_>, state: &mut State) -> Result<(), StoreError> {
+fn read_synced(db: &Transaction<'_>) -> Result<Vec<(Place, Row)>, StoreError> {
     let mut statement = db.prepare("SELECT parent, name, row FROM synced").map_err(sql)?;
     let mut found = statement.query([]).map_err(sql)?;
+    let mut read = Vec::new();
     while let Some(row) = found.next().map_err(sql)? {
         let text =
             |column| row.get_ref(column).map_err(sql)?.as_str().map_err(|error| damaged(&error));
         let parent: i64 = row.get(0).map_err(sql)?;
         let name = Name::new(text(1)?).map_err(|error| damaged(&error))?;
-        let place = Place { parent: NodeId(parent.cast_unsigned()), name };
-        state.apply(Record::Synced(place, Some(parse(text(2)?)?)));
+        read.push((Place { parent: NodeId(parent.cast_unsigned()), name }, parse(text(2)?)?));
     }
-    Ok(())
+    Ok(read)
 }
 
 fn read_outgoing(db: &Transaction<'_>) -> Result<Option<Box<Outgoing>>, StoreError> {
