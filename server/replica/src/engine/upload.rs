@@ -661,8 +661,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
         if what.is_directory() {
             directories.insert(sent.path.clone(), node);
         }
-        if sent.renamed {
-            self.moved.retain(|_, other| *other != node);
+        // Unless the user has moved it on meanwhile.
+        if self.moved.get(&sent.path) == Some(&node) {
+            self.moved.remove(&sent.path);
         }
         self.forget(&sent.path);
         // What happened to it while it was on its way may have gone unnoticed.
