@@ -349,7 +349,14 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 }
                 return Need::Move { from, old, new: path, row, remote };
             }
-            if !busy && row.what == remote.what {
+            // What is only spelled anew keeps its place on a root that folds
+            // names: its content can come when the spelling has.
+            let respelled =
+                from.parent == place.parent && self.is_one_name(&from.name, &place.name);
+            if busy && respelled {
+                return Need::Wait;
+            }
+            if !busy && (respelled || row.what == remote.what) {
                 return Need::Move { from, old, new: path, row, remote };
             }
         }
@@ -505,8 +512,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
                     return Ok(self.give_way(&path, &error));
                 }
                 let Some(stat) = self.look_again(&path) else { return Ok(false) };
+                let set = self.same_mode(&row.what, stat.mode, remote.mode);
                 let same = row.print.is_some_and(|print| {
-                    stat.inode == print.stat.inode
+                    set && stat.inode == print.stat.inode
                         && (row.what.is_directory()
                             || (stat.mtime == print.stat.mtime && stat.size == print.stat.size))
                 });

@@ -145,11 +145,14 @@ impl<D: Disk, S: Store> Replica<D, S> {
             && !self.disk.abilities().case_preserving
             && self.place_at(path).is_some_and(|place| self.namesake(&place).is_some());
         let stat = stat.filter(|_| !namesake);
+        let is_directory = stat.is_some_and(|stat| stat.kind == Seen::Directory);
+        if self.state.kept.contains(path) && (!is_directory || synced.is_some()) {
+            self.commit(vec![Record::Kept(path.clone(), false)], false)?;
+        }
         let Some(stat) = stat else {
             self.vanished(path, synced.is_some());
             return Ok(());
         };
-        let is_directory = stat.kind == Seen::Directory;
         if synced.is_none()
             && !self.moved.contains_key(path)
             && self.rules.is_ignored(path, is_directory)
@@ -167,6 +170,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 self.forget_below(path);
                 let clean = synced.as_ref().is_some_and(|(_, row)| {
                     matches!(row.what, What::File(_))
+                        && self.same_mode(&row.what, row.mode, stat.mode)
                         && row.print.is_some_and(|print| self.is_same(&print, &stat))
                 });
                 if clean {

@@ -114,7 +114,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
 /// Where names are one name in several spellings.
 impl<D: Disk, S: Store> Replica<D, S> {
     /// Whether a name is one with another in this root.
-    fn is_one_name(&self, a: &Name, b: &Name) -> bool {
+    pub(super) fn is_one_name(&self, a: &Name, b: &Name) -> bool {
         let abilities = self.disk.abilities();
         let policy = s0_tree::Policy {
             case_insensitive: !abilities.case_sensitive,

@@ -146,8 +146,15 @@ impl<D: Disk, S: Store> Replica<D, S> {
     pub(super) fn is_wanted(&self, path: &TreePath) -> bool {
         !self.in_conflict(path)
             && !self.state.withheld.iter().any(|held| path.is_at_or_below(held))
-            && (!self.state.kept.contains(path)
-                || super::look::below(&self.changed, path).next().is_some())
+            && !self.is_kept(path)
+    }
+
+    /// Whether this is a directory that is here only because of what is in it,
+    /// and nothing in there is to be sent.
+    fn is_kept(&self, path: &TreePath) -> bool {
+        self.state.kept.contains(path)
+            && matches!(self.changed.get(path), Some(Local::There { what: What::Directory, .. }))
+            && super::look::below(&self.changed, path).next().is_none()
     }
 
     /// The paths that keep the replica from being done, with why; at most `limit`.

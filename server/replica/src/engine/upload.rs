@@ -156,11 +156,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
 
     /// Whether a changed path may be offered now, as far as itself goes.
     fn may_upload(&mut self, path: &TreePath) -> bool {
-        if self.in_conflict(path)
-            || self.state.withheld.iter().any(|held| path.is_at_or_below(held))
-            || self.held.contains(path)
-            || self.dirty.contains_key(path)
-        {
+        if !self.is_wanted(path) || self.held.contains(path) || self.dirty.contains_key(path) {
             return false;
         }
         if let Some(heat) = self.heat.get(path)
@@ -168,11 +164,6 @@ impl<D: Disk, S: Store> Replica<D, S> {
         {
             let wait = heat.cool_at() - self.now;
             self.retry_in(wait);
-            return false;
-        }
-        if self.state.kept.contains(path)
-            && super::look::below(&self.changed, path).next().is_none()
-        {
             return false;
         }
         true
