@@ -572,7 +572,11 @@ impl<D: Disk, S: Store> Replica<D, S> {
                     notices.push(Notice::Uploaded { path: sent.path.clone(), removed });
                 }
                 Outcome::Held { node: Some(node), version } if sent.local.is_some() => {
-                    self.accepted(sent, *node, *version, &mut directories, &mut records);
+                    if self.is_held(sent, *node) {
+                        self.accepted(sent, *node, *version, &mut directories, &mut records);
+                    } else {
+                        self.held_in_part(sent, &mut records);
+                    }
                 }
                 Outcome::Held { .. } => {
                     if let (None, Some(from)) = (&sent.local, &sent.from) {
@@ -670,6 +674,28 @@ impl<D: Disk, S: Store> Replica<D, S> {
             Some(from) => Record::Moved { from, to: place, row },
             None => Record::Synced(place, Some(row)),
         });
+    }
+
+    /// Whether the Volume's node holds what was sent, and not only the mode of it.
+    fn is_held(&self, sent: &Sent, node: s0_tree::NodeId) -> bool {
+        let there = self.remote.as_ref().and_then(|tree| super::paths::remote_node(tree, node));
+        let what = sent.local.as_ref().map(|(what, ..)| what);
+        there.as_ref().map(|there| &there.what) == what
+    }
+
+    /// The Volume has the mode that was sent, for something else that this side
+    /// has not seen: only the mode is agreed on.
+    fn held_in_part(&mut self, sent: &Sent, records: &mut Vec<Record>) {
+        let Some((what, mode, print)) = sent.local.clone() else { return };
+        if let Some((place, row)) = self.row_at(&sent.path)
+            && row.what == what
+        {
+            let row = Row { mode, print, ..row.clone() };
+            self.incoming.insert(place.clone(), None);
+            records.push(Record::Synced(place, Some(row)));
+            self.forget(&sent.path);
+        }
+        self.touch(sent.path.clone(), self.now, false);
     }
 
     /// The place of what was accepted. The Volume goes by paths, and the directory
