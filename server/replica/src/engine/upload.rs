@@ -564,7 +564,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
             sent.local.is_none() && matches!(outcome, Outcome::Accepted { .. })
         });
         self.count_removals(removals.count());
-        for (sent, outcome) in outgoing.sent.iter().zip(&answer.outcomes) {
+        let sent = outgoing.submission.changes.iter().zip(outgoing.sent);
+        for ((change, sent), outcome) in sent.zip(&answer.outcomes) {
+            let sent = &Sent { from: self.still_at(change, &sent), ..sent };
             match outcome {
                 Outcome::Accepted { seq, node } => {
                     self.accepted(sent, *node, *seq, &mut directories, &mut records);
@@ -696,6 +698,17 @@ impl<D: Disk, S: Store> Replica<D, S> {
             self.forget(&sent.path);
         }
         self.touch(sent.path.clone(), self.now, false);
+    }
+
+    /// Where the node is synced now that a change takes away from its place. The
+    /// directory there may have become another one while it was on its way.
+    fn still_at(&self, change: &Change, sent: &Sent) -> Option<Place> {
+        let from = sent.from.as_ref()?;
+        let Some(Expected::Node { id, .. }) = change.expect else { return Some(from.clone()) };
+        let places = self.state.synced.places(id);
+        let here =
+            |place: &&Place| sent.renamed || self.disk_path(place).as_ref() == Some(&sent.path);
+        places.iter().find(|place| *place == from).or_else(|| places.iter().find(here)).cloned()
     }
 
     /// The place of what was accepted. The Volume goes by paths, and the directory
