@@ -168,12 +168,16 @@ pub enum SubmitError {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum StreamEvent {
-    /// Where the journal ends. Sent first, and whenever the reader has caught up.
+    /// Where the journal ends. Sent first, whenever the reader has caught up, and
+    /// when the policy has changed.
     Head {
         /// The head.
         head: Seq,
         /// The epoch.
         epoch: String,
+        /// What names all registered replicas can hold.
+        #[serde(default)]
+        policy: Policy,
     },
     /// An entry.
     Entry {

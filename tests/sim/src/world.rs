@@ -716,6 +716,7 @@ impl World {
         if !self.machines[at].online || self.machines[at].replica.is_none() {
             return;
         }
+        self.deliver(at, Event::Policy(self.service.ledger.policy()));
         let head = self.service.head();
         if after >= head {
             return;

@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use s0_api::sync::{Answer, Registered, Submission, SubmitError};
-use s0_tree::{Actor, Content, ContentId, Entry, NodeId, Place, Reason, Tree, TreePath};
+use s0_tree::{Actor, Content, ContentId, Entry, NodeId, Place, Policy, Reason, Tree, TreePath};
 
 use crate::disk::{Disk, DiskError, IntentId, Rules};
 use crate::state::{Print, Record, Row, State, Store, StoreError, What};
@@ -116,6 +116,8 @@ pub enum Event {
     },
     /// The next entries of the journal, some with their contents.
     Entries(Vec<(Entry, Option<Arc<[u8]>>)>),
+    /// What names all replicas of the Volume can hold.
+    Policy(Policy),
     /// The journal cannot be followed from the cursor.
     CannotFollow,
     /// The answer to the submission with this number.
@@ -335,6 +337,7 @@ pub struct Replica<D, S> {
 
     link: Link,
     remote: Option<Tree>,
+    policy: Policy,
     told_cursor: s0_tree::Seq,
     incoming: BTreeMap<Place, Option<Actor>>,
     waiting: BTreeMap<Place, Option<Actor>>,
@@ -407,6 +410,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             in_flight: HashSet::new(),
             link: Link::Offline,
             remote: None,
+            policy: Policy::default(),
             told_cursor: s0_tree::Seq(0),
             incoming: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -458,6 +462,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             Event::Offline => self.offline(),
             Event::Tree { epoch, tree } => self.take_tree(epoch, tree)?,
             Event::Entries(entries) => self.take_entries(entries),
+            Event::Policy(policy) => self.policy = policy,
             Event::CannotFollow => {
                 if self.link != Link::Offline {
                     self.link = Link::Joining;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use s0_api::sync::{Answer, Outcome, Submission, SubmitError};
 use s0_tree::{
-    Action, AttributeChange, Change, ContentId, Expected, New, News, Origin, Place, Policy,
-    Refusal, RenameHow, Seq, TreePath, admit,
+    Action, AttributeChange, Change, ContentId, Expected, New, News, Origin, Place, Refusal,
+    RenameHow, Seq, TreePath, admit,
 };
 
 use super::{Done, Effect, Halt, Heat, Link, Local, Notice, Pause, Replica};
@@ -175,7 +175,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             return true;
         }
         let Some(tree) = &self.remote else { return false };
-        let judged = admit(tree, change, Policy::default(), &News::default(), &Origin::default());
+        let judged = admit(tree, change, self.policy, &News::default(), &Origin::default());
         matches!(judged, Err(Refusal::Conflict { .. }))
     }
 

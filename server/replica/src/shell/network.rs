@@ -311,7 +311,7 @@ async fn follow(session: Session, after: Seq) {
                     bytes += text.as_ref().map_or(0, String::len) + 256;
                     entries.push((*entry, text.map(|text| Arc::from(text.into_bytes()))));
                 }
-                Some(Ok(StreamEvent::Head { .. })) => {}
+                Some(Ok(StreamEvent::Head { policy, .. })) => session.tell(Event::Policy(policy)),
                 Some(Err(error)) => break Some(error),
                 None => break Some(Error::Unavailable("the stream of events ended".into())),
             }

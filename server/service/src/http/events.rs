@@ -9,7 +9,7 @@ use axum::response::IntoResponse;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use s0_api::sync::StreamEvent;
-use s0_tree::{ContentId, Entry, Seq};
+use s0_tree::{ContentId, Entry, Policy, Seq};
 use tokio::sync::watch;
 
 use super::{Answered, At, Params, State};
@@ -55,7 +55,7 @@ pub(super) async fn events(
         committed,
         closing: service.closing.clone(),
         at: after,
-        greeting: Some(head_event(&now)),
+        told: None,
     };
     let body = stream::unfold(Some(reader), |reader| async {
         let mut reader = reader?;
@@ -75,7 +75,8 @@ pub(super) async fn events(
 
 fn head_event(committed: &Committed) -> Bytes {
     let (head, epoch) = (committed.head(), committed.ledger.epoch().into());
-    event_bytes(None, &StreamEvent::Head { head, epoch })
+    let policy = committed.ledger.policy();
+    event_bytes(None, &StreamEvent::Head { head, epoch, policy })
 }
 
 /// One who reads along. It keeps nothing but its place: what it has not read
@@ -86,20 +87,21 @@ struct Reader {
     committed: watch::Receiver<Arc<Committed>>,
     closing: watch::Receiver<bool>,
     at: Seq,
-    greeting: Option<Bytes>,
+    /// The policy that it has been told of.
+    told: Option<Policy>,
 }
 
 impl Reader {
     /// The next piece of the stream; none when it ends.
     async fn next(&mut self) -> Kept<Option<Bytes>> {
-        if let Some(greeting) = self.greeting.take() {
-            return Ok(Some(greeting));
-        }
         loop {
             if self.hot.is_gone() || *self.closing.borrow() {
                 return Ok(None);
             }
             let now = self.committed.borrow_and_update().clone();
+            if self.told.replace(now.ledger.policy()) != Some(now.ledger.policy()) {
+                return Ok(Some(head_event(&now)));
+            }
             if self.at < now.head() {
                 return self.news(&now).await;
             }
