@@ -37,7 +37,7 @@ def overtime(_signal, _frame):
 
 # What fails and is not mended yet. It runs, and its failure is shown; it counts as
 # skipped, and one that passes says so. The reasons are in tests/README.md.
-KNOWN = {"files_cross_to_and_from_a_case_insensitive_disk"}
+KNOWN = set()
 
 
 def run(module, name, function, options):

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    self, AtFlags, Dir, Mode, OFlags, RenameFlags, ResolveFlags, Statx, StatxFlags, Timespec,
+    self, AtFlags, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Statx, StatxFlags, Timespec,
     Timestamps, UTIME_NOW, UTIME_OMIT,
 };
 use rustix::io::Errno;
@@ -25,6 +25,8 @@ const F_SETSIG: i32 = 10;
 
 /// How often a resolution is tried again that a rename elsewhere disturbed.
 const RESOLVE_TRIES: u32 = 16;
+/// Bytes of names that are asked for at once.
+const LISTING_PIECE: usize = 64 << 10;
 
 /// Opens the root of a workspace. The way to it may go over links: it was
 /// chosen by the user.
@@ -119,12 +121,16 @@ pub(crate) fn file_system_id(directory: &Directory) -> DiskResult<u64> {
     Ok(fs::fstat(directory).map_err(disk_error)?.st_dev)
 }
 
-/// The names in a directory, as raw bytes, without `.` and `..`.
+/// The names in a directory, as raw bytes, without `.` and `..`. They are asked
+/// for in large pieces: drivers in user space (ntfs-3g is one) lose names when a
+/// piece ends in the middle of one of theirs.
 pub(crate) fn names(directory: &Directory) -> DiskResult<Vec<Vec<u8>>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let readable = fs::openat(directory, ".", flags, Mode::empty()).map_err(disk_error)?;
     let mut names = Vec::new();
-    for entry in Dir::new(readable).map_err(disk_error)? {
+    let mut piece = Vec::with_capacity(LISTING_PIECE);
+    let mut entries = RawDir::new(readable, piece.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
         let entry = entry.map_err(disk_error)?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
