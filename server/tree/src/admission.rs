@@ -102,6 +102,11 @@ pub fn admit(tree: &Tree, change: &Change, policy: Policy, news: &News, origin: 
     if change.paths().any(TreePath::is_root) {
         return Err(Refusal::Invalid("the root cannot be changed"));
     }
+    if let Action::Create { what: New::Symlink { target }, .. } = &change.action
+        && (target.is_empty() || target.contains('\0'))
+    {
+        return Err(Refusal::Invalid("no system can hold a link with such a target"));
+    }
     match &change.action {
         Action::Create { path, what, set } => judge.create(change, path, what, set),
         Action::Write { path, content, set } => match tree.at(path) {
@@ -240,7 +245,7 @@ impl<'a> Judge<'a> {
         if from == to {
             return Ok(Accepted::Held(Some((id, node.version))));
         }
-        let to_place = self.new_place(to, Some((id, from)))?;
+        let to_place = self.new_place(to, Some(from))?;
         self.expected(change.expect, from)?;
         self.expected(change.expect_to, to)?;
         let displaced = match (how, there) {
@@ -304,12 +309,8 @@ impl<'a> Judge<'a> {
     }
 
     /// The place of a name that is to become live: its directory exists, and
-    /// every registered replica can hold it. `moved` is what a rename moves.
-    fn new_place(
-        &self,
-        path: &TreePath,
-        moved: Option<(NodeId, &TreePath)>,
-    ) -> Result<Place, Refusal> {
+    /// every registered replica can hold it. `moved` is where a rename takes it from.
+    fn new_place(&self, path: &TreePath, moved: Option<&TreePath>) -> Result<Place, Refusal> {
         let Some((above, name)) = path.split() else {
             return Err(Refusal::Invalid("the root cannot be changed"));
         };
@@ -320,12 +321,11 @@ impl<'a> Judge<'a> {
             Some((id, node)) if node.directory().is_some() => id,
             _ => return Err(self.missing(path)),
         };
-        // A rename between two spellings of the moved node's own name frees the
-        // old spelling itself.
-        let own = moved.filter(|(_, from)| from.parent().as_ref() == Some(&above));
-        let own = own.map(|(id, _)| id);
-        if let Some(other) = self.tree.collision(parent, &name, self.policy, own) {
-            let respelled = |(_, from): (NodeId, &TreePath)| self.same_spelling_aside(from, path);
+        // A rename between two spellings of one name frees the old spelling itself.
+        let own = moved.and_then(TreePath::split);
+        let own = own.filter(|(from, _)| *from == above).map(|(_, name)| name);
+        if let Some(other) = self.tree.collision(parent, &name, self.policy, own.as_ref()) {
+            let respelled = |from: &TreePath| self.same_spelling_aside(from, path);
             let reason = if moved.is_some_and(respelled) {
                 Reason::CaseOnlyRenameConflict
             } else {

@@ -94,14 +94,14 @@ impl Tree {
     }
 
     /// A live sibling that is the same name as `name` under `policy`, in
-    /// another spelling. The node `except` does not count.
+    /// another spelling. The name `except` does not count.
     #[must_use]
     pub fn collision(
         &self,
         parent: NodeId,
         name: &Name,
         policy: Policy,
-        except: Option<NodeId>,
+        except: Option<&Name>,
     ) -> Option<Name> {
         if !policy.is_folding() {
             return None;
@@ -114,7 +114,7 @@ impl Tree {
         plain
             .into_iter()
             .chain(folded.into_iter().flatten())
-            .filter(|other| except.is_none() || directory.get(other) != except)
+            .filter(|other| Some(other) != except)
             .find(|other| other != name && policy.same_name(other.as_str(), name.as_str()))
     }
 
@@ -174,8 +174,9 @@ impl Tree {
             let key = comparison_key(name.as_str());
             if key != name.as_str() {
                 let mut names = directory.folded.get(key.as_str()).map_or(vec![], |n| n.to_vec());
-                if !names.contains(name) {
-                    names.push(name.clone());
+                // In order, so that equal trees are equal however they came about.
+                if let Err(at) = names.binary_search(name) {
+                    names.insert(at, name.clone());
                 }
                 directory.folded.insert(key.into(), names.into());
             }
