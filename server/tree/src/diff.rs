@@ -144,44 +144,48 @@ pub fn restore(now: &Tree, then: &Tree) -> Vec<Change> {
     for Difference { path, before, after } in diff(now, then) {
         let old = before.and_then(|id| Some((id, now.node(id)?)));
         let new = after.and_then(|id| then.node(id));
-        let expect = |(id, node): (NodeId, &Node)| Expected::Node { id, version: node.version };
-        match (old, new) {
-            (Some(old), Some(new)) if same_kind(old.1, new) => {
-                let set = settings(old.1, new);
-                let action = match &new.kind {
-                    Kind::File(content) if old.1.content() != Some(*content) => {
-                        Action::Write { path, content: *content, set }
-                    }
-                    Kind::Symlink(_) if old.1.kind_value() != new.kind_value() => {
-                        removes
-                            .push(Change::new(Action::Remove { path: path.clone() }, expect(old)));
-                        let what = new.kind_value();
-                        puts.push(Change::new(
-                            Action::Create { path, what, set },
-                            Expected::Absent,
-                        ));
-                        continue;
-                    }
-                    _ => Action::Attributes { path, set },
-                };
-                puts.push(Change::new(action, expect(old)));
-            }
-            (old, new) => {
-                if let Some(old) = old {
-                    removes.push(Change::new(Action::Remove { path: path.clone() }, expect(old)));
+        if let (Some((id, old)), Some(new)) = (old, new)
+            && can_become(old, new)
+        {
+            let set = settings(old, new);
+            let action = match &new.kind {
+                Kind::File(content) if old.content() != Some(*content) => {
+                    Action::Write { path, content: *content, set }
                 }
-                if let Some(new) = new {
-                    let set = settings(new, new);
-                    let what = new.kind_value();
-                    puts.push(Change::new(Action::Create { path, what, set }, Expected::Absent));
-                }
-            }
+                _ => Action::Attributes { path, set },
+            };
+            puts.push(Change::new(action, Expected::Node { id, version: old.version }));
+            continue;
+        }
+        if let Some((id, old)) = old {
+            let remove = Action::Remove { path: path.clone() };
+            removes.push(if is_linked(old) {
+                // The removal of one of its names makes a version of the others.
+                Change::unstated(remove)
+            } else {
+                Change::new(remove, Expected::Node { id, version: old.version })
+            });
+        }
+        if let Some(new) = new {
+            let (what, set) = (new.kind_value(), settings(new, new));
+            puts.push(Change::new(Action::Create { path, what, set }, Expected::Absent));
         }
     }
     // Children go before their directory; `diff` gives parents first.
     removes.reverse();
     removes.append(&mut puts);
     removes
+}
+
+/// Whether changing `old` where it is can make it `new`. What is written to one
+/// name of a linked file is in all of them, and a link's target never changes.
+fn can_become(old: &Node, new: &Node) -> bool {
+    let same_target = !matches!(old.kind, Kind::Symlink(_)) || old.kind_value() == new.kind_value();
+    same_kind(old, new) && same_target && !is_linked(old)
+}
+
+fn is_linked(node: &Node) -> bool {
+    node.places.len() > 1
 }
 
 fn settings(from: &Node, to: &Node) -> AttributeChange {
