@@ -25,7 +25,7 @@ pub enum InvalidPath {
     /// A name contains a slash.
     #[error("the name {0:?} contains a slash")]
     Slash(String),
-    /// The path starts with a drive, as in `C:`.
+    /// The path of a request starts with a drive, as in `C:`.
     #[error("the path {0:?} starts with a drive letter")]
     Drive(String),
     /// A name is longer than [`MAX_NAME_BYTES`] or a path than [`MAX_PATH_BYTES`].
@@ -104,7 +104,7 @@ impl TreePath {
     ///
     /// # Errors
     /// Says which rule the text breaks. Nothing is cleaned or guessed: `a//b`,
-    /// `./a`, `/a` and `C:a` are errors.
+    /// `./a` and `/a` are errors.
     pub fn new(text: &str) -> Result<Self, InvalidPath> {
         if text.is_empty() {
             return Ok(Self::root());
@@ -112,15 +112,25 @@ impl TreePath {
         if text.len() > MAX_PATH_BYTES {
             return Err(InvalidPath::TooLong(text.chars().take(200).collect()));
         }
-        if let [letter, b':', ..] = text.as_bytes()
-            && letter.is_ascii_alphabetic()
-        {
-            return Err(InvalidPath::Drive(text.into()));
-        }
         for part in text.split('/') {
             check_name(part, text)?;
         }
         Ok(Self(text.into()))
+    }
+
+    /// The same for a path that a client of the documented API wrote, on a system
+    /// that we do not know: what may name a drive there is an error. To a
+    /// replica, which names what is on its disk, `C:a` is a file like any other.
+    ///
+    /// # Errors
+    /// Says which rule the text breaks.
+    pub fn of_request(text: &str) -> Result<Self, InvalidPath> {
+        if let [letter, b':', ..] = text.as_bytes()
+            && letter.is_ascii_alphabetic()
+        {
+            return Err(InvalidPath::Drive(text.chars().take(200).collect()));
+        }
+        Self::new(text)
     }
 
     /// The root of every Volume.
@@ -249,10 +259,12 @@ mod tests {
 
     #[test]
     fn hostile_paths_are_invalid() {
-        for bad in
-            ["/a", "a/", "a//b", ".", "..", "a/../b", "a/./b", "C:", "c:/x", "C:x", "a\0b", "/"]
-        {
+        for bad in ["/a", "a/", "a//b", ".", "..", "a/../b", "a/./b", "a\0b", "/"] {
             assert!(TreePath::new(bad).is_err(), "{bad:?} must be invalid");
+            assert!(TreePath::of_request(bad).is_err(), "{bad:?} must be invalid");
+        }
+        for drive in ["C:", "c:/x", "C:x"] {
+            assert!(TreePath::of_request(drive).is_err(), "{drive:?} must be invalid");
         }
         assert!(TreePath::new(&"x".repeat(256)).is_err());
         assert!(TreePath::new(&vec!["abc"; 2000].join("/")).is_err());
@@ -262,9 +274,11 @@ mod tests {
 
     #[test]
     fn unusual_but_legal_paths() {
-        for good in ["", "a", "a b/c", "...", "ab:c", "é", "a\\b", " ", "CON"] {
+        for good in ["", "a", "a b/c", "...", "ab:c", "a/b:c", "é", "a\\b", " ", "CON"] {
             assert_eq!(TreePath::new(good).unwrap().as_str(), good);
+            assert_eq!(TreePath::of_request(good).unwrap().as_str(), good);
         }
+        assert_eq!(TreePath::new("C:x").unwrap().as_str(), "C:x");
     }
 
     #[test]

@@ -95,7 +95,7 @@ fn change_path(text: &str) -> Result<TreePath, BadChange> {
     if text.is_empty() {
         return Err(BadChange::Lacks("a change needs its path"));
     }
-    Ok(TreePath::new(text)?)
+    Ok(TreePath::of_request(text)?)
 }
 
 /// A path as the documented API writes it.

@@ -35,7 +35,7 @@ fn clean(text: &str) -> Result<TreePath, Problem> {
             name => parts.push(name),
         }
     }
-    TreePath::new(&parts.join("/"))
+    TreePath::of_request(&parts.join("/"))
         .map_err(|error| Problem::BadRequest(format!("invalid path: {error}")))
 }
 
