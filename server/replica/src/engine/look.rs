@@ -36,7 +36,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
             self.stir();
         }
         if !self.disk.abilities().case_preserving {
-            // Such disks are seldom quick to list what was just made.
+            // What is done by another spelling of a directory's name raises no event
+            // for the directory that is watched.
             self.second_look = Some(self.now + SECOND_LOOK);
         }
         let Some(path) = self.spelled_path(path) else {
