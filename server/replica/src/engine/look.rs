@@ -216,8 +216,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
             .as_ref()
             .is_some_and(|(_, row)| row.print.is_none_or(|print| print.stat.inode != stat.inode));
         let reach = if another { Reach::All } else { reach };
-        if self.moved.contains_key(path) {
+        if let Some(node) = self.moved.get(path).copied() {
             // Its mode is compared once the Volume has it here.
+            self.changed.insert(path.clone(), Local::Moved { node });
         } else {
             self.differs(path, synced, What::Directory, stat)?;
         }
