@@ -147,6 +147,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
         match way {
             WayOut::Mark => self.mark(path),
             WayOut::TakeTheirs => self.take_theirs(path),
+            // Where the directory is gone from the Volume there is one to keep, and
+            // the same directory would refuse it by any other name.
+            WayOut::KeepBoth if self.is_orphan(path) => self.mark(path),
             WayOut::KeepBoth => self.keep_both(path),
             WayOut::Ignore => {
                 let conflict = self.state.conflicts.get(path).cloned().map(|conflict| {
@@ -156,6 +159,14 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 Ok(())
             }
         }
+    }
+
+    /// Whether a synced directory above a path is gone from the Volume.
+    fn is_orphan(&self, path: &TreePath) -> bool {
+        let Some(tree) = &self.remote else { return false };
+        path.ancestors()
+            .filter_map(|above| self.row_at(&above))
+            .any(|(_, row)| tree.node(row.node).is_none())
     }
 
     /// Removes a conflict and tells the service. Other records go with it.
