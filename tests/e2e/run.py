@@ -35,11 +35,6 @@ def overtime(_signal, _frame):
     raise Overtime("the test took longer than any test may")
 
 
-# What fails and is not mended yet. It runs, and its failure is shown; it counts as
-# skipped, and one that passes says so. The reasons are in tests/README.md.
-KNOWN = set()
-
-
 def run(module, name, function, options):
     """Runs one test and says "passed", "failed" or "skipped"."""
     bench = harness.Bench(name, options.long, options.seed)
@@ -58,8 +53,6 @@ def run(module, name, function, options):
     finally:
         signal.alarm(0)
     mark = {"passed": "ok  ", "failed": "FAIL", "skipped": "skip"}[result]
-    known = name in KNOWN and result == "failed"
-    mark = "KNOW" if known else mark
     figures = f"  [{'; '.join(bench.figures)}]" if bench.figures else ""
     took = time.monotonic() - started
     print(f"{mark} {module}: {name.replace('_', ' ')} ({took:.1f} s){figures}", flush=True)
@@ -75,7 +68,7 @@ def run(module, name, function, options):
             print(f"     kept in {bench.dir}")
         sys.stdout.flush()
     bench.close(keep=options.keep and result == "failed")
-    return "skipped" if known else result
+    return result
 
 
 def main():
