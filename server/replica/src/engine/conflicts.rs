@@ -2,7 +2,7 @@
 
 use s0_tree::TreePath;
 
-use super::download::ANOTHER_SPELLING;
+use super::need::ANOTHER_SPELLING;
 use super::remote::decided;
 use super::{Done, Local, Notice, Replica, Stop};
 use crate::disk::{Disk, DiskError};

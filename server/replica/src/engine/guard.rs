@@ -1,11 +1,12 @@
 //! Halts: when going on could do damage, everything stops and says so.
 
-use s0_tree::TreePath;
+use s0_tree::{Seq, TreePath};
 use serde::{Deserialize, Serialize};
 
 use super::{Done, Local, Notice, Replica};
 use crate::disk::{Disk, DiskError};
-use crate::state::{Facts, Record, Store};
+use crate::state::{Facts, Record, Row, Store};
+use crate::synced::Synced;
 
 /// The directory in the root that holds the marker and the staging area.
 pub(super) const STATE_DIRECTORY: &str = ".s0";
@@ -124,10 +125,18 @@ impl<D: Disk, S: Store> Replica<D, S> {
     }
 
     /// Stops before many removals are sent that nobody may have meant: of half
-    /// of all paths at once or within a while, or of everything.
+    /// of all paths at once or within a while, counting those that have been here
+    /// for longer than that; or of everything.
     pub(super) fn guard_deletions(&mut self) {
         let gone = self.changed.iter().filter(|(_, local)| matches!(local, Local::Gone));
-        let waiting: usize = gone.map(|(path, _)| 1 + self.rows_below(path).len()).sum();
+        let (mut waiting, mut old) = (0, 0);
+        for (path, _) in gone {
+            let below = self.rows_below(path);
+            waiting += 1 + below.len();
+            let own = self.row_at(path).map(|(_, row)| row);
+            let rows = below.iter().map(|(_, _, row)| row).chain(own);
+            old += rows.filter(|row| self.elders.has(row)).count();
+        }
         if waiting == 0 && self.state.outgoing.is_none() {
             self.deletions_confirmed = false;
         }
@@ -135,12 +144,23 @@ impl<D: Disk, S: Store> Replica<D, S> {
             return;
         }
         let window = self.removals.filter(|lately| self.now < lately.since + WINDOW);
-        let paths = waiting + window.map_or(0, |lately| lately.count);
+        let paths = old + window.map_or(0, |lately| lately.count);
         let of = window.map_or(0, |lately| lately.of).max(self.state.synced.len());
         let most = paths > 100 && paths * 2 > of;
         let everything = waiting >= self.state.synced.len() && of >= EMPTIED;
         if most || everything {
-            self.stop_with(Halt::Vanished { paths, of });
+            self.stop_with(Halt::Vanished { paths: paths.max(waiting), of });
+        }
+    }
+
+    /// Lets time pass for what counts as old.
+    pub(super) fn age(&mut self) {
+        let head = self.remote.as_ref().map_or(self.state.facts.cursor, s0_tree::Tree::head);
+        let Elders { since, next, .. } = self.elders;
+        if self.now >= since + WINDOW {
+            // After a long silence what was the head then is old as well.
+            let until = if self.now >= since + 2 * WINDOW { head } else { next };
+            self.elders = Elders { since: self.now, until, next: head };
         }
     }
 
@@ -162,6 +182,30 @@ impl<D: Disk, S: Store> Replica<D, S> {
 const WINDOW: u64 = 60_000;
 /// A workspace of so many paths is not emptied without a question.
 const EMPTIED: usize = 10;
+
+/// What has been here for a while. What a program makes and removes again within
+/// a minute, as builds do, is nobody's loss.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Elders {
+    /// When this was reckoned.
+    since: u64,
+    /// What is of this version or older is old.
+    until: Seq,
+    /// What the head was then: it will be old next time.
+    next: Seq,
+}
+
+impl Elders {
+    /// At the start everything that is remembered is old.
+    pub(super) fn at_start(now: u64, synced: &Synced) -> Self {
+        let until = synced.iter().map(|(_, row)| row.version).max().unwrap_or_default();
+        Self { since: now, until, next: until }
+    }
+
+    pub(super) fn has(self, row: &Row) -> bool {
+        row.version <= self.until
+    }
+}
 
 /// The removals of the last while.
 #[derive(Debug, Clone, Copy)]

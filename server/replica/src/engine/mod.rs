@@ -9,12 +9,16 @@
 //! the network goes out as [`Effect`]s. There is no clock, no thread and no
 //! socket in here, so the simulator drives the very same code.
 
+mod answer;
 mod apply;
 mod conflicts;
+mod direct;
 mod displaced;
 mod download;
+mod events;
 mod guard;
 mod look;
+mod need;
 mod paths;
 mod recover;
 mod remote;
@@ -24,14 +28,14 @@ mod upload;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use s0_api::sync::{Answer, Registered, Submission, SubmitError};
-use s0_tree::{Actor, Content, ContentId, Entry, NodeId, Place, Policy, Reason, Tree, TreePath};
+use s0_tree::{Actor, ContentId, NodeId, Place, Policy, Tree, TreePath};
 
 use crate::disk::{Disk, DiskError, IntentId, Rules};
 use crate::state::{Print, Record, Row, State, Store, StoreError, What};
 use crate::synced::Released;
 
 pub use conflicts::{ResolveError, WayOut};
+pub use events::{Effect, Event, Fetched, Hint, Notice};
 pub use guard::{Halt, Resume};
 pub use status::{Condition, Difference, Pending, Progress, Status};
 
@@ -85,156 +89,6 @@ impl Default for Config {
             boot: String::new(),
         }
     }
-}
-
-/// What a watcher says of a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hint {
-    /// A program that wrote to it closed it, or it was moved here.
-    Complete,
-    /// It was created, modified, moved away, removed, or its attributes changed.
-    Unsettled,
-}
-
-/// What happened outside.
-#[derive(Debug)]
-pub enum Event {
-    /// The watcher saw something at these paths.
-    Touched(Vec<(TreePath, Hint)>),
-    /// Anything below this path may have changed.
-    Rescan(TreePath),
-    /// The service answered the registration.
-    Online(Registered),
-    /// The connection is gone.
-    Offline,
-    /// The Volume's whole tree, and its epoch.
-    Tree {
-        /// The epoch.
-        epoch: String,
-        /// The tree.
-        tree: Tree,
-    },
-    /// The next entries of the journal, some with their contents.
-    Entries(Vec<(Entry, Option<Arc<[u8]>>)>),
-    /// What names all replicas of the Volume can hold.
-    Policy(Policy),
-    /// The journal cannot be followed from the cursor.
-    CannotFollow,
-    /// The answer to the submission with this number.
-    Answered(u64, Result<Answer, SubmitError>),
-    /// Whether the submission was heard is not known.
-    Unanswered(u64),
-    /// A content arrived for an intent.
-    Fetched(IntentId, Fetched),
-    /// A content was uploaded, or was not (the file changed, the line broke).
-    Uploaded(ContentId, bool),
-    /// The service heard of the end of a conflict.
-    SettlementHeard(String),
-}
-
-/// How a content arrived.
-#[derive(Debug)]
-pub enum Fetched {
-    /// In memory.
-    Bytes(Arc<[u8]>),
-    /// In the slot's download file, complete and checked.
-    Part,
-    /// Not at all: the disk is full.
-    NoRoom,
-    /// Not at all.
-    Failed,
-}
-
-/// What the engine wants from the network, or wants the user to know.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    /// Fetch the Volume's whole tree.
-    FetchTree,
-    /// Follow the journal after this seq.
-    Follow(s0_tree::Seq),
-    /// Send the submission, with these small contents.
-    Submit(Arc<Submission>, Vec<(ContentId, Arc<[u8]>)>),
-    /// Fetch a content for an intent. Chunks of it may be in the local file.
-    Fetch {
-        /// The intent.
-        slot: IntentId,
-        /// The content.
-        content: Content,
-        /// A local file that may have most of it.
-        reuse: TreePath,
-    },
-    /// Upload the content of this file, if that is still what it holds.
-    Upload {
-        /// The file.
-        path: TreePath,
-        /// The content.
-        content: Content,
-    },
-    /// Tell the service how far the disk has followed.
-    Cursor(s0_tree::Seq),
-    /// Tell the service how a conflict ended.
-    Settle(String, crate::state::Settlement),
-    /// Tell the user.
-    Notice(Notice),
-}
-
-/// Something that a user may want to know.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Notice {
-    /// A local change is in the Volume.
-    Uploaded {
-        /// The path.
-        path: TreePath,
-        /// Whether it was a removal.
-        removed: bool,
-    },
-    /// A change of the Volume is on the disk.
-    Applied {
-        /// The path.
-        path: TreePath,
-        /// Whether it was a removal.
-        removed: bool,
-        /// Who made it.
-        actor: Option<Actor>,
-        /// What was there before.
-        before: Option<What>,
-        /// What is there now.
-        after: Option<What>,
-    },
-    /// A conflict was recorded.
-    Conflict {
-        /// The path.
-        path: TreePath,
-        /// Why.
-        reason: Reason,
-    },
-    /// A conflict ended.
-    Settled {
-        /// The path.
-        path: TreePath,
-        /// How.
-        resolution: String,
-    },
-    /// Something of the user's was put beside its path.
-    Kept {
-        /// The path that it belongs to.
-        path: TreePath,
-        /// Where it is now.
-        at: TreePath,
-    },
-    /// A directory that the Volume has not stays, because of what is in it.
-    DirectoryKept(TreePath),
-    /// A path cannot be synced.
-    Problem {
-        /// The path.
-        path: TreePath,
-        /// Why.
-        why: String,
-    },
-    /// Everything stopped.
-    Halted(Halt),
-    /// Connected, or not.
-    Connection(bool),
 }
 
 /// A path that must be looked at.
@@ -361,6 +215,7 @@ pub struct Replica<D, S> {
     halt: Option<Halt>,
     deletions_confirmed: bool,
     removals: Option<guard::Removals>,
+    elders: guard::Elders,
     effects: VecDeque<Effect>,
 }
 
@@ -390,6 +245,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         now: u64,
     ) -> Result<Self, Stop> {
         let state = store.load()?;
+        let elders = guard::Elders::at_start(now, &state.synced);
         let mut replica = Self {
             config,
             disk,
@@ -430,6 +286,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             halt: None,
             deletions_confirmed: false,
             removals: None,
+            elders,
             effects: VecDeque::new(),
         };
         let left_in = replica.state.facts.boot.as_ref();
@@ -504,6 +361,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         if self.halt.is_some() {
             return Ok(None);
         }
+        self.age();
         let more = self.look()?;
         if !self.looked && self.dirty.is_empty() {
             self.looked = true;
