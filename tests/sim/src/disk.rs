@@ -219,6 +219,7 @@ impl Disk for SimDisk {
     }
 
     fn exchange(&mut self, slot: IntentId, path: &TreePath) -> DiskResult<()> {
+        self.0.borrow_mut().meddle(path.as_str());
         self.call("exchange", |fs| {
             if !fs.traits.exchange {
                 return Err(Error::Invalid);
@@ -228,6 +229,7 @@ impl Disk for SimDisk {
     }
 
     fn take(&mut self, path: &TreePath, slot: IntentId) -> DiskResult<()> {
+        self.0.borrow_mut().meddle(path.as_str());
         self.call("take", |fs| {
             fs.find_exact(path.as_str()).ok_or(Error::NotFound)?;
             fs.rename(path.as_str(), &whole(slot), false)

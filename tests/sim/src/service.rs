@@ -38,7 +38,6 @@ pub struct Service {
     backups: Vec<(Ledger, usize)>,
     conflicts: u64,
     epochs: u64,
-    pub forget_records: bool,
 }
 
 impl Default for Service {
@@ -62,7 +61,6 @@ impl Service {
             backups: Vec::new(),
             conflicts: 0,
             epochs: 0,
-            forget_records: false,
         }
     }
 
@@ -190,19 +188,6 @@ impl Service {
             }
         }
         self.waiting.clear();
-        if self.forget_records {
-            let replicas = self.ledger.replicas().cloned().map(|mut replica| {
-                replica.last = None;
-                replica
-            });
-            let replicas = replicas.collect();
-            let tree = self.ledger.tree().clone();
-            let epoch = self.ledger.epoch().to_owned();
-            if let Ok(ledger) = Ledger::rebuild(epoch, tree, std::iter::empty(), replicas) {
-                self.durable = ledger.clone();
-                self.ledger = ledger;
-            }
-        }
     }
 
     pub fn back_up(&mut self) {

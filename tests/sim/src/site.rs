@@ -61,6 +61,8 @@ pub struct Site {
     pub crash_at: Option<&'static str>,
     /// Whether users act between the engine's calls, in 1/256.
     pub haste: u8,
+    /// Whether users work on the very files that the engine takes away.
+    pub meddling: bool,
     pub active: bool,
     pub steps: u32,
     handles: Vec<Handle>,
@@ -99,6 +101,7 @@ impl Site {
             crash_in: None,
             crash_at: None,
             haste: 0,
+            meddling: false,
             active: true,
             steps: 0,
             handles: Vec::new(),
@@ -137,6 +140,25 @@ impl Site {
                 self.act();
             }
         }
+    }
+
+    /// The engine is about to take the file at `path` away: the worst moment for
+    /// a user to write to it.
+    pub fn meddle(&mut self, path: &str) {
+        if !self.active || !self.meddling || self.crashed || self.rng.bool() {
+            return;
+        }
+        let Some(inode) = self.fs.find_exact(path) else { return };
+        if self.fs.data(inode).is_none() {
+            return;
+        }
+        self.steps += 1;
+        self.fs.who = Who::Actor;
+        let data = self.fresh();
+        self.fs.write(inode, &data);
+        self.fs.close(inode);
+        self.note_seen();
+        self.account();
     }
 
     /// A program opens a file and writes to it for a while.

@@ -90,19 +90,21 @@ pub struct World {
 }
 
 /// Runs one seed. Says what was reached, and what went wrong if anything did.
-pub fn run(seed: u64, plant: Option<&str>) -> (Coverage, Result<(), String>) {
-    let mut world = World::new(seed, plant);
+pub fn run(seed: u64) -> (Coverage, Result<(), String>) {
+    let mut world = World::new(seed);
     let result = world.play().map_err(|why| format!("[{}] {why}", world.in_words()));
     let coverage = world.coverage.borrow().clone();
     (coverage, result)
 }
 
 impl World {
-    fn new(seed: u64, plant: Option<&str>) -> Self {
+    fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let registry = Rc::new(RefCell::new(Registry::default()));
         let coverage = Shared::default();
         let odd = rng.u8(..) < 110;
+        // Of a stream of its own, so that the worlds without it stay as they were.
+        let meddling = fastrand::Rng::with_seed(!seed).u8(..) < 40;
         let lonely = rng.u8(..) < 30;
         let count = if lonely { 1 } else { rng.usize(1..4) };
         let mut names = crate::site::PLAIN.to_vec();
@@ -136,6 +138,7 @@ impl World {
             if std::env::var_os("S0_SIM_TRACE").is_some() {
                 site.fs.trace = Some(format!("m{number}"));
             }
+            site.meddling = meddling;
             site.haste = [0, 4, 20, 60][rng.usize(..4)];
             machines.push(Machine {
                 id: format!("replica {number}"),
@@ -163,7 +166,6 @@ impl World {
         if odd && !lonely && rng.u8(..) < 80 {
             service.start_with_spellings(&mut registry.borrow_mut(), &mut rng);
         }
-        service.forget_records = plant == Some("request records forgotten");
         Self {
             now: 1000,
             machines,

@@ -14,9 +14,8 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 #[allow(clippy::print_stderr, reason = "a failing seed is told to whoever looks for it")]
 fn seeds() {
-    let plant = std::env::var("S0_SIM_PLANT").ok();
     if let Some(seed) = number("S0_SIM_SEED") {
-        let (_, result) = run(seed, plant.as_deref());
+        let (_, result) = run(seed);
         assert_eq!(result, Ok(()), "seed {seed}");
         return;
     }
@@ -35,8 +34,7 @@ fn seeds() {
                     if seed >= from + count || full {
                         break;
                     }
-                    let plant = plant.clone();
-                    let ran = std::panic::catch_unwind(move || run(seed, plant.as_deref()));
+                    let ran = std::panic::catch_unwind(move || run(seed));
                     let (coverage, result) = ran
                         .unwrap_or_else(|_| (Coverage::default(), Err("it panicked".to_owned())));
                     if let Ok(mut found) = found.lock() {
