@@ -19,6 +19,8 @@ PLANTS = pathlib.Path(__file__).resolve().parent
 ROOT = PLANTS.parents[2]
 SCRATCH = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "plants"
 SOURCES = SCRATCH / "sources"
+# The test that runs whole worlds.
+WORLDS = ["seeds", "--exact"]
 # A plant moves all that happens in a world, so that one may fail of what is wrong without it.
 # So many seeds that fail in the way of the bug, and pass without it, are no accident.
 WITNESSES = 5
@@ -79,7 +81,7 @@ def build(to):
 
 
 def passes(program, seed):
-    return subprocess.run([program], env=dict(os.environ, S0_SIM_SEED=str(seed)), stdin=subprocess.DEVNULL,
+    return subprocess.run([program, *WORLDS], env=dict(os.environ, S0_SIM_SEED=str(seed)), stdin=subprocess.DEVNULL,
                           capture_output=True).returncode == 0
 
 
@@ -87,7 +89,7 @@ def witnesses(planted, sound, seen, seeds):
     """Seeds that fail in the way of the bug, and pass without it, with what they say."""
     environment = dict(os.environ, S0_SIM_SEEDS=str(seeds), S0_SIM_STOP=str(seeds), RUST_BACKTRACE="0")
     found = []
-    with subprocess.Popen([planted, "--nocapture"], env=environment, stdin=subprocess.DEVNULL,
+    with subprocess.Popen([planted, *WORLDS, "--nocapture"], env=environment, stdin=subprocess.DEVNULL,
                           stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
         for line in running.stderr:
             failing = re.match(r"seed (\d+) fails: (?:\[.*?\] )?(.*)", line)

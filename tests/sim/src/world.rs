@@ -97,6 +97,15 @@ pub fn run(seed: u64) -> (Coverage, Result<(), String>) {
     (coverage, result)
 }
 
+/// Runs one seed in which the planner is alone: what was one tree becomes three,
+/// on the disks, in what is synced, and in the Volume; then only replicas work.
+pub fn run_apart(seed: u64) -> (Coverage, Result<(), String>) {
+    let mut world = World::new(seed);
+    let result = world.part_and_meet().map_err(|why| format!("[{}] {why}", world.in_words()));
+    let coverage = world.coverage.borrow().clone();
+    (coverage, result)
+}
+
 impl World {
     fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -212,6 +221,35 @@ impl World {
         }
         self.settle_down()?;
         self.compare()
+    }
+
+    fn part_and_meet(&mut self) -> Result<(), String> {
+        for machine in &mut self.machines {
+            machine.from_step = 0;
+        }
+        self.work(40);
+        self.settle_down()?;
+        for at in 0..self.machines.len() {
+            self.stop(at);
+        }
+        let more = self.rng.u32(..80);
+        self.work(more);
+        self.settle_down()?;
+        self.compare()
+    }
+
+    /// Users and agents work for so many steps, and nothing else happens.
+    fn work(&mut self, steps: u32) {
+        for _ in 0..steps {
+            self.pass(10);
+            if self.agent && self.rng.u8(..) < 80 {
+                self.let_agent_work();
+                self.service.commit(&mut self.registry.borrow_mut());
+            } else {
+                let at = self.rng.usize(..self.machines.len());
+                self.machines[at].site.borrow_mut().act();
+            }
+        }
     }
 
     /// What kind of world it is.
