@@ -72,6 +72,31 @@ def test_deletes_renames_modes_and_links_cross(bench):
     check_no_conflicts(volume, user, agent)
 
 
+def test_odd_names_cross(bench):
+    volume, user, agent = pair(bench)
+    for name in ("C:x", "c:", "a\\b", "CON", " ", "...", "-rf", "new\nline", "\u00e9", "e\u0301", "\U0001f600", "x" * 255):
+        write(user / name, f"{name}\n")
+        write(user / "below" / name, f"{name} below\n")
+    settle(user, agent)
+    os.rename(agent / "below/C:x", agent / "D:y")
+    settle(agent, user)
+    check("D:y" in check_all_equal(volume, user, agent), "the rename did not cross")
+    check_no_conflicts(volume, user, agent)
+
+
+def test_what_no_volume_can_hold_stops_nothing_else(bench):
+    volume, user, agent = pair(bench)
+    deep = os.open(user.root, os.O_RDONLY)
+    for _ in range(25):
+        os.mkdir("d" * 200, dir_fd=deep)
+        deep, above = os.open("d" * 200, os.O_RDONLY, dir_fd=deep), deep
+        os.close(above)
+    os.close(deep)
+    write(user / "plain.txt", "plain\n")
+    wait_until("the file beside it crosses", lambda: (agent / "plain.txt").exists(), 20)
+    check(user.status()["problems"], "nobody is told of the path that is too long")
+
+
 def test_ignored_files_stay_where_they_are(bench):
     volume, user, agent = pair(bench)
     write(user / ".gitignore", "*.log\n/build/\n")
