@@ -154,9 +154,15 @@ impl Site {
         }
         self.steps += 1;
         self.fs.who = Who::Actor;
-        let data = self.fresh();
-        self.fs.write(inode, &data);
-        self.fs.close(inode);
+        if self.rng.bool() {
+            // Or to open it, and to write into what was taken away.
+            *self.fs.writers.entry(inode).or_default() += 1;
+            self.handles.push(Handle { inode, left: 2 });
+        } else {
+            let data = self.fresh();
+            self.fs.write(inode, &data);
+            self.fs.close(inode);
+        }
         self.note_seen();
         self.account();
     }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use s0_tree::{Place, TreePath, comparison_key};
+use s0_tree::{MAX_PATH_BYTES, Place, TreePath, comparison_key};
 
 use super::guard::is_own;
 use super::{Dirt, Done, Hint, Local, Notice, Reach, Replica, Stop};
@@ -132,6 +132,11 @@ impl<D: Disk, S: Store> Replica<D, S> {
         unread: &mut Vec<(TreePath, Stat)>,
     ) -> Done {
         if path.name().is_some_and(|name| comparison_key(name.as_str()) == ".git") {
+            return Ok(());
+        }
+        if path.as_str().len() > MAX_PATH_BYTES {
+            // No Volume takes it; what is below is as long.
+            self.refuse(path, format!("its path has more than {MAX_PATH_BYTES} bytes"));
             return Ok(());
         }
         if self.problems.remove(path).is_some()
