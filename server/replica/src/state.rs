@@ -197,7 +197,7 @@ pub enum Record {
 pub struct Settlement {
     /// Ignored, not resolved.
     pub ignored: bool,
-    /// `kept_mine`, `took_theirs`, `kept_both`, `marked`, `vanished`.
+    /// `marked`, `merged`, `took_theirs`, `kept_both`, `ignored`, `vanished`.
     pub resolution: String,
 }
 

@@ -60,6 +60,8 @@ pub const REQUIRED: &[&str] = &[
     "uploaded",
     "watch overflow",
     "settled marked",
+    "settled merged",
+    "merge refused",
     "settled took_theirs",
     "settled kept_both",
     "settled vanished",

@@ -815,7 +815,7 @@ impl World {
             }
             if round > 0 {
                 self.rest()?;
-                if !self.settle_some()? {
+                if !self.settle_some(round)? {
                     return Ok(());
                 }
             } else {
@@ -894,7 +894,7 @@ impl World {
     }
 
     /// Settles the open conflicts, each in some way. Says whether there were any.
-    fn settle_some(&mut self) -> Result<bool, String> {
+    fn settle_some(&mut self, round: u32) -> Result<bool, String> {
         let mut any = false;
         for at in 0..self.machines.len() {
             let Some(replica) = &self.machines[at].replica else { continue };
@@ -907,14 +907,14 @@ impl World {
                 .collect();
             for (path, reason) in open {
                 any = true;
-                self.settle_one(at, &path, reason.is_about_names());
+                self.settle_one(at, &path, reason.is_about_names(), round);
                 self.verdict()?;
             }
         }
         Ok(any)
     }
 
-    fn settle_one(&mut self, at: usize, path: &TreePath, name: bool) {
+    fn settle_one(&mut self, at: usize, path: &TreePath, name: bool, round: u32) {
         let now = self.now;
         if name {
             // The user gives the file a name that everyone can hold.
@@ -927,18 +927,15 @@ impl World {
             site.account();
             return;
         }
-        let way = match self.rng.u8(..3) {
+        let way = match self.rng.u8(..4) {
             0 => WayOut::Mark,
             1 => WayOut::TakeTheirs,
-            _ => WayOut::KeepBoth,
+            2 => WayOut::KeepBoth,
+            // Meanwhile new conflicts arise, so that this must have an end.
+            _ if round > 10 => WayOut::Mark,
+            _ => return self.merge(at, path),
         };
-        // Whoever decides has looked at what the Volume has.
-        let below: Vec<_> = self
-            .service
-            .tree()
-            .walk()
-            .filter_map(|(_, _, node)| self.service.bytes(node.content()?))
-            .collect();
+        let below = self.known_to_who_decides();
         let Some(replica) = &mut self.machines[at].replica else { return };
         let settled = match replica.resolve(path, way, now) {
             Ok(()) => Ok(()),
@@ -949,6 +946,44 @@ impl World {
         if settled.is_ok() {
             self.machines[at].site.borrow_mut().seen.extend(below);
         }
+    }
+
+    /// The user merges while programs go on and the machine may fail. What comes
+    /// of it is settled in the next round.
+    fn merge(&mut self, at: usize, path: &TreePath) {
+        let below = self.known_to_who_decides();
+        let machine = &mut self.machines[at];
+        let Some(replica) = &mut machine.replica else { return };
+        let Ok(sides) = replica.sides(path, self.now) else { return };
+        let merged = self.registry.borrow_mut().fresh("merged", &mut self.rng);
+        let mine = machine.site.borrow().fs.contents();
+        let mine = mine.into_iter().find(|data| Content::of(data) == sides.mine);
+        let crash_in = (self.rng.u8(..) < 80).then(|| self.rng.u32(..20));
+        let haste = std::mem::replace(&mut machine.site.borrow_mut().haste, 20);
+        machine.site.borrow_mut().active = true;
+        machine.site.borrow_mut().crash_in = crash_in;
+        let done = replica.merge(path, sides, &merged, self.rng.bool(), self.now);
+        let site = &mut *machine.site.borrow_mut();
+        (site.active, site.crash_in, site.haste) = (false, None, haste);
+        site.close_all();
+        let replaced = self.registry.borrow().written.get(&merged) == Some(&true);
+        let is_merged = |(_, inode): &(String, u64)| site.fs.data(*inode).as_ref() == Some(&merged);
+        let is_there = replaced || site.fs.walk().iter().any(is_merged);
+        // One of them is where its writer wanted it, the other is in it or was
+        // never there.
+        let gone = if is_there { mine.as_ref() } else { Some(&merged) };
+        gone.into_iter().for_each(|data| self.registry.borrow_mut().excuse(data));
+        // Even if it failed: it may have done so after all was said and done.
+        site.seen.extend(below);
+        if done.is_err() {
+            Coverage::count(&self.coverage, "merge refused");
+        }
+    }
+
+    /// Whoever decides has looked at what the Volume has.
+    fn known_to_who_decides(&self) -> Vec<Rc<[u8]>> {
+        let nodes = self.service.tree().walk().map(|(_, _, node)| node);
+        nodes.filter_map(|node| self.service.bytes(node.content()?)).collect()
     }
 
     /// Every disk holds what the Volume holds, and nothing is lost.

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use s0_tree::TreePath;
 
+use super::conflicts::NOBODY;
 use super::{Done, Notice, Replica};
 use crate::disk::{Description, Disk, DiskError, IntentId, Spot, Stat};
 use crate::state::{Intent, Phase, Print, Record, Row, Store, What};
 
 /// How a swap went.
-enum Swapped {
+pub(super) enum Swapped {
     /// The disk holds what it shall; the print is of that.
     Done { print: Option<Print>, displaced: Option<(IntentId, Stat)> },
     /// The disk was not what is synced; it is as it was. When the staged file
@@ -175,7 +176,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
         Ok(())
     }
 
-    fn swap(&mut self, slot: IntentId, intent: &Intent) -> Swapped {
+    /// Brings what is staged to its path, if the disk still holds what was there
+    /// before.
+    pub(super) fn swap(&mut self, slot: IntentId, intent: &Intent) -> Swapped {
         let path = &intent.path;
         let found = match self.disk.stat(&Spot::Path(path.clone())) {
             Ok(found) => found,
@@ -321,6 +324,12 @@ impl<D: Disk, S: Store> Replica<D, S> {
         }
         match self.disk.place(slot, path) {
             Ok(()) => {}
+            Err(DiskError::Exists) if row.node == NOBODY => {
+                // The user has put something new there, so that the old file is
+                // in no merge, and perhaps nowhere else either.
+                self.keep_beside(aside, path)?;
+                return Ok(Swapped::Changed(None));
+            }
             Err(DiskError::Exists) => {
                 // The user has put something new there; the old file is known
                 // to the Volume, and needs no keeping beyond that.

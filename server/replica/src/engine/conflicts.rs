@@ -1,6 +1,6 @@
 //! Conflicts: what the user is asked, and the ways out.
 
-use s0_tree::TreePath;
+use s0_tree::{NodeId, TreePath};
 
 use super::need::ANOTHER_SPELLING;
 use super::remote::decided;
@@ -22,6 +22,9 @@ pub enum WayOut {
     Ignore,
 }
 
+/// The node of what was agreed on with nobody: none of the Volume's has this id.
+pub(super) const NOBODY: NodeId = NodeId(u64::MAX);
+
 /// Why a way out is not open.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
@@ -34,9 +37,15 @@ pub enum ResolveError {
     /// The file was edited after the conflict was recorded.
     #[error(
         "{0} was edited after the conflict was recorded, and that edit is stored nowhere else; \
-         keep both, or mark it as it stands"
+         merge, keep both, or mark it as it stands"
     )]
     Edited(TreePath),
+    /// A merge takes a file here and one in the Volume.
+    #[error(
+        "{0} is not a file on both sides, so there is nothing to merge; take theirs, keep both, or \
+         mark it as it stands"
+    )]
+    NotTwoFiles(TreePath),
     /// There is nothing local to keep.
     #[error("nothing of yours is left at {0}; take theirs, or mark the removal as it stands")]
     NothingLeft(TreePath),
@@ -110,7 +119,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
 
     /// How the disk differs from synced at a path: what is below a directory
     /// that is gone is gone with it.
-    fn local_at(&self, path: &TreePath) -> Option<&Local> {
+    pub(super) fn local_at(&self, path: &TreePath) -> Option<&Local> {
         if let Some(local) = self.changed.get(path) {
             return Some(local);
         }
@@ -128,22 +137,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
     /// # Errors
     /// There is none, or this way out is not open now.
     pub fn resolve(&mut self, path: &TreePath, way: WayOut, now: u64) -> Result<(), ResolveError> {
-        self.now = now;
-        if !self.state.conflicts.contains_key(path) {
-            return Err(ResolveError::NoConflict(path.clone()));
-        }
-        if self.remote.is_none() {
-            return Err(ResolveError::Offline);
-        }
-        if !self.looked || self.is_outgoing(path) {
-            return Err(ResolveError::NotYet(path.clone()));
-        }
-        // Decide about what is there now, not what was when it was last seen.
-        self.touch(path.clone(), now, true);
-        self.look()?;
-        if self.dirty.contains_key(path) {
-            return Err(ResolveError::NotYet(path.clone()));
-        }
+        self.look_at_conflict(path, now)?;
         match way {
             WayOut::Mark => self.mark(path),
             WayOut::TakeTheirs => self.take_theirs(path),
@@ -169,8 +163,37 @@ impl<D: Disk, S: Store> Replica<D, S> {
             .any(|(_, row)| tree.node(row.node).is_none())
     }
 
+    /// Decisions are about what is there now, not what was when it was last seen.
+    pub(super) fn look_at_conflict(
+        &mut self,
+        path: &TreePath,
+        now: u64,
+    ) -> Result<(), ResolveError> {
+        self.now = now;
+        if !self.state.conflicts.contains_key(path) {
+            return Err(ResolveError::NoConflict(path.clone()));
+        }
+        if self.remote.is_none() {
+            return Err(ResolveError::Offline);
+        }
+        if !self.looked || self.is_outgoing(path) {
+            return Err(ResolveError::NotYet(path.clone()));
+        }
+        self.touch(path.clone(), now, true);
+        self.look()?;
+        if self.dirty.contains_key(path) {
+            return Err(ResolveError::NotYet(path.clone()));
+        }
+        Ok(())
+    }
+
     /// Removes a conflict and tells the service. Other records go with it.
-    fn end_conflict(&mut self, path: &TreePath, resolution: &str, more: Vec<Record>) -> Done {
+    pub(super) fn end_conflict(
+        &mut self,
+        path: &TreePath,
+        resolution: &str,
+        more: Vec<Record>,
+    ) -> Done {
         let Some(conflict) = self.state.conflicts.get(path) else { return Ok(()) };
         let id = conflict.id.clone();
         let settlement =
@@ -329,11 +352,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
                     return Err(ResolveError::NotYet(path.clone()));
                 }
                 let row = self.row(&place).cloned();
-                let (node, version) = row.map_or(
-                    // Agreed on with nobody: no node of the Volume has this id.
-                    (s0_tree::NodeId(u64::MAX), s0_tree::Seq(0)),
-                    |row| (row.node, s0_tree::Seq(0).max(row.version)),
-                );
+                let (node, version) =
+                    row.map_or((NOBODY, s0_tree::Seq(0)), |row| (row.node, row.version));
                 let row = Row { node, version, what, mode, print: Some(print) };
                 records.push(Record::Synced(place, Some(row)));
             }

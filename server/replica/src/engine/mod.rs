@@ -18,6 +18,7 @@ mod download;
 mod events;
 mod guard;
 mod look;
+mod merge;
 mod need;
 mod paths;
 mod recover;
@@ -37,6 +38,7 @@ use crate::synced::Released;
 pub use conflicts::{ResolveError, WayOut};
 pub use events::{Effect, Event, Fetched, Hint, Notice};
 pub use guard::{Halt, Resume};
+pub use merge::Sides;
 pub use status::{Condition, Difference, Pending, Progress, Status};
 
 /// How a replica begins.

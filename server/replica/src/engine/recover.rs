@@ -4,6 +4,7 @@
 //! intent's *after* is synced at its version; everything else is a local edit.
 //! Staging files go only when they are known to be ours.
 
+use super::conflicts::NOBODY;
 use super::displaced::Displaced;
 use super::{Done, Replica};
 use crate::disk::{Disk, DiskError, IntentId, Spot, StagedName};
@@ -110,7 +111,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
             }
             let content = self.content_of(&Spot::Staged(at));
             let ours = content.is_some() && content == after;
-            let known = content.is_some() && content == before;
+            // What went into a merge is known as long as the merge is there.
+            let merged = intent.before.as_ref().is_some_and(|row| row.node == NOBODY);
+            let known = content.is_some() && content == before && (arrived || !merged);
             if ours || known {
                 // Staged and never swapped, or swapped out and known.
                 self.left_behind(slot, at, intent, content);
