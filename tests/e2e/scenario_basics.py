@@ -1,5 +1,7 @@
 """The daily life of one workspace, one Volume and one agent."""
 import os
+import threading
+import time
 
 from harness import (check, check_all_equal, check_equal, check_no_conflicts, disk_tree, is_running, settle,
                      wait_until, write)
@@ -186,6 +188,151 @@ def test_each_way_out_of_a_conflict_does_what_it_says(bench):
     check(sorted(both) == [b"mine both.txt\n", b"theirs both.txt\n"], f"not both are there: {both}")
 
 
+def text(**lines):
+    """A text of 20 lines, some of them others."""
+    return "".join(lines.get(f"line{number}", f"line {number}") + "\n" for number in range(20))
+
+
+def conflict(user, volume, file, mine, theirs):
+    """Both sides change a file that both have, unseen."""
+    user.stop()
+    write(user / file, mine)
+    volume.write(file, theirs)
+    user.start()
+    wait_until(f"{file} is a conflict", lambda: file in user.conflicts(), 30)
+
+
+def test_a_merge_has_what_each_side_changed(bench):
+    volume, user, agent = pair(bench)
+    write(user / "notes.txt", text())
+    settle(user, agent)
+    conflict(user, volume, "notes.txt", text(line2="mine"), text(line17="theirs"))
+    os.chmod(user / "notes.txt", 0o755)
+    # What is edited after the conflict was recorded is stored nowhere else, and is merged too.
+    write(user / "notes.txt", text(line2="mine", line9="mine, later"))
+    said = user.json("conflicts", "resolve", "notes.txt", "--merge")
+    check(said["paths"] == [{"path": "notes.txt"}], f"it is not settled: {said}")
+    merged = text(line2="mine", line9="mine, later", line17="theirs")
+    check((user / "notes.txt").read_text() == merged, (user / "notes.txt").read_text())
+    wait_until("the merge is in the Volume", lambda: volume.read("notes.txt") == merged.encode(), 20)
+    settle(user, agent)
+    there = check_all_equal(volume, user, agent)
+    check(there["notes.txt"][2] == "0o755", "the merge has another mode than the file had")
+    check_no_conflicts(volume, user, agent)
+    ended = {found["path"]: found["metadata"].get("resolution") for found in volume.conflicts("resolved")}
+    check(ended == {"/notes.txt": "merged"}, f"the service does not know how it ended: {ended}")
+    check(not os.listdir(user / ".s0/staging"), "something is left in the staging directory")
+
+
+def test_a_merge_with_overlaps_waits_for_the_user(bench):
+    volume, user, agent = pair(bench)
+    write(user / "notes.txt", text())
+    write(user / "other.txt", "other\n")
+    settle(user, agent)
+    conflict(user, volume, "notes.txt", text(line2="mine", line9="my nine"), text(line9="their nine", line17="theirs"))
+    done = user.sync("conflicts", "resolve", "--all", "--merge", ok=False)
+    said = done.stdout.decode()
+    check(done.returncode == 3 and "s0 sync conflicts mark notes.txt" in said, f"{done.returncode}: {said}")
+    marked = (user / "notes.txt").read_text()
+    overlap = "<<<<<<< mine\nmy nine\n||||||| base\nline 9\n=======\ntheir nine\n>>>>>>> theirs"
+    check(marked == text(line2="mine", line9=overlap, line17="theirs"), marked)
+    # It is not merged once more, and nothing with marks in it is spread.
+    again = user.json("conflicts", "resolve", "--all", "--merge", ok=False)
+    check("conflicts mark" in again["paths"][0]["error"], str(again))
+    write(user / "other.txt", "waits\n")
+    done = user.json("flush", ok=False)
+    check(not done["done"] and "notes.txt" in user.conflicts(), f"nothing waits: {done}")
+    check((user / "notes.txt").read_text() == marked, "the marked file was touched")
+    check(volume.read("notes.txt") == text(line9="their nine", line17="theirs").encode(), "marks were spread")
+    check(volume.read("other.txt") == b"other\n", "uploads do not wait")
+    write(user / "notes.txt", text(line2="mine", line9="our nine", line17="theirs"))
+    user.mark("notes.txt")
+    settle(user, agent)
+    check_all_equal(volume, user, agent)
+    check((agent / "notes.txt").read_text() == text(line2="mine", line9="our nine", line17="theirs"), "not marked")
+    check_no_conflicts(volume, user, agent)
+
+    # Both made a file of this name: there is no base, and all that differs is marked.
+    conflict(user, volume, "new.txt", "title\nmine\n", "title\ntheirs\n")
+    done = user.sync("conflicts", "resolve", "new.txt", "--merge", ok=False)
+    check(done.returncode == 3, f"two texts without a base were merged: {done.stdout}")
+    check((user / "new.txt").read_text() ==
+          "title\n<<<<<<< mine\nmine\n||||||| base\n=======\ntheirs\n>>>>>>> theirs\n",
+          (user / "new.txt").read_text())
+
+
+def test_what_cannot_be_merged_stays_as_it_is(bench):
+    volume, user, agent = pair(bench)
+    both = {"picture.bin": (b"\x00base", b"\x00mine\xff", b"\x00theirs\xff"),
+            "gone.txt": (b"base\n", b"mine\n", None),
+            "large.txt": (b"base\n", b"mine\n" * 2_000_000, b"theirs\n")}
+    for file, (base, _, _) in both.items():
+        write(user / file, base)
+    settle(user, agent)
+    user.stop()
+    for file, (_, mine, theirs) in both.items():
+        write(user / file, mine)
+        volume.remove(file) if theirs is None else volume.write(file, theirs)
+    user.start()
+    wait_until("all are conflicts", lambda: set(both) == set(user.conflicts()), 30)
+    said = user.json("conflicts", "resolve", "--all", "--merge", ok=False)
+    errors = {path["path"]: path["error"] for path in said["paths"]}
+    wanted = {"picture.bin": "not text", "gone.txt": "nothing to merge", "large.txt": "8 MiB"}
+    for file, why in wanted.items():
+        check(why in errors[file] and "theirs" in errors[file], f"{file}: {errors[file]}")
+        check((user / file).read_bytes() == both[file][1], f"{file} was touched")
+    check(set(user.conflicts()) == set(both), "a conflict ended")
+
+
+def test_edits_go_on_while_files_are_merged(bench):
+    """A program that saves again and again, in both ways of saving, beside merges: no save of it is lost
+    that it did not replace itself."""
+    volume, user, agent = pair(bench)
+    for number in range(30):
+        write(user / f"f{number}.txt", text())
+    settle(user, agent)
+    user.stop()
+    for number in range(30):
+        write(user / f"f{number}.txt", text(line2="mine"))
+        volume.write(f"f{number}.txt", text(line17="theirs"))
+    user.start()
+    wait_until("all are conflicts", lambda: len(user.conflicts()) == 30, 30)
+    codes = []
+
+    def merge():
+        while open := list(user.conflicts()):
+            codes.append(user.sync("conflicts", "resolve", bench.random.choice(open), "--merge", ok=False).returncode)
+
+    last, turn = {}, 0
+    merging = threading.Thread(target=merge, daemon=True)
+    merging.start()
+    while merging.is_alive() and turn < 20_000:
+        turn += 1
+        path = user / f"f{bench.random.randrange(30)}.txt"
+        found = path.read_text().splitlines()
+        found[9] = f"saved {turn}"
+        saved = "".join(line + "\n" for line in found)
+        if turn % 2:
+            write(path, saved)
+        else:
+            write(path.with_name("save.tmp"), saved)
+            os.replace(path.with_name("save.tmp"), path)
+        last[path.name] = found[9]
+        # Programs think, too; a file that never rests is never merged.
+        time.sleep(bench.random.random() / 1000)
+    merging.join(60)
+    check(not user.conflicts(), "conflicts do not end")
+    settle(user, agent)
+    there = check_all_equal(volume, user, agent)
+    # A save that came while its file was changing places is beside it.
+    kept = [path.read_text().splitlines() for path in user.root.iterdir() if "s0-kept" in path.name]
+    bench.note(f"{turn} saves, {len(codes)} merges, {len(codes) - codes.count(0)} in vain, {len(kept)} kept beside")
+    for name, line in last.items():
+        found = (user / name).read_text().splitlines()
+        check(line in found or any(line in other for other in kept), f"{name} lost {line!r}: {found}")
+    check(len(there) >= 30, "files are gone")
+
+
 def test_a_host_stops_starts_and_detaches_cleanly(bench):
     service = bench.service()
     volume = service.create_volume()
@@ -310,7 +457,6 @@ def test_an_idle_workspace_costs_nothing(bench):
     pid, head = user.pid, volume.head()
     before = cpu_seconds(pid)
     # Ten seconds of nothing are the subject here, not a wait for something.
-    import time
     time.sleep(10)
     used = cpu_seconds(pid) - before
     bench.note(f"{used:.2f} s of processor time in 10 s")

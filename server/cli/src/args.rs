@@ -266,8 +266,20 @@ Examples:
         #[arg(long)]
         ignore: bool,
     },
-    /// Choose a side
-    #[command(group = clap::ArgGroup::new("way").required(true))]
+    /// Choose a side, or merge
+    ///
+    /// Exit code 0: settled; 3: a merge has overlaps, which are marked in the
+    /// file and wait for you; 1: something could not be done.
+    #[command(group = clap::ArgGroup::new("way").required(true), after_help = "\
+Examples:
+  s0 sync conflicts resolve src/main.rs --merge   what each side changed, in one text
+  s0 sync conflicts resolve docs --take-theirs    all conflicts below docs
+  s0 sync conflicts resolve --all --keep-mine
+
+Where both sides changed the same lines, --merge writes both into the file, between
+<<<<<<< mine and >>>>>>> theirs, and the conflict stays open: nothing with such marks
+goes to the Volume. Edit the file, then:
+  s0 sync conflicts mark src/main.rs")]
     Resolve {
         /// Files, or directories with all conflicts below
         #[arg(required_unless_present = "all")]
@@ -284,6 +296,9 @@ Examples:
         /// The local file moves aside, and the Volume's comes
         #[arg(long, group = "way")]
         keep_both: bool,
+        /// What each side changed goes into one text (UTF-8, up to 8 MiB)
+        #[arg(long, group = "way")]
+        merge: bool,
     },
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use s0_host::protocol::{self, Answer, ConflictView, Request, Thing, Way};
+use s0_host::protocol::{self, Answer, ConflictView, Request, ResolvedPath, Thing, Way};
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 
@@ -38,10 +38,11 @@ pub(crate) async fn conflicts(context: &Context, near: Option<&Path>, command: C
             let way = if ignore { Way::Ignore } else { Way::Mark };
             resolve(context, &workspace, &paths, way).await
         }
-        Conflicts::Resolve { paths, take_theirs, keep_both, .. } => {
-            let way = match (take_theirs, keep_both) {
-                (true, _) => Way::TakeTheirs,
-                (_, true) => Way::KeepBoth,
+        Conflicts::Resolve { paths, all: _, keep_mine: _, take_theirs, keep_both, merge } => {
+            let way = match (take_theirs, keep_both, merge) {
+                (true, ..) => Way::TakeTheirs,
+                (_, true, _) => Way::KeepBoth,
+                (.., true) => Way::Merge,
                 _ => Way::KeepMine,
             };
             resolve(context, &workspace, &paths, way).await
@@ -128,6 +129,7 @@ async fn show(
         format!(
             "{rows}\n  s0 sync conflicts show {path} --side theirs      to read a side\n  \
              s0 sync conflicts mark {path}                   to keep the file as it is now\n  \
+             s0 sync conflicts resolve {path} --merge        to have what each side changed\n  \
              s0 sync conflicts resolve {path} --take-theirs  to take the Volume's\n  \
              s0 sync conflicts resolve {path} --keep-both    to have both",
         )
@@ -145,13 +147,27 @@ async fn resolve(
     let answer = workspace.control().await?.ask(&Request::Resolve { paths, way }).await?;
     let Answer::Resolved { paths } = answer else { return Err(unexpected(&answer)) };
     let failed = paths.iter().filter(|path| path.error.is_some()).count();
+    let marked = paths.iter().filter(|path| path.overlaps > 0).count();
     context.screen.show(&json!({ "paths": paths }), || {
-        let settled = paths.len() - failed;
+        let settled = paths.len() - failed - marked;
         let mut text = format!("{} settled", count(settled, "conflict"));
-        for path in paths.iter().filter_map(|path| path.error.as_ref()) {
-            text.push_str(&format!("\nnot settled: {path}"));
+        for ResolvedPath { path, overlaps, error } in &paths {
+            if let Some(error) = error {
+                text.push_str(&format!("\nnot settled: {error}"));
+            }
+            if *overlaps > 0 {
+                text.push_str(&format!(
+                    "\n{path}: both sides changed {}, marked in the file; edit it, then \
+                     `s0 sync conflicts mark {path}`",
+                    count(*overlaps, "place")
+                ));
+            }
         }
         text
     });
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(code::FAILED) })
+    Ok(match (failed, marked) {
+        (0, 0) => ExitCode::SUCCESS,
+        (0, _) => ExitCode::from(code::BLOCKED),
+        _ => ExitCode::from(code::FAILED),
+    })
 }

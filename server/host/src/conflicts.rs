@@ -13,11 +13,12 @@ use s0_tree::{Content, Kind, TreePath};
 use tokio::sync::mpsc;
 
 use crate::host::Host;
+use crate::merge::merge;
 use crate::protocol::{ConflictView, ResolvedPath, Side, Thing, Way};
 
 /// How long a conflict that is still being worked on is tried again.
-const PATIENCE: Duration = Duration::from_secs(3);
-const AGAIN: Duration = Duration::from_millis(50);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const AGAIN: Duration = Duration::from_millis(50);
 /// Bytes in one piece of a content.
 const PIECE: usize = 64 * 1024;
 
@@ -72,32 +73,33 @@ pub(crate) async fn resolve(
             chosen.push(path.clone());
         }
     }
+    let mut done = Vec::with_capacity(chosen.len());
+    for path in chosen {
+        done.push(resolve_one(host, path, way).await?);
+    }
+    Ok(done)
+}
+
+async fn resolve_one(host: &Host, path: TreePath, way: Way) -> Result<ResolvedPath, String> {
     let way = match way {
         Way::Mark | Way::KeepMine => WayOut::Mark,
         Way::TakeTheirs => WayOut::TakeTheirs,
         Way::KeepBoth => WayOut::KeepBoth,
         Way::Ignore => WayOut::Ignore,
+        Way::Merge => return merge(host, path).await,
     };
-    let mut done = Vec::with_capacity(chosen.len());
-    for path in chosen {
-        let error = resolve_one(host, &path, way).await?;
-        done.push(ResolvedPath { path, error });
-    }
-    Ok(done)
-}
-
-async fn resolve_one(host: &Host, path: &TreePath, way: WayOut) -> Result<Option<String>, String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let at = path.clone();
         let tried = host.replica.ask(move |engine, now| engine.resolve(&at, way, now));
-        match tried.await.map_err(|error| error.to_string())? {
-            Ok(()) => return Ok(None),
+        let error = match tried.await.map_err(|error| error.to_string())? {
             Err(ResolveError::NotYet(_)) if Instant::now() < deadline => {
                 tokio::time::sleep(AGAIN).await;
+                continue;
             }
-            Err(error) => return Ok(Some(error.to_string())),
-        }
+            tried => tried.err().map(|error| error.to_string()),
+        };
+        return Ok(ResolvedPath { path, overlaps: 0, error });
     }
 }
 

@@ -20,7 +20,9 @@
 mod client;
 mod conflicts;
 mod control;
+mod diff3;
 pub mod host;
+mod merge;
 mod platform;
 pub mod protocol;
 mod spawn;

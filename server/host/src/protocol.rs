@@ -80,6 +80,8 @@ pub enum Way {
     TakeTheirs,
     /// The local file moves aside, and the Volume's comes.
     KeepBoth,
+    /// Both become one text, as far as they can.
+    Merge,
     /// Both stay as they are, and nothing waits any more.
     Ignore,
 }
@@ -138,9 +140,18 @@ pub enum Answer {
 pub struct ResolvedPath {
     /// The path.
     pub path: TreePath,
+    /// At how many places of a merge both sides overlap. They are marked in the
+    /// file, and the conflict is still there.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub overlaps: usize,
     /// Why it is still there, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// A host, and how its replica is.
@@ -353,7 +364,7 @@ mod tests {
             Request::Verify,
             Request::Conflicts,
             Request::Content { path: path("a\nb"), side: Side::Base },
-            Request::Resolve { paths: vec![path("é")], way: Way::KeepBoth },
+            Request::Resolve { paths: vec![path("é")], way: Way::Merge },
             Request::Resume { confirm_deletions: true },
             Request::Release { paths: Vec::new() },
             Request::Subscribe,
@@ -386,7 +397,11 @@ mod tests {
             Answer::Conflicts { conflicts: vec![view] },
             Answer::Content { size: u64::MAX },
             Answer::Resolved {
-                paths: vec![ResolvedPath { path: path("a"), error: Some("no".into()) }],
+                paths: vec![ResolvedPath {
+                    path: path("a"),
+                    overlaps: 2,
+                    error: Some("no".into()),
+                }],
             },
             Answer::Released { count: 2 },
             Answer::Ok,
