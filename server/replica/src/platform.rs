@@ -131,7 +131,11 @@ pub(crate) fn names(directory: &Directory) -> DiskResult<Vec<Vec<u8>>> {
     let mut piece = Vec::with_capacity(LISTING_PIECE);
     let mut entries = RawDir::new(readable, piece.spare_capacity_mut());
     while let Some(entry) = entries.next() {
-        let entry = entry.map_err(disk_error)?;
+        let entry = match entry {
+            // A removed directory that is still open has no names.
+            Err(Errno::NOENT) => break,
+            entry => entry.map_err(disk_error)?,
+        };
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
             names.push(name.to_vec());

@@ -135,15 +135,17 @@ impl<D: Disk, S: Store> Replica<D, S> {
             return Ok(());
         }
         if path.as_str().len() > MAX_PATH_BYTES {
-            // No Volume takes it; what is below is as long.
-            self.refuse(path, format!("its path has more than {MAX_PATH_BYTES} bytes"));
+            // No Volume takes it. The listing of its directory tells.
             return Ok(());
         }
-        if self.problems.remove(path).is_some()
-            && let Some(place) = self.place_at(path)
-        {
-            // It may work now; if not, it says so again.
-            self.incoming.insert(place, None);
+        let mut reach = reach;
+        if self.problems.remove(path).is_some() {
+            // It may work now; if not, it says so again. What was wrong with a
+            // directory may be a name in it.
+            reach = reach.max(Reach::Children);
+            if let Some(place) = self.place_at(path) {
+                self.incoming.insert(place, None);
+            }
         }
         let synced = self.row_at(path).map(|(place, row)| (place, row.clone()));
         // What answers to this name may be a sibling of another spelling.
@@ -340,6 +342,12 @@ impl<D: Disk, S: Store> Replica<D, S> {
         for (name, stat) in listing.entries {
             missing.remove(&name);
             let child = path.join(&name);
+            if child.as_str().len() > MAX_PATH_BYTES {
+                // It has no path that could be told, so its directory's is.
+                let why = format!("what is in it has a path of more than {MAX_PATH_BYTES} bytes");
+                self.problems.insert(path.clone(), why);
+                continue;
+            }
             unlisted.remove(&child);
             if self.is_outgoing(&child) {
                 self.touch_to(child, self.now, reach);
