@@ -1,5 +1,6 @@
 """The daily life of one workspace, one Volume and one agent."""
 import os
+import subprocess
 import threading
 import time
 
@@ -125,6 +126,103 @@ def test_ignored_files_stay_where_they_are(bench):
     check(not (user / ".git/hooks/post-checkout").exists(), "a hook came in through the Volume")
     check((user / "debug.log").read_text() == "mine alone\n", "an ignored file was overwritten")
     check_no_conflicts(volume, user, agent)
+
+
+def test_what_is_forgotten_stays_on_both_sides(bench):
+    volume, user, agent = pair(bench)
+    for name in ("build/out.o", "build/deep/more.o", "src/debug.log", "src/main.py"):
+        write(user / name, "first\n")
+    settle(user, agent)
+    # A rule alone un-invites what is new, and leaves what is synced as it is.
+    write(user / ".s0ignore", "/build/\n*.log\n")
+    write(user / "build/new.o", "never synced\n")
+    write(user / "build/out.o", "still synced\n")
+    settle(user, agent)
+    check((agent / "build/out.o").read_text() == "still synced\n", "a rule alone has stopped the sync")
+    check(volume.read("build/new.o") is None, "what is new and ignored was synced")
+
+    # The rule and the command come so quickly that no watcher has seen the rule.
+    with user.frozen():
+        write(user / ".s0ignore", "/build/\n*.log\n/late\n")
+        forgetting = threading.Thread(target=lambda: said.append(user.json("forget", "build", "src/debug.log")))
+        said = []
+        forgetting.start()
+    forgetting.join(60)
+    check(said == [{"forgotten": 5}], f"{said}")
+    before = volume.tree()
+    check({"build/out.o", "build/deep/more.o", "src/debug.log"} <= set(before), "forgetting removed something")
+    check((user / "build/out.o").read_text() == "still synced\n", "forgetting touched a file")
+    user.verify()
+
+    # Neither side hears of the other's changes, whatever they are, across a restart too.
+    write(user / "build/out.o", "the user's own\n")
+    os.unlink(user / "src/debug.log")
+    user.stop()
+    os.unlink(user / "build/deep/more.o")
+    user.start()
+    write(agent / "build/out.o", "the agent's own\n")
+    write(agent / "src/main.py", "second\n")
+    settle(user, agent, user)
+    check((user / "build/out.o").read_text() == "the user's own\n", "a forgotten file was overwritten")
+    check(volume.read("build/out.o") == b"the agent's own\n", "a forgotten file was uploaded, or the agent's was not")
+    check(volume.read("build/deep/more.o") == b"first\n", "a forgotten file was removed from the Volume")
+    check(volume.read("src/debug.log") == b"first\n", "a forgotten file was removed from the Volume")
+    check((user / "src/main.py").read_text() == "second\n", "what is not forgotten is not synced any more")
+    check(not (user / "build/deep/more.o").exists(), "a forgotten file came back")
+    check_no_conflicts(volume, user, agent)
+    user.verify()
+    check(user.status()["ignored_incoming"] > 0, "status does not count what is ignored on the way in")
+
+    # Without the rule it is synced again; where the sides differ, that is a conflict.
+    write(user / ".s0ignore", "")
+    wait_until("what differs is a conflict", lambda: "build/out.o" in user.conflicts(), 30)
+    check((user / "build/out.o").read_text() == "the user's own\n", "a file was overwritten")
+    user.sync("conflicts", "resolve", "--all", "--keep-mine")
+    settle(user, agent)
+    wait_until("the rest is back", (user / "build/deep/more.o").exists, 20)
+    settle(user, agent)
+    check_all_equal(volume, user, agent)
+
+
+def test_only_what_stays_forgotten_is_forgotten(bench):
+    volume, user, _ = pair(bench)
+    subprocess.run(["git", "init", "-q", user.root], check=True, env=bench.environment())
+    for name in ("kept.txt", "tracked.log", "logs/a.log", "logs/b.txt", "both.log"):
+        write(user / name, "first\n")
+    subprocess.run(["git", "add", "tracked.log"], cwd=user.root, check=True, env=bench.environment())
+    settle(user)
+    write(user / ".gitignore", "*.log\n")
+
+    def refused(*paths):
+        done = user.sync("forget", *paths, ok=False)
+        check(done.returncode == 1, f"{paths} were forgotten")
+        return done.stderr.decode()
+
+    check(".s0ignore" in refused("kept.txt"), refused("kept.txt"))
+    check("logs" in refused("logs") and ".s0ignore" in refused("logs"), refused("logs"))
+    check("git rm --cached" in refused("tracked.log"), refused("tracked.log"))
+    check("not synced" in refused("nothing.log"), refused("nothing.log"))
+    check("detach" in refused("."), refused("."))
+    # One that cannot be forgotten keeps the others.
+    check("kept.txt" in refused("logs/a.log", "kept.txt"), refused("logs/a.log", "kept.txt"))
+    write(user / "logs/a.log", "second\n")
+    settle(user)
+    check(volume.read("logs/a.log") == b"second\n", "it was forgotten with one that could not be")
+
+    conflict(user, volume, "both.log", "mine\n", "theirs\n")
+    check("in conflict" in refused("both.log"), refused("both.log"))
+    user.mark("both.log")
+    settle(user)
+    # What is on its way would be agreed on again by the answer.
+    with volume.service.frozen():
+        write(user / "logs/a.log", "third\n")
+        wait_until("it is on its way", lambda: user.status()["pending"]["uploads"] > 0, 20)
+        check("on its way" in refused("logs/a.log"), refused("logs/a.log"))
+    settle(user)
+    check(user.json("forget", "logs/a.log", "both.log") == {"forgotten": 2}, "they cannot be forgotten")
+    write(user / "both.log", "mine alone\n")
+    settle(user)
+    check(volume.read("both.log") == b"mine\n", "a forgotten file was uploaded")
 
 
 def test_a_volume_comes_down_and_deletes_nothing(bench):

@@ -221,6 +221,23 @@ Examples:
         #[arg(long, conflicts_with = "paths")]
         all: bool,
     },
+    /// Stop syncing paths that ignore rules match; nothing is removed anywhere
+    ///
+    /// A rule keeps new paths from being synced; what was synced before goes on
+    /// being synced until it is forgotten. The local files stay, the Volume's stay,
+    /// and neither side hears of the other's changes while a rule matches.
+    #[command(after_help = "\
+Example: you have synced a build directory, and do not want to any more.
+  echo '/build/' >> .s0ignore              the rule first (or .gitignore)
+  s0 sync forget build
+
+A rule in .git/info/exclude holds on this machine only. Take the rule away, and the
+path is synced again; if its sides differ by then, that is a conflict.")]
+    Forget {
+        /// Files, or directories with all below
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
     /// Start the workspace's host
     Start,
     /// End the workspace's host; the workspace stays attached

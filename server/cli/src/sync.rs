@@ -66,6 +66,7 @@ pub(crate) async fn sync(context: &Context, near: Option<PathBuf>, command: Sync
             Ok(exit_code(&status))
         }
         Sync::Include { paths, all: _ } => include(context, here, &paths).await,
+        Sync::Forget { paths } => forget(context, here, &paths).await,
         Sync::Start => {
             let workspace = context.workspace(here)?;
             attach::in_background(context, &workspace, true).await
@@ -294,6 +295,21 @@ async fn include(context: &Context, near: Option<&Path>, paths: &[PathBuf]) -> D
     let Answer::Released { count: released } = answer else { return Err(unexpected(&answer)) };
     context.screen.show(&json!({ "included": released }), || {
         format!("{} on the way to the Volume", count(released, "path"))
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn forget(context: &Context, near: Option<&Path>, paths: &[PathBuf]) -> Done {
+    let workspace = context.workspace(near)?;
+    let paths = tree_paths(&workspace, paths)?;
+    let answer = workspace.control().await?.ask(&Request::Forget { paths }).await?;
+    let Answer::Forgotten { count: forgotten } = answer else { return Err(unexpected(&answer)) };
+    context.screen.show(&json!({ "forgotten": forgotten }), || {
+        let word = if forgotten == 1 { "is" } else { "are" };
+        format!(
+            "{} {word} not synced any more; the files here and in the Volume stay",
+            count(forgotten, "path")
+        )
     });
     Ok(ExitCode::SUCCESS)
 }

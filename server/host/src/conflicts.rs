@@ -16,7 +16,7 @@ use crate::host::Host;
 use crate::merge::merge;
 use crate::protocol::{ConflictView, ResolvedPath, Side, Thing, Way};
 
-/// How long a conflict that is still being worked on is tried again.
+/// How long what is still being worked on is tried again.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) const AGAIN: Duration = Duration::from_millis(50);
 /// Bytes in one piece of a content.

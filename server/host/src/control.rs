@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use s0_replica::engine::{Notice, Resume};
+use s0_replica::engine::{ForgetError, Notice, Resume};
 use s0_replica::shell::run;
+use s0_tree::TreePath;
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::broadcast::error::RecvError;
@@ -138,6 +139,7 @@ async fn try_answer(host: &Host, request: Request) -> Result<Answer, String> {
                 replica.ask(move |engine, now| engine.release(&paths, now).map_err(text));
             Answer::Released { count: released.await.map_err(text)?? }
         }
+        Request::Forget { paths } => forget(host, paths).await?,
         Request::Stop => {
             host.stop.send_replace(true);
             Answer::Ok
@@ -145,6 +147,22 @@ async fn try_answer(host: &Host, request: Request) -> Result<Answer, String> {
         // Those have answers of their own.
         Request::Subscribe | Request::Content { .. } => Answer::Ok,
     })
+}
+
+/// Paths that are on their way are tried again for a while.
+async fn forget(host: &Host, paths: Vec<TreePath>) -> Result<Answer, String> {
+    let deadline = Instant::now() + conflicts::PATIENCE;
+    loop {
+        let these = paths.clone();
+        let tried = host.replica.ask(move |engine, now| engine.forget_synced(&these, now));
+        match tried.await.map_err(text)? {
+            Ok(count) => return Ok(Answer::Forgotten { count }),
+            Err(ForgetError::NotYet(_)) if Instant::now() < deadline => {
+                tokio::time::sleep(conflicts::AGAIN).await;
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+    }
 }
 
 impl Host {

@@ -50,6 +50,11 @@ pub enum Request {
         /// At and below these paths; all of them when there are none.
         paths: Vec<TreePath>,
     },
+    /// Stop syncing what ignore rules match; nothing is removed.
+    Forget {
+        /// At and below these paths.
+        paths: Vec<TreePath>,
+    },
     /// Tell what happens from now on.
     Subscribe,
     /// End.
@@ -123,6 +128,11 @@ pub enum Answer {
     },
     /// How many paths were released.
     Released {
+        /// How many.
+        count: usize,
+    },
+    /// How many paths are not synced any more.
+    Forgotten {
         /// How many.
         count: usize,
     },
@@ -367,6 +377,7 @@ mod tests {
             Request::Resolve { paths: vec![path("é")], way: Way::Merge },
             Request::Resume { confirm_deletions: true },
             Request::Release { paths: Vec::new() },
+            Request::Forget { paths: vec![path("a")] },
             Request::Subscribe,
             Request::Stop,
         ] {
@@ -404,6 +415,7 @@ mod tests {
                 }],
             },
             Answer::Released { count: 2 },
+            Answer::Forgotten { count: 2 },
             Answer::Ok,
             Answer::Error { message: "no".into() },
         ] {

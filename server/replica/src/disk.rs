@@ -310,10 +310,16 @@ pub trait Disk {
 
 /// Which paths are not synced unless they are already.
 pub trait Rules {
-    /// Whether the rules ignore `path`. Never called for what is synced.
+    /// Whether the rules ignore `path`, as long as it is not synced.
     fn is_ignored(&mut self, path: &TreePath, is_directory: bool) -> bool;
 
     /// Told of each path that changed. Says whether the rules did, so that the
     /// workspace must be looked through again.
     fn changed(&mut self, path: &TreePath) -> bool;
+
+    /// Whether Git tracks `path` or something below it, so that no rule ignores it.
+    fn is_tracked(&mut self, path: &TreePath) -> bool;
+
+    /// Forgets what was read: the rules may have changed, and nobody has told yet.
+    fn read_again(&mut self);
 }

@@ -319,3 +319,24 @@ fn changed_rules_are_noticed() {
     assert!(changed(&mut rules, ".git/info/exclude"));
     assert!(!is_ignored(&mut rules, "b/x.log"));
 }
+
+#[test]
+fn rules_can_be_read_before_anybody_tells_of_them() {
+    let root = tempfile::tempdir().unwrap();
+    let at = root.path();
+    run(at, &["init", "-q"]);
+    write(at, "build/out.o", "");
+    write(at, "build/tracked.o", "");
+    run(at, &["add", "-f", "build/tracked.o"]);
+    let mut rules = rules(at, &[]);
+    assert!(!is_ignored(&mut rules, "build/out.o"));
+    write(at, ".s0ignore", "/build/\n");
+    assert!(!is_ignored(&mut rules, "build/out.o"));
+    rules.read_again();
+    assert!(is_ignored(&mut rules, "build/out.o"));
+    for (path, tracked) in [("build/tracked.o", true), ("build", true), ("build/out.o", false)] {
+        assert_eq!(rules.is_tracked(&TreePath::new(path).unwrap()), tracked, "{path}");
+    }
+    // What is heard of afterwards is no news.
+    assert!(!changed(&mut rules, ".s0ignore"));
+}

@@ -34,6 +34,10 @@ impl Rules for SimRules {
     fn changed(&mut self, _: &TreePath) -> bool {
         false
     }
+    fn is_tracked(&mut self, _: &TreePath) -> bool {
+        false
+    }
+    fn read_again(&mut self) {}
 }
 
 /// What a machine asks of the service.

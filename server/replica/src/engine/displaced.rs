@@ -155,7 +155,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 self.retry_in(0);
                 Ok(false)
             }
-            (Some(edited), None, None) => {
+            (Some(edited), None, None) if !self.rules.is_ignored(&it.path, false) => {
                 match self.disk.place(at, &it.path) {
                     Ok(()) => {}
                     Err(_) => return Ok(self.keep(at, &it.path)),

@@ -32,8 +32,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             return;
         }
         if self.rules.changed(path) {
-            self.touch(TreePath::root(), self.now, true);
-            self.stir();
+            self.rules_changed();
         }
         if !self.disk.abilities().case_preserving {
             // What is done by another spelling of a directory's name raises no event
@@ -63,6 +62,13 @@ impl<D: Disk, S: Store> Replica<D, S> {
             self.touch_to(above, due, Reach::Children);
         }
         self.touch(path, due, true);
+    }
+
+    /// Other paths are ignored now, of the disk and of the Volume.
+    pub(super) fn rules_changed(&mut self) {
+        self.touch(TreePath::root(), self.now, true);
+        self.ignored_incoming.clear();
+        self.reconsider = true;
     }
 
     /// Wants `path` looked at, when `due` has come.
@@ -280,7 +286,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
     }
 
     /// Forgets what was noted below a path that is no directory any more.
-    fn forget_below(&mut self, path: &TreePath) {
+    pub(super) fn forget_below(&mut self, path: &TreePath) {
         let changed: Vec<_> = below(&self.changed, path).cloned().collect();
         for path in changed {
             self.forget(&path);

@@ -16,6 +16,7 @@ mod direct;
 mod displaced;
 mod download;
 mod events;
+mod forget;
 mod guard;
 mod look;
 mod merge;
@@ -37,6 +38,7 @@ use crate::synced::Released;
 
 pub use conflicts::{ResolveError, WayOut};
 pub use events::{Effect, Event, Fetched, Hint, Notice};
+pub use forget::ForgetError;
 pub use guard::{Halt, Resume};
 pub use merge::Sides;
 pub use status::{Condition, Difference, Pending, Progress, Status};

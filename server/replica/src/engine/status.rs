@@ -280,9 +280,10 @@ impl<D: Disk, S: Store> Replica<D, S> {
             let apart = self.in_conflict(&child)
                 || self.state.withheld.contains(&child)
                 || self.state.kept.contains(&child)
-                || s0_tree::comparison_key(name.as_str()) == ".git";
+                || s0_tree::comparison_key(name.as_str()) == ".git"
+                || (self.row_at(&child).is_none() && self.rules.is_ignored(&child, is_directory));
             let Some(remote) = missing.remove(&name) else {
-                if !apart && !self.rules.is_ignored(&child, is_directory) {
+                if !apart {
                     found.push(Difference { path: child, why: "only on this disk".into() });
                 }
                 continue;

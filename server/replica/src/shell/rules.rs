@@ -150,7 +150,7 @@ impl GitRules {
     }
 
     /// Whether a repository tracks `path` or something below it.
-    fn is_tracked(&mut self, path: &TreePath) -> bool {
+    fn covers(&mut self, path: &TreePath) -> bool {
         let Some(parent) = path.parent() else { return true };
         let level = self.level(&parent);
         std::iter::successors(Some(&level), |level| level.above.as_ref())
@@ -206,7 +206,7 @@ impl Rules for GitRules {
         if is_always_ignored(path) {
             return true;
         }
-        self.is_ruled_out(path, is_directory) && !self.is_tracked(path)
+        self.is_ruled_out(path, is_directory) && !self.covers(path)
     }
 
     fn changed(&mut self, path: &TreePath) -> bool {
@@ -221,6 +221,14 @@ impl Rules for GitRules {
             name @ (GITIGNORE | S0IGNORE) => self.rules_changed(&directory, name),
             _ => false,
         }
+    }
+
+    fn is_tracked(&mut self, path: &TreePath) -> bool {
+        self.covers(path)
+    }
+
+    fn read_again(&mut self) {
+        self.forget(&TreePath::root());
     }
 }
 
