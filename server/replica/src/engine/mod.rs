@@ -41,7 +41,7 @@ pub use events::{Effect, Event, Fetched, Hint, Notice};
 pub use forget::ForgetError;
 pub use guard::{Halt, Resume};
 pub use merge::Sides;
-pub use status::{Condition, Difference, Pending, Progress, Status};
+pub use status::{Condition, Difference, Pending, Progress, Status, VerifyError};
 
 /// How a replica begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use s0_tree::{NodeId, Seq, TreePath};
+use s0_tree::{NodeId, Seq, Tree, TreePath};
 use serde::{Deserialize, Serialize};
 
 use super::{Halt, Link, Local, Replica};
-use crate::disk::{Description, Disk, DiskResult, Seen, Spot};
+use crate::disk::{Description, Disk, DiskError, DiskResult, Seen, Spot};
 use crate::state::{Conflict, ConflictStatus, Store, What};
 
 /// The state in one word.
@@ -78,6 +78,20 @@ pub struct Difference {
     pub path: TreePath,
     /// What is different, in words.
     pub why: String,
+}
+
+/// Why disk and Volume cannot be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// There is nothing to compare with.
+    #[error(
+        "the Volume was not reached yet, so there is nothing to compare with; `s0 sync status` \
+         says why"
+    )]
+    VolumeUnknown,
+    /// The disk cannot be read.
+    #[error("the workspace cannot be read: {0}")]
+    Disk(#[from] DiskError),
 }
 
 impl<D: Disk, S: Store> Replica<D, S> {
@@ -232,15 +246,16 @@ impl<D: Disk, S: Store> Replica<D, S> {
         text
     }
 
-    /// Reads the whole disk and compares it with the Volume as far as it is
-    /// known. What is ignored, in conflict or withheld is left out.
+    /// Reads the whole disk and compares it with the Volume as far as the journal
+    /// has been followed. What is ignored, in conflict or withheld is left out.
     ///
     /// # Errors
-    /// The disk cannot be read.
-    pub fn verify(&mut self) -> DiskResult<Vec<Difference>> {
+    /// The Volume is not known, or the disk cannot be read.
+    pub fn verify(&mut self) -> Result<Vec<Difference>, VerifyError> {
+        let tree = self.remote.clone().ok_or(VerifyError::VolumeUnknown)?;
         let mut found = Vec::new();
         let mut files = Vec::new();
-        self.verify_directory(&TreePath::root(), NodeId::ROOT, &mut files, &mut found)?;
+        self.verify_directory(&tree, &TreePath::root(), NodeId::ROOT, &mut files, &mut found)?;
         let spots: Vec<_> = files.iter().map(|(path, _)| Spot::Path(path.clone())).collect();
         for batch in spots.chunks(1024).zip(files.chunks(1024)) {
             let read = self.disk.describe(batch.0);
@@ -260,13 +275,13 @@ impl<D: Disk, S: Store> Replica<D, S> {
 
     fn verify_directory(
         &mut self,
+        tree: &Tree,
         path: &TreePath,
         directory: NodeId,
         files: &mut Vec<(TreePath, s0_tree::Content)>,
         found: &mut Vec<Difference>,
     ) -> DiskResult<()> {
         let listing = self.listed(path)?;
-        let Some(tree) = &self.remote else { return Ok(()) };
         let mut missing: BTreeMap<_, _> = tree
             .node(directory)
             .and_then(|node| node.directory())
@@ -309,7 +324,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 found.push(Difference { path: child.clone(), why });
             }
             if kind && is_directory {
-                self.verify_directory(&child, remote.node, files, found)?;
+                self.verify_directory(tree, &child, remote.node, files, found)?;
             }
         }
         for (name, remote) in missing {

@@ -81,17 +81,8 @@ impl Handle {
     /// # Errors
     /// The Volume is not known, or the disk cannot be read.
     pub async fn verify(&self) -> Result<Vec<Difference>, NotRunning> {
-        let verified = self.ask(|engine, _| {
-            if engine.remote().is_none() {
-                return Err(
-                    "the Volume was not reached yet, so there is nothing to compare with; \
-                            `s0 sync status` says why"
-                        .to_owned(),
-                );
-            }
-            engine.verify().map_err(|error| format!("the workspace cannot be read: {error}"))
-        });
-        verified.await?.map_err(NotRunning)
+        let verified = self.ask(|engine, _| engine.verify());
+        verified.await?.map_err(|error| NotRunning(error.to_string()))
     }
 
     /// Goes on after a halt.
