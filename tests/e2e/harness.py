@@ -495,20 +495,9 @@ class Replica:
             os.kill(pid, signal.SIGCONT)
 
     def start(self):
-        """Starts the host. `s0 sync start` waits until all is across; under load that is never, so this
-        returns when the host answers."""
-        log = open(self.machine.dir / "start.log", "ab")
-        starting = subprocess.Popen([BIN, "sync", "start"], cwd=self.root, stdin=subprocess.DEVNULL,
-                                    stdout=log, stderr=log, env=self.machine.environment())
-
-        def answers():
-            if starting.poll() not in (None, 0, 3):
-                raise Failed(f"s0 sync start ended with {starting.returncode}:\n"
-                             + (self.machine.dir / "start.log").read_text()[-2000:])
-            done = self.sync("status", "-o", "json", ok=False)
-            return done.stdout.strip() and is_running(json.loads(done.stdout).get("pid", 0))
-
-        wait_until(f"{self}'s host answers", answers, 30, every=0.05)
+        """Starts the host, and returns when it answers. By itself `s0 sync start` waits until all is
+        across; under load that is never."""
+        self.sync("start", "--no-wait")
 
     def stop(self):
         pid = self.pid

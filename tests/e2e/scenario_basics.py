@@ -444,7 +444,10 @@ def test_a_host_stops_starts_and_detaches_cleanly(bench):
     check(str(replica.root) in listed and volume.id in listed, f"list does not show it: {listed}")
     replica.stop()
     write(replica / "two.txt", "2\n")
-    replica.start()
+    with service.frozen():
+        # Nobody answers, so that there is something to wait for.
+        replica.sync("start", "--no-wait", timeout=20)
+        check(replica.status()["condition"] != "in_sync", "it is in sync without a service")
     check(replica.pid != pid, "the same process again")
     wait_until("what was written meanwhile is in the Volume", lambda: volume.read("two.txt") == b"2\n", 20)
     logs = replica.sync("logs").stdout.decode()

@@ -239,7 +239,20 @@ path is synced again; if its sides differ by then, that is a conflict.")]
         paths: Vec<PathBuf>,
     },
     /// Start the workspace's host
-    Start,
+    ///
+    /// Shows progress, and returns when both sides are equal, or when what is left
+    /// waits for you or for the service. Exit code as of `status`: 0: in sync; 3:
+    /// uploads wait for conflicts; 4: halted; 5: the service cannot be reached.
+    #[command(after_help = "\
+Examples:
+  s0 sync start                            and wait until both sides are equal
+  s0 sync start --no-wait && make          the rest goes on in the background;
+  s0 sync flush                            a flush waits for it, when you want to")]
+    Start {
+        /// Return as soon as the host runs
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// End the workspace's host; the workspace stays attached
     Stop,
 }

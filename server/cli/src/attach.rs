@@ -116,7 +116,8 @@ fn uuid() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
-/// Starts the host in the background, and waits until both sides are equal.
+/// Starts the host in the background, and waits until both sides are equal or
+/// what is left waits for the user, unless nobody wants to wait.
 pub(crate) async fn in_background(context: &Context, workspace: &Workspace, wait: bool) -> Done {
     let screen = &context.screen;
     let program = std::env::current_exe()?;

@@ -67,9 +67,9 @@ pub(crate) async fn sync(context: &Context, near: Option<PathBuf>, command: Sync
         }
         Sync::Include { paths, all: _ } => include(context, here, &paths).await,
         Sync::Forget { paths } => forget(context, here, &paths).await,
-        Sync::Start => {
+        Sync::Start { no_wait } => {
             let workspace = context.workspace(here)?;
-            attach::in_background(context, &workspace, true).await
+            attach::in_background(context, &workspace, !no_wait).await
         }
         Sync::Stop => {
             let workspace = context.workspace(here)?;
