@@ -431,6 +431,20 @@ def test_edits_go_on_while_files_are_merged(bench):
     check(len(there) >= 30, "files are gone")
 
 
+def test_a_flush_names_what_is_in_the_way(bench):
+    volume, user, agent = pair(bench)
+    write(user / "dir/open.txt", "first\n")
+    settle(user, agent)
+    with open(user / "dir/open.txt", "a"):
+        volume.write("dir/open.txt", "from the Volume\n")
+        volume.write("dir/other.txt", "not in the way\n")
+        said = user.json("flush", "--timeout", "2", ok=False)
+        paths = [it["path"] for it in said["unfinished"]]
+        check(not said["done"] and paths == ["dir/open.txt"], f"{said}")
+    settle(user, agent)
+    check_all_equal(volume, user, agent)
+
+
 def test_a_host_stops_starts_and_detaches_cleanly(bench):
     service = bench.service()
     volume = service.create_volume()

@@ -9,7 +9,7 @@ use s0_tree::Reason;
 
 use crate::context::{Context, Workspace};
 use crate::failure::Failure;
-use crate::screen::{Screen, count};
+use crate::screen::{Screen, count, shown};
 use crate::sync::status_of;
 
 /// How long the service may be out of reach before nobody waits for it.
@@ -187,7 +187,7 @@ pub(crate) fn line(news: &News) -> Option<String> {
         News::DirectoryKept { path } => {
             format!("! {path}: removed in the Volume, kept here for what is in it")
         }
-        News::Problem { path, why } => format!("! {path}: {why}"),
+        News::Problem { path, why } => format!("! {}: {why}", shown(path)),
         News::Halted { why } => format!("! halted: {why}"),
         News::Connection { connected: true } => "= connected".into(),
         News::Connection { connected: false } => "= the service is out of reach".into(),

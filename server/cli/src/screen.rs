@@ -145,6 +145,11 @@ pub(crate) fn columns(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// A path for people. The workspace itself has no name of its own.
+pub(crate) fn shown(path: &s0_tree::TreePath) -> &str {
+    if path.is_root() { "." } else { path.as_str() }
+}
+
 /// `1 path`, `2 paths`.
 pub(crate) fn count(number: usize, word: &str) -> String {
     format!("{number} {word}{}", if number == 1 { "" } else { "s" })

@@ -17,7 +17,7 @@ use crate::context::{Context, Workspace};
 use crate::failure::{Done, Failure, code};
 use crate::live;
 use crate::platform;
-use crate::screen::{columns, count};
+use crate::screen::{columns, count, shown};
 
 /// How long a host may take to end.
 const END: Duration = Duration::from_secs(30);
@@ -167,7 +167,7 @@ fn show_status(context: &Context, status: &HostStatus) {
             rows.push(vec!["conflict".into(), format!("{path}: {why}")]);
         }
         for (path, why) in it.problems.iter().take(20) {
-            rows.push(vec!["problem".into(), format!("{path}: {why}")]);
+            rows.push(vec!["problem".into(), format!("{}: {why}", shown(path))]);
         }
         if !it.withheld.is_empty() {
             let waiting = count(it.withheld.len(), "local path");
@@ -253,21 +253,33 @@ async fn flush(context: &Context, near: Option<&Path>, timeout: f64) -> Done {
     let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).min(86_400_000);
     let answer = ask(context, near, &Request::Flush { timeout_ms }).await?;
     let Answer::Flushed { done, unfinished, ms } = answer else { return Err(unexpected(&answer)) };
+    let unfinished: Vec<_> = unfinished.iter().map(|it| Said::new(&it.path, &it.why)).collect();
     let document = json!({ "done": done, "unfinished": unfinished, "ms": ms });
     context.screen.show(&document, || {
         if done {
             return format!("everything is across ({ms} ms)");
         }
-        let rows: Vec<_> =
-            unfinished.iter().map(|it| vec![shown(&it.path).to_owned(), it.why.clone()]).collect();
-        format!("{} not across:\n{}", count(rows.len(), "path"), columns(&rows))
+        format!("not everything is across:\n{}", table(&unfinished))
     });
     Ok(if done { ExitCode::SUCCESS } else { ExitCode::from(code::BLOCKED) })
 }
 
-/// The root has no name of its own.
-fn shown(path: &TreePath) -> &str {
-    if path.is_root() { "." } else { path.as_str() }
+/// What is said of a path.
+#[derive(serde::Serialize)]
+struct Said<'a> {
+    path: &'a str,
+    why: &'a str,
+}
+
+impl<'a> Said<'a> {
+    fn new(path: &'a TreePath, why: &'a str) -> Self {
+        Self { path: shown(path), why }
+    }
+}
+
+fn table(said: &[Said<'_>]) -> String {
+    let row = |it: &Said<'_>| vec![it.path.to_owned(), it.why.to_owned()];
+    columns(&said.iter().map(row).collect::<Vec<_>>())
 }
 
 async fn verify(context: &Context, near: Option<&Path>) -> Done {
@@ -277,13 +289,12 @@ async fn verify(context: &Context, near: Option<&Path>) -> Done {
     let answer = answer?;
     let Answer::Verified { differences } = answer else { return Err(unexpected(&answer)) };
     let equal = differences.is_empty();
+    let differences: Vec<_> = differences.iter().map(|it| Said::new(&it.path, &it.why)).collect();
     context.screen.show(&json!({ "equal": equal, "differences": differences }), || {
         if equal {
             return "this workspace and the Volume are equal".into();
         }
-        let rows: Vec<_> =
-            differences.iter().map(|it| vec![shown(&it.path).to_owned(), it.why.clone()]).collect();
-        columns(&rows)
+        table(&differences)
     });
     Ok(if equal { ExitCode::SUCCESS } else { ExitCode::from(code::FAILED) })
 }

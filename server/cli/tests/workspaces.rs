@@ -212,6 +212,9 @@ fn a_service_that_restarts_is_found_again() {
     laptop.write("offline.txt", "kept\n");
     let (code, flushed) = laptop.json(&["sync", "flush", "--timeout", "0.3"]);
     assert_eq!((code, &flushed["done"]), (3, &Value::Bool(false)), "{flushed}");
+    let unfinished = flushed["unfinished"].as_array().unwrap();
+    let paths: Vec<_> = unfinished.iter().map(|it| it["path"].as_str().unwrap()).collect();
+    assert_eq!(paths, [".", "offline.txt"], "what is about the workspace as a whole has its name");
     service.start_again();
     sandbox.waits_for("offline.txt", "kept\n");
 }

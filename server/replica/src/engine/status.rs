@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use s0_tree::{NodeId, Seq, Tree, TreePath};
+use s0_tree::{NodeId, Place, Seq, Tree, TreePath};
 use serde::{Deserialize, Serialize};
 
 use super::{Halt, Link, Local, Replica};
@@ -132,8 +132,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         let blocked = self.has_open_conflicts() || !self.problems.is_empty();
         let waiting = self.waiting.keys().filter(|_| !blocked).filter(|place| {
             self.disk_path(place).is_some_and(|path| !self.waits_for_user(&path))
-                && self.remote_at(place).map(|remote| remote.node)
-                    != self.row(place).map(|row| row.node)
+                && !self.is_agreed(place)
         });
         let outgoing = self.state.outgoing.as_ref().map_or(0, |outgoing| outgoing.sent.len());
         Pending {
@@ -185,6 +184,26 @@ impl<D: Disk, S: Store> Replica<D, S> {
             if self.has_open_conflicts() { "waits for conflicts" } else { "not uploaded yet" };
         let changed = self.changed.keys().filter(|path| self.is_wanted(path));
         conflicts.chain(problems).chain(changed.map(|path| why(path, paused))).take(limit).collect()
+    }
+
+    /// The paths at which the Volume has moved on, as far as they have one here;
+    /// at most `limit`.
+    pub fn awaited(&self, limit: usize) -> Vec<TreePath> {
+        let places = self.incoming.keys().chain(self.active.keys()).chain(self.waiting.keys());
+        let mut paths: Vec<_> = places
+            .filter(|place| !self.is_agreed(place))
+            .filter_map(|place| self.disk_path(place))
+            .filter(|path| !self.waits_for_user(path))
+            .collect();
+        paths.sort();
+        paths.dedup();
+        paths.truncate(limit);
+        paths
+    }
+
+    fn is_agreed(&self, place: &Place) -> bool {
+        let agreed = self.row(place).map(|row| (row.node, row.version));
+        agreed == self.remote_at(place).map(|remote| (remote.node, remote.version))
     }
 
     /// What is synced at a path of the disk.

@@ -196,10 +196,11 @@ impl RunLoop {
                 let why = report.trouble.unwrap_or_else(|| "it is not connected".into());
                 unfinished.insert(0, whole(why));
             }
-            if report.status.pending.downloads > 0 {
-                let count = report.status.pending.downloads;
-                unfinished.push(whole(format!("{count} paths of the Volume are not here yet")));
-            }
+            let awaited = self.engine.as_ref().map(|engine| engine.awaited(NAMED));
+            unfinished.extend(awaited.unwrap_or_default().into_iter().map(|path| Unfinished {
+                path,
+                why: "the Volume's version is not here yet".into(),
+            }));
             if unfinished.is_empty() {
                 unfinished.push(whole(late.into()));
             }
