@@ -99,6 +99,15 @@ pub struct Intent {
     pub actor: Option<Actor>,
 }
 
+impl Intent {
+    /// What the Volume has or had of it: what the disk shall hold, then what it held.
+    pub(crate) fn contents(&self) -> Vec<What> {
+        let after = self.after.as_ref().map(|after| after.what.clone());
+        let before = self.before.as_ref().map(|row| row.what.clone());
+        after.into_iter().chain(before).collect()
+    }
+}
+
 /// A change that was sent, with what is known of the disk if it is accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {

@@ -22,8 +22,11 @@ pub(super) enum Swapped {
     Changed(Option<Stat>),
     /// A program has the file open for writing.
     Busy,
-    /// The disk would not.
+    /// The disk would not; it is as it was.
     Failed(DiskError),
+    /// The disk would not go on halfway. What came out, perhaps the user's, is
+    /// in a slot of the intent.
+    Stranded(DiskError),
 }
 
 impl<D: Disk, S: Store> Replica<D, S> {
@@ -114,7 +117,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
                         Some(stat) => {
                             let after = intent.after.as_ref().map(|after| after.what.clone());
                             if let Some(content) = after {
-                                self.displaced_by(slot, slot, &intent, None, content, stat);
+                                self.leave(slot, slot, &intent, content, Some(stat));
                             }
                         }
                     }
@@ -126,6 +129,12 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 }
                 Swapped::Failed(error) => {
                     self.abandon(slot, false)?;
+                    self.give_way(&intent.path, &error);
+                    self.waiting.insert(intent.place, intent.actor);
+                }
+                Swapped::Stranded(error) => {
+                    self.deactivate(slot, &intent.place);
+                    self.leave_slots(slot, &intent, &intent.contents())?;
                     self.give_way(&intent.path, &error);
                     self.waiting.insert(intent.place, intent.actor);
                 }
@@ -151,9 +160,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
             records.push(Record::Synced(intent.place.clone(), row));
             self.deactivate(slot, &intent.place);
             if let Some((at, stat)) = displaced {
-                if let Some(row) = intent.before.clone() {
-                    let content = row.what.clone();
-                    self.displaced_by(slot, at, &intent, Some(row), content, stat);
+                if let Some(row) = &intent.before {
+                    self.leave(slot, at, &intent, row.what.clone(), Some(stat));
                 }
                 let intent = Intent { phase: Phase::Swapped, ..intent.clone() };
                 records.push(Record::Intent(slot, Some(intent)));
@@ -282,6 +290,18 @@ impl<D: Disk, S: Store> Replica<D, S> {
         let seen = self.disk.now();
         let staged = self.disk.stat(&Spot::Staged(slot))?.ok_or(DiskError::NotFound)?;
         self.disk.exchange(slot, path)?;
+        Ok(self.check_over(slot, path, was, row, (staged, seen)).unwrap_or_else(Swapped::Stranded))
+    }
+
+    /// What came out of an exchange is compared.
+    fn check_over(
+        &mut self,
+        slot: IntentId,
+        path: &TreePath,
+        was: &Stat,
+        row: &Row,
+        (staged, seen): (Stat, i64),
+    ) -> Result<Swapped, DiskError> {
         let out = self.disk.stat(&Spot::Staged(slot))?.ok_or(DiskError::NotFound)?;
         if self.is_what_was(&out, was, row, slot) {
             let print = self.print_of(path, staged, seen)?;
@@ -289,7 +309,15 @@ impl<D: Disk, S: Store> Replica<D, S> {
         }
         // Not what was compared: it is the user's. Put it back, and see what
         // comes out this time.
-        self.disk.exchange(slot, path)?;
+        match self.disk.exchange(slot, path) {
+            Ok(()) => {}
+            Err(DiskError::NotFound) => {
+                // The user has removed the new file in that instant.
+                self.put_back(slot, path)?;
+                return Ok(Swapped::Changed(None));
+            }
+            Err(error) => return Err(error),
+        }
         let back = self.disk.stat(&Spot::Staged(slot))?.ok_or(DiskError::NotFound)?;
         if back.inode != staged.inode || back.mtime != staged.mtime || back.size != staged.size {
             // The user replaced the new file in that instant, and this is the
@@ -317,6 +345,19 @@ impl<D: Disk, S: Store> Replica<D, S> {
         let seen = self.disk.now();
         let staged = self.disk.stat(&Spot::Staged(slot))?.ok_or(DiskError::NotFound)?;
         self.disk.take(path, aside)?;
+        Ok(self.check_steps(slot, path, was, row, (staged, seen)).unwrap_or_else(Swapped::Stranded))
+    }
+
+    /// What stepped aside is compared; then the staged file takes its place.
+    fn check_steps(
+        &mut self,
+        slot: IntentId,
+        path: &TreePath,
+        was: &Stat,
+        row: &Row,
+        (staged, seen): (Stat, i64),
+    ) -> Result<Swapped, DiskError> {
+        let aside = slot.aside();
         let out = self.disk.stat(&Spot::Staged(aside))?.ok_or(DiskError::NotFound)?;
         if !self.is_what_was(&out, was, row, aside) {
             self.put_back(aside, path)?;
@@ -355,6 +396,17 @@ impl<D: Disk, S: Store> Replica<D, S> {
         row: &Row,
     ) -> Result<Swapped, DiskError> {
         self.disk.take(path, slot)?;
+        Ok(self.check_out(slot, path, was, row).unwrap_or_else(Swapped::Stranded))
+    }
+
+    /// What was taken away is compared.
+    fn check_out(
+        &mut self,
+        slot: IntentId,
+        path: &TreePath,
+        was: &Stat,
+        row: &Row,
+    ) -> Result<Swapped, DiskError> {
         let out = self.disk.stat(&Spot::Staged(slot))?.ok_or(DiskError::NotFound)?;
         if !self.is_what_was(&out, was, row, slot) {
             self.put_back(slot, path)?;

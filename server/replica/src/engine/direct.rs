@@ -83,7 +83,10 @@ impl<D: Disk, S: Store> Replica<D, S> {
                     let stat = if same { stat } else { print.stat };
                     Print { stat, ..print }
                 });
-                let moved = Row { print, version: remote.version, ..row.clone() };
+                // The version says that all of it is here, not the name alone.
+                let whole = row.what == remote.what && row.mode == remote.mode;
+                let version = if whole { remote.version } else { row.version };
+                let moved = Row { print, version, ..row.clone() };
                 self.moved.retain(|_, node| *node != row.node);
                 let moved = Record::Moved { from: from.clone(), to: place.clone(), row: moved };
                 self.commit(vec![moved], false)?;

@@ -34,26 +34,56 @@ pub(super) struct Displaced {
 }
 
 impl<D: Disk, S: Store> Replica<D, S> {
-    pub(super) fn displaced_by(
+    /// What is in an intent's slots is looked at and let go, or brought back: it
+    /// may be the user's unless it is one of the `known` contents.
+    pub(super) fn leave_slots(&mut self, slot: IntentId, intent: &Intent, known: &[What]) -> Done {
+        let mut empty = true;
+        for at in [slot, slot.aside()] {
+            let spot = Spot::Staged(at);
+            if matches!(self.disk.stat(&spot), Ok(None)) {
+                continue;
+            }
+            let held = self.content_of(&spot);
+            let content = known.iter().find(|it| held.as_ref() == Some(it)).or(known.last());
+            if let Some(content) = content.cloned() {
+                self.leave(slot, at, intent, content, None);
+                empty = false;
+            }
+        }
+        let done = empty.then_some(Record::Intent(slot, None));
+        self.commit(done.into_iter().collect(), false)
+    }
+
+    /// What is in the slot `at` of an intent goes as soon as nobody writes to it,
+    /// if it holds `content` then, which the Volume has. `stat` is from when it
+    /// held that.
+    pub(super) fn leave(
         &mut self,
         slot: IntentId,
         at: IntentId,
         intent: &Intent,
-        before: Option<Row>,
         content: What,
-        stat: Stat,
+        stat: Option<Stat>,
     ) {
         let displaced = Displaced {
             slot,
             place: intent.place.clone(),
             path: intent.path.clone(),
-            before,
+            before: intent.before.clone().filter(|row| row.what == content),
             content,
-            stat: Some(stat),
+            stat,
             since: self.now,
             due: self.now,
         };
         self.displaced.insert(at, displaced);
+    }
+
+    /// A slot is empty. The intent is done with when it was its last one.
+    fn is_empty_now(&mut self, at: IntentId, slot: IntentId, records: &mut Vec<Record>) {
+        self.displaced.remove(&at);
+        if !self.displaced.values().any(|it| it.slot == slot) {
+            records.push(Record::Intent(slot, None));
+        }
     }
 
     /// Deletes what is displaced, unmodified and without writers.
@@ -75,8 +105,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             let found = match self.disk.stat(&spot) {
                 Ok(Some(found)) => found,
                 Ok(None) => {
-                    self.displaced.remove(&at);
-                    records.push(Record::Intent(it.slot, None));
+                    self.is_empty_now(at, it.slot, &mut records);
                     continue;
                 }
                 Err(_) => {
@@ -91,14 +120,12 @@ impl<D: Disk, S: Store> Replica<D, S> {
             if self.is_untouched(&it, &found, &spot) {
                 match self.disk.discard(&StagedName::Whole(at)) {
                     Ok(()) | Err(DiskError::NotFound) => {
-                        self.displaced.remove(&at);
-                        records.push(Record::Intent(it.slot, None));
+                        self.is_empty_now(at, it.slot, &mut records);
                     }
                     Err(_) => self.probe_later(at),
                 }
             } else if self.rescue(at, &it)? {
-                self.displaced.remove(&at);
-                records.push(Record::Intent(it.slot, None));
+                self.is_empty_now(at, it.slot, &mut records);
             }
         }
         if !records.is_empty() {

@@ -13,7 +13,6 @@ use s0_tree::{Content, Place, Seq, TreePath};
 
 use super::apply::Swapped;
 use super::conflicts::NOBODY;
-use super::displaced::Displaced;
 use super::remote::decided;
 use super::{Local, Replica, ResolveError};
 use crate::disk::{Disk, IntentId};
@@ -141,27 +140,19 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 // The old file may go only when the merge cannot any more.
                 self.disk_sync(&[path.parent().unwrap_or_default()]);
                 if let Some((at, stat)) = displaced {
-                    self.displaced_by(slot, at, &intent, intent.before.clone(), mine, stat);
+                    self.leave(slot, at, &intent, mine, Some(stat));
                 }
                 let intent = Intent { phase: Phase::Swapped, ..intent };
                 return Ok(vec![Record::Intent(slot, Some(intent))]);
             }
             Swapped::Changed(_) | Swapped::Busy => ResolveError::NotYet(path.clone()),
-            Swapped::Failed(error) => ResolveError::Disk(path.clone(), error),
+            Swapped::Failed(error) | Swapped::Stranded(error) => {
+                ResolveError::Disk(path.clone(), error)
+            }
         };
         // The merge is in the slot, or something of the user's that came out and
         // could not go back: that is for those to tell who clear the slots.
-        let left = Displaced {
-            slot,
-            place: it.place.clone(),
-            path: path.clone(),
-            before: None,
-            content: What::File(merged),
-            stat: None,
-            since: self.now,
-            due: self.now,
-        };
-        self.displaced.insert(slot, left);
+        self.leave_slots(slot, &intent, &[What::File(merged)])?;
         Err(error)
     }
 }

@@ -299,11 +299,19 @@ impl<D: Disk, S: Store> Replica<D, S> {
         if replica.halt.is_none() {
             replica.recover()?;
         }
-        let boot = Some(replica.config.boot.clone());
-        let facts = crate::state::Facts { boot, ..replica.state.facts.clone() };
-        replica.commit(vec![Record::Facts(facts)], true)?;
+        if !replica.distrust {
+            replica.note_boot()?;
+        }
         replica.touch(TreePath::root(), now, true);
         Ok(replica)
+    }
+
+    /// Writes down that what is known of the disk holds in this run of the
+    /// operating system. Until it does, a restart must read the files again too.
+    fn note_boot(&mut self) -> Done {
+        let boot = Some(self.config.boot.clone());
+        let facts = crate::state::Facts { boot, ..self.state.facts.clone() };
+        self.commit(vec![Record::Facts(facts)], true)
     }
 
     /// Takes in what happened outside. Nothing is done to the disk.
@@ -369,7 +377,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
         let more = self.look()?;
         if !self.looked && self.dirty.is_empty() {
             self.looked = true;
-            self.distrust = false;
+            if std::mem::take(&mut self.distrust) {
+                self.note_boot()?;
+            }
         }
         if self.halt.is_some() {
             return Ok(None);

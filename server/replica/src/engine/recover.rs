@@ -5,10 +5,9 @@
 //! Staging files go only when they are known to be ours.
 
 use super::conflicts::NOBODY;
-use super::displaced::Displaced;
 use super::{Done, Replica};
 use crate::disk::{Disk, DiskError, IntentId, Spot, StagedName};
-use crate::state::{Intent, Phase, Print, Record, Row, Store, What};
+use crate::state::{Intent, Phase, Print, Record, Row, Store};
 
 impl<D: Disk, S: Store> Replica<D, S> {
     /// Brings disk and state together again. Runs before anything else.
@@ -20,7 +19,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 self.drop_staged(&StagedName::Part(slot))?;
             }
             match intent.phase {
-                Phase::Swapped => self.recover_swapped(slot, &intent, &staged)?,
+                // What is synced was committed; what was displaced may still be there.
+                Phase::Swapped => self.leave_slots(slot, &intent, &intent.contents())?,
                 Phase::Planned => self.recover_planned(slot, &intent, &staged)?,
             }
         }
@@ -32,46 +32,6 @@ impl<D: Disk, S: Store> Replica<D, S> {
             Err(DiskError::NotFound) | Ok(()) => Ok(()),
             Err(error) => Err(error),
         }
-    }
-
-    /// The agreement was committed; the displaced file may still be there.
-    fn recover_swapped(&mut self, slot: IntentId, intent: &Intent, staged: &[StagedName]) -> Done {
-        let mut kept = false;
-        for at in [slot, slot.aside()] {
-            if staged.contains(&StagedName::Whole(at)) {
-                kept = true;
-                let before = intent.before.as_ref().map(|row| row.what.clone());
-                let after = intent.after.as_ref().map(|after| after.what.clone());
-                let held = self.content_of(&Spot::Staged(at));
-                let content = after.clone().filter(|_| held == after).or(before).or(after);
-                self.left_behind(slot, at, intent, content);
-            }
-        }
-        if !kept {
-            self.commit(vec![Record::Intent(slot, None)], false)?;
-        }
-        Ok(())
-    }
-
-    fn left_behind(
-        &mut self,
-        slot: IntentId,
-        at: IntentId,
-        intent: &Intent,
-        content: Option<What>,
-    ) {
-        let Some(content) = content else { return };
-        let displaced = Displaced {
-            slot,
-            place: intent.place.clone(),
-            path: intent.path.clone(),
-            before: intent.before.clone().filter(|row| row.what == content),
-            content,
-            stat: None,
-            since: self.now,
-            due: self.now,
-        };
-        self.displaced.insert(at, displaced);
     }
 
     /// Whether the swap happened is for the disk to say.
@@ -116,7 +76,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
             let known = content.is_some() && content == before && (arrived || !merged);
             if ours || known {
                 // Staged and never swapped, or swapped out and known.
-                self.left_behind(slot, at, intent, content);
+                if let Some(content) = content {
+                    self.leave(slot, at, intent, content, None);
+                }
                 kept = true;
             } else {
                 // Neither the Volume's old content nor its new one: somebody's.
