@@ -123,7 +123,7 @@ impl Disk for SimDisk {
     fn watch(&mut self, directory: &TreePath) {
         let fs = &mut self.0.borrow_mut().fs;
         if let Some(inode) = fs.find_exact(directory.as_str()) {
-            fs.watched.insert(inode);
+            fs.watched.insert(inode, directory.as_str().to_owned());
         }
     }
 

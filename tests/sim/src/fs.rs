@@ -2,7 +2,7 @@
 //! case, coarse clocks, open writers, events for watched directories only, and
 //! power cuts that lose what was not synced.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use imbl::OrdMap;
@@ -72,7 +72,9 @@ pub struct Fs {
     ticks: i64,
     pub who: Who,
     pub events: Vec<(TreePath, Hint)>,
-    pub watched: BTreeSet<u64>,
+    /// Watched directories, by the paths that they were watched under: events tell
+    /// of those, wherever the directories are by now.
+    pub watched: BTreeMap<u64, String>,
     pub writers: BTreeMap<u64, u32>,
     /// Contents that are on no disk of this machine any more, and by whom.
     pub destroyed: Vec<(Rc<[u8]>, Who)>,
@@ -93,7 +95,7 @@ impl Fs {
             ticks: 0,
             who: Who::Engine,
             events: Vec::new(),
-            watched: BTreeSet::new(),
+            watched: BTreeMap::new(),
             writers: BTreeMap::new(),
             destroyed: Vec::new(),
             history: Vec::new(),
@@ -198,9 +200,15 @@ impl Fs {
         if s0_tree::portable_issues(name, policy).is_empty() { Ok(()) } else { Err(Error::BadName) }
     }
 
+    /// Tells of a name in a directory, as whoever used it spelled it.
     fn note(&mut self, dir: u64, path: &str, hint: Hint) {
-        if self.watched.contains(&dir)
-            && let Ok(path) = TreePath::new(path)
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let path = self.watched.get(&dir).map(|above| match above.as_str() {
+            "" => name.to_owned(),
+            above => format!("{above}/{name}"),
+        });
+        if let Some(path) = path
+            && let Ok(path) = TreePath::new(&path)
         {
             self.events.push((path, hint));
         }

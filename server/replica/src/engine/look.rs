@@ -371,7 +371,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
             }
         }
         for child in unlisted {
-            if self.row_at(&child).is_none() && !self.is_outgoing(&child) {
+            if self.is_outgoing(&child) {
+                self.touch(child, self.now, false);
+            } else if self.row_at(&child).is_none() {
                 self.vanished(&child, false);
             }
         }

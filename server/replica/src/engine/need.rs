@@ -190,12 +190,18 @@ impl<D: Disk, S: Store> Replica<D, S> {
     }
 
     /// Whether another node is synced under a name that this root takes for
-    /// the same. A node that is only spelled anew is not in its own way.
+    /// the same. A node that is only spelled anew is not in its own way; a link
+    /// that stays beside it is.
     fn is_crowded(&self, place: &Place, node: NodeId) -> bool {
         self.namesake(place).is_some_and(|name| {
             let other = Place { parent: place.parent, name };
-            self.row(&other).is_some_and(|row| row.node != node)
+            self.row(&other).is_some_and(|row| row.node != node || !self.has_left(&other, node))
         }) || self.disk_path(place).is_some_and(|path| self.has_new_namesake(&path))
+    }
+
+    /// Whether the Volume has a node no longer at a place.
+    fn has_left(&self, place: &Place, node: NodeId) -> bool {
+        self.remote.as_ref().is_some_and(|tree| tree.at_place(place) != Some(node))
     }
 
     /// Whether a node is synced somewhere that is not in the directory at `path`.
@@ -257,11 +263,16 @@ impl<D: Disk, S: Store> Replica<D, S> {
             self.refuse(&path, format!("the link leads out of the workspace: {target}"));
             return Need::Wait;
         }
-        let old_place = self.state.synced.places(remote.node).iter().find(|old| {
-            *old != place
-                && self.remote.as_ref().is_some_and(|t| t.at_place(old) != Some(remote.node))
-        });
-        if let Some(from) = old_place.cloned()
+        // What is only spelled anew keeps its place on a root that folds names: its
+        // content can come when the spelling has.
+        let is_respelling =
+            |old: &Place| old.parent == place.parent && self.is_one_name(&old.name, &place.name);
+        let places = self.state.synced.places(remote.node).iter();
+        let old_place = places
+            .filter(|old| *old != place && self.has_left(old, remote.node))
+            .max_by_key(|old| is_respelling(old))
+            .map(|old| (old.clone(), is_respelling(old)));
+        if let Some((from, respelled)) = old_place
             && let Some(row) = self.row(&from).cloned()
             && let Some(old) = self.disk_path(&from)
         {
@@ -277,10 +288,6 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 }
                 return Need::Move { from, old, new: path, row, remote };
             }
-            // What is only spelled anew keeps its place on a root that folds
-            // names: its content can come when the spelling has.
-            let respelled =
-                from.parent == place.parent && self.is_one_name(&from.name, &place.name);
             if busy && respelled {
                 return Need::Wait;
             }

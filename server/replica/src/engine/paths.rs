@@ -64,6 +64,12 @@ impl<D: Disk, S: Store> Replica<D, S> {
         !self.moved.is_empty() && self.moved.values().any(|other| *other == node)
     }
 
+    /// Where the user has moved the directory that is synced at this path.
+    pub(super) fn moved_away(&self, path: &TreePath) -> Option<&TreePath> {
+        let row = self.row(&self.place_at(path)?)?;
+        self.moved.iter().find(|(_, node)| **node == row.node).map(|(there, _)| there)
+    }
+
     /// The Volume's path for a path of the disk: that of the directory's node,
     /// wherever the Volume has it now.
     pub(super) fn volume_path(&self, path: &TreePath) -> TreePath {

@@ -391,6 +391,10 @@ impl<D: Disk, S: Store> Replica<D, S> {
             }
             return Ok(());
         }
+        if self.moved_away(path).is_some_and(|there| !self.in_conflict(there)) {
+            // The Volume has the directory here until its move has been told.
+            return Ok(());
+        }
         let set = if self.disk.abilities().modes && !matches!(what, What::Symlink(_)) {
             AttributeChange::mode(mode)
         } else {
