@@ -70,6 +70,14 @@ impl<D: Disk, S: Store> Replica<D, S> {
         self.moved.iter().find(|(_, node)| **node == row.node).map(|(there, _)| there)
     }
 
+    /// Whether directories have changed places all around, so that none of their
+    /// moves can be told before the others.
+    pub(super) fn is_in_circle(&self, path: &TreePath) -> bool {
+        let next = |at: &&TreePath| self.moved_away(at);
+        let mut way = std::iter::successors(self.moved_away(path), next).take(self.moved.len());
+        way.any(|at| at == path)
+    }
+
     /// The Volume's path for a path of the disk: that of the directory's node,
     /// wherever the Volume has it now.
     pub(super) fn volume_path(&self, path: &TreePath) -> TreePath {

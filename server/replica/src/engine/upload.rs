@@ -230,6 +230,18 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 }
                 _ => continue,
             };
+            if let Some(there) = self.moved_away(path).cloned() {
+                if let Some(Local::Moved { node }) = self.changed.get(path)
+                    && self.is_in_circle(path)
+                {
+                    self.unmove(path, *node);
+                    continue;
+                }
+                if !self.in_conflict(&there) {
+                    // The Volume has another here until the move of that is told.
+                    continue;
+                }
+            }
             let taken = self.row_at(path).is_some();
             let Some(above) = path.parent() else { continue };
             let homeless = self.directory_at(&above).is_none();
@@ -332,11 +344,12 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 || self.in_conflict(&path)
                 || (is_directory && self.state.conflicts.keys().any(|c| c.is_at_or_below(&path)))
                 || draft.is_apart(&path);
-            if blocked {
+            let at = self.volume_path(&path);
+            if blocked || draft.is_apart(&at) {
                 continue;
             }
             let change = Change::new(
-                Action::Remove { path: self.volume_path(&path) },
+                Action::Remove { path: at },
                 Expected::Node { id: row.node, version: row.version },
             );
             let elsewhere = |this: &Self| {
@@ -402,6 +415,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
         };
         let row = self.row_at(path).map(|(_, row)| row.clone());
         let at = self.volume_path(path);
+        if draft.is_apart(&at) {
+            return Ok(());
+        }
         let change = match &row {
             Some(row)
                 if std::mem::discriminant(&row.what) == std::mem::discriminant(&what)
