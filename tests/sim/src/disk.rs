@@ -321,6 +321,12 @@ impl Store for SimStore {
         if crash && site.rng.bool() {
             return Err(StoreError("crashed".into()));
         }
+        if site.fs.trace.is_some() {
+            for (place, row) in rows {
+                let what = row.as_ref().map(|row| (row.node.0, row.version.0, &row.what));
+                site.fs.tell(&format!("row {}/{} {what:?}", place.parent.0, place.name));
+            }
+        }
         let mut log = self.durable.borrow_mut();
         log.log.push((records.to_vec(), rows.to_vec()));
         if durable || site.rng.u8(..) < 20 {

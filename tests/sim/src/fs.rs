@@ -136,7 +136,7 @@ impl Fs {
 
     /// Tells what is done, to follow one seed.
     #[expect(clippy::print_stderr, reason = "a trace is asked for by hand")]
-    fn tell(&self, what: &str) {
+    pub fn tell(&self, what: &str) {
         if let Some(name) = &self.trace {
             eprintln!("{} {name} {:?} {what}", self.now / 1_000_000 % 1_000_000_000, self.who);
         }

@@ -442,6 +442,15 @@ impl<D: Disk, S: Store> Replica<D, S> {
             .into_iter()
             .partition(|record| matches!(record, Record::Synced(..) | Record::Moved { .. }));
         for record in agreements {
+            if let Record::Synced(place, Some(row)) = &record
+                && let Some(old) = self.row(place)
+                && old.node != row.node
+                && self.is_moved(old.node)
+            {
+                // The rows of a directory that is elsewhere are not about what comes
+                // to its old place.
+                self.state.apply(Record::Synced(place.clone(), None));
+            }
             self.state.apply(record);
         }
         let (rows, released) = self.state.synced.take_changes();

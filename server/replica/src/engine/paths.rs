@@ -79,14 +79,18 @@ impl<D: Disk, S: Store> Replica<D, S> {
     }
 
     /// The Volume's path for a path of the disk: that of the directory's node,
-    /// wherever the Volume has it now.
-    pub(super) fn volume_path(&self, path: &TreePath) -> TreePath {
-        let Some((parent, name)) = path.split() else { return path.clone() };
-        let above = self
-            .directory_at(&parent)
-            .and_then(|node| self.remote.as_ref()?.path_of(node))
-            .unwrap_or_else(|| self.volume_path(&parent));
-        above.join(&name)
+    /// wherever the Volume has it now. None in a directory that the user has moved
+    /// and the Volume has not any more: by that path, it would be another's.
+    pub(super) fn volume_path(&self, path: &TreePath) -> Option<TreePath> {
+        let Some((parent, name)) = path.split() else { return Some(path.clone()) };
+        let node = self.directory_at(&parent);
+        let known = node.and_then(|node| self.remote.as_ref()?.path_of(node));
+        let above = match known {
+            None if self.moved.contains_key(&parent) => return None,
+            None => self.volume_path(&parent)?,
+            Some(above) => above,
+        };
+        Some(above.join(&name))
     }
 
     /// What the Volume holds at a place.

@@ -251,7 +251,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
             if taken || homeless {
                 continue;
             }
-            let (old, new) = (self.volume_path_of(&from), self.volume_path(path));
+            let (old, Some(new)) = (self.volume_path_of(&from), self.volume_path(path)) else {
+                continue;
+            };
             if old.as_ref().is_none_or(|old| new.is_at_or_below(old)) {
                 // The Volume has moved it above its own new place, or knows
                 // nothing of where it was. No rename says that; what is here is
@@ -344,7 +346,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 || self.in_conflict(&path)
                 || (is_directory && self.state.conflicts.keys().any(|c| c.is_at_or_below(&path)))
                 || draft.is_apart(&path);
-            let at = self.volume_path(&path);
+            let Some(at) = self.volume_path(&path) else { continue };
             if blocked || draft.is_apart(&at) {
                 continue;
             }
@@ -414,10 +416,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
             AttributeChange::default()
         };
         let row = self.row_at(path).map(|(_, row)| row.clone());
-        let at = self.volume_path(path);
-        if draft.is_apart(&at) {
+        let Some(at) = self.volume_path(path).filter(|at| !draft.is_apart(at)) else {
             return Ok(());
-        }
+        };
         let change = match &row {
             Some(row)
                 if std::mem::discriminant(&row.what) == std::mem::discriminant(&what)
