@@ -98,7 +98,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
                     notices.push(Notice::Uploaded { path: sent.path.clone(), removed });
                 }
                 Outcome::Held { node: Some(node), version } if sent.local.is_some() => {
-                    if self.is_held(sent, *node) {
+                    if self.is_another_directory(sent, *node) {
+                        self.touch(sent.path.clone(), self.now, true);
+                    } else if self.is_held(sent, *node) {
                         self.accepted(sent, *node, *version, &mut directories, &mut records);
                     } else {
                         self.held_in_part(sent, &mut records);
@@ -207,6 +209,14 @@ impl<D: Disk, S: Store> Replica<D, S> {
         let there = self.remote.as_ref().and_then(|tree| super::paths::remote_node(tree, node));
         let what = sent.local.as_ref().map(|(what, ..)| what);
         there.as_ref().map(|there| &there.what) == what
+    }
+
+    /// Whether the Volume's node is a directory that is somewhere else here: by the
+    /// path that was told it has come between.
+    fn is_another_directory(&self, sent: &Sent, node: s0_tree::NodeId) -> bool {
+        let home = self.state.synced.home(node).and_then(|home| self.disk_path(home));
+        sent.local.as_ref().is_some_and(|(what, ..)| what.is_directory())
+            && home.is_some_and(|home| home != sent.path)
     }
 
     /// The Volume has the mode that was sent, for something else that this side

@@ -210,6 +210,12 @@ impl<D: Disk, S: Store> Replica<D, S> {
         places.any(|at| self.disk_path(at).is_some_and(|at| !at.is_at_or_below(path)))
     }
 
+    /// Whether there is something in a directory that the Volume has not seen.
+    fn has_news_below(&self, path: &TreePath) -> bool {
+        super::look::below(&self.changed, path)
+            .any(|below| !matches!(self.changed[below], Local::Gone))
+    }
+
     fn need_plain_removal(
         &mut self,
         place: &Place,
@@ -336,12 +342,15 @@ impl<D: Disk, S: Store> Replica<D, S> {
                         self.incoming.entry(home).or_default();
                     }
                     // It goes, and the other comes from where it was.
-                    None if self.is_synced_outside(remote.node, &path) => {
+                    None if self.is_synced_outside(remote.node, &path)
+                        && !self.has_news_below(&path) =>
+                    {
                         self.waiting.insert(place.clone(), actor.cloned());
                         return self.need_plain_removal(place, path, row, actor);
                     }
                     // The other was in this one, and comes up to take its
-                    // place; or nobody had it.
+                    // place; or nobody had it; or something new keeps this one
+                    // here, which belongs to the other now.
                     None => {}
                 }
                 self.expect_children(remote.node);

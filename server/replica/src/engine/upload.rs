@@ -419,6 +419,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
         let Some(at) = self.volume_path(path).filter(|at| !draft.is_apart(at)) else {
             return Ok(());
         };
+        if row.is_none() && what.is_directory() && self.is_told_of_another(&at, path) {
+            return Ok(());
+        }
         let change = match &row {
             Some(row)
                 if std::mem::discriminant(&row.what) == std::mem::discriminant(&what)
@@ -467,6 +470,14 @@ impl<D: Disk, S: Store> Replica<D, S> {
         let parent = self.directory_at(&above);
         draft.push(change, Sent { path: path.clone(), local, from: None, parent, renamed: false });
         Ok(())
+    }
+
+    /// Whether the Volume has a directory at `at` that is somewhere else here: until
+    /// that one has moved, a new one at `path` cannot be told from it.
+    fn is_told_of_another(&self, at: &TreePath, path: &TreePath) -> bool {
+        let there = self.remote.as_ref().and_then(|tree| tree.lookup(at));
+        let home = there.and_then(|node| self.state.synced.home(node));
+        home.and_then(|home| self.disk_path(home)).is_some_and(|home| home != *path)
     }
 
     /// Makes sure that the service will have a content: small ones go along,
