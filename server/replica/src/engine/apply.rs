@@ -9,6 +9,7 @@ use std::sync::Arc;
 use s0_tree::TreePath;
 
 use super::conflicts::NOBODY;
+use super::displaced::is_one_file;
 use super::{Done, Notice, Replica};
 use crate::disk::{Description, Disk, DiskError, IntentId, Spot, Stat};
 use crate::state::{Intent, Phase, Print, Record, Row, Store, What};
@@ -319,7 +320,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             Err(error) => return Err(error),
         }
         let back = self.disk.stat(&Spot::Staged(slot))?.ok_or(DiskError::NotFound)?;
-        if back.inode != staged.inode || back.mtime != staged.mtime || back.size != staged.size {
+        if !is_one_file(&back, &staged) {
             // The user replaced the new file in that instant, and this is the
             // replacement: the newer of two files of the user's. It belongs at
             // the path, the older one beside it.
@@ -371,13 +372,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 self.keep_beside(aside, path)?;
                 return Ok(Swapped::Changed(None));
             }
-            Err(DiskError::Exists) => {
-                // The user has put something new there; the old file is known
-                // to the Volume, and needs no keeping beyond that.
-                let intent = crate::disk::StagedName::Whole(aside);
-                self.disk.discard(&intent)?;
-                return Ok(Swapped::Changed(None));
-            }
+            // The user has put something new there. The old file is known to the
+            // Volume, and goes when no program writes to it any more.
+            Err(DiskError::Exists) => return Err(DiskError::Exists),
             Err(error) => {
                 self.put_back(aside, path)?;
                 return Err(error);
@@ -418,10 +415,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
     /// Whether what came out is what was compared just before. Moving it has
     /// changed its ctime, and nothing else.
     fn is_what_was(&mut self, out: &Stat, was: &Stat, row: &Row, slot: IntentId) -> bool {
-        let same = out.inode == was.inode
-            && out.mtime == was.mtime
-            && out.size == was.size
-            && out.kind == was.kind;
+        let same = is_one_file(out, was);
         let grain = self.disk.abilities().grain;
         if !same || grain == 0 || out.mtime + grain <= self.disk.now() {
             return same;

@@ -144,9 +144,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
 
     fn is_untouched(&mut self, it: &Displaced, found: &Stat, spot: &Spot) -> bool {
         if let Some(stat) = it.stat {
-            let same =
-                stat.inode == found.inode && stat.mtime == found.mtime && stat.size == found.size;
-            if same && self.disk.abilities().grain == 0 {
+            if is_one_file(&stat, found) && self.disk.abilities().grain == 0 {
                 return true;
             }
         }
@@ -165,22 +163,34 @@ impl<D: Disk, S: Store> Replica<D, S> {
             // of the version that it was made to.
             (Some(edited), Some(row), Some(stat))
                 if self.disk.abilities().exchange
+                    && !row.what.is_directory()
                     && row.print.is_some_and(|print| self.is_same(&print, &stat)) =>
             {
-                if self.disk.exchange(at, &it.path).is_err() {
+                // Should the power go between the two, disk and Volume are found equal
+                // and the edit is brought back once more.
+                self.commit(vec![Record::Synced(it.place.clone(), Some(edited))], true)?;
+                let brought = self.disk.exchange(at, &it.path).is_ok();
+                let out = self.disk.stat(&Spot::Staged(at)).ok().flatten();
+                if brought && out.is_some_and(|out| is_one_file(&stat, &out)) {
+                    // It is the Volume's, and is let go in its turn.
+                    let content = row.what.clone();
+                    let due = self.now;
+                    let it = Displaced { before: None, content, stat: out, due, ..it.clone() };
+                    self.touch(it.path.clone(), self.now, false);
+                    self.displaced.insert(at, it);
+                    self.retry_in(0);
+                    return Ok(false);
+                }
+                self.commit(vec![Record::Synced(it.place.clone(), Some(row))], true)?;
+                self.touch(it.path.clone(), self.now, true);
+                if !brought {
                     self.probe_later(at);
                     return Ok(false);
                 }
-                self.commit(vec![Record::Synced(it.place.clone(), Some(edited))], true)?;
-                // What came out now is the Volume's, and is let go in its turn.
-                let out = self.disk.stat(&Spot::Staged(at)).ok().flatten();
-                let content = row.what.clone();
-                let due = self.now;
-                let it = Displaced { before: None, content, stat: out, due, ..it.clone() };
-                self.touch(it.path.clone(), self.now, false);
-                self.displaced.insert(at, it);
-                self.retry_in(0);
-                Ok(false)
+                // Newer than both: the user was quick. It belongs at the path, if that
+                // is not taken once more, and the other beside it.
+                let _ = self.disk.exchange(at, &it.path);
+                Ok(self.keep(at, &it.path))
             }
             (Some(edited), None, None) if !self.rules.is_ignored(&it.path, false) => {
                 match self.disk.place(at, &it.path) {
@@ -204,4 +214,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
         }
         true
     }
+}
+
+/// Whether two looks saw one file, unchanged. Moving it changes only its ctime.
+pub(super) fn is_one_file(a: &Stat, b: &Stat) -> bool {
+    (a.kind, a.inode, a.mtime, a.size) == (b.kind, b.inode, b.mtime, b.size)
 }
