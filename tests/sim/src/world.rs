@@ -945,7 +945,8 @@ impl World {
             Ok(()) => Ok(()),
             Err(_) => replica
                 .resolve(path, WayOut::Mark, now)
-                .or_else(|_| replica.resolve(path, WayOut::KeepBoth, now)),
+                .or_else(|_| replica.resolve(path, WayOut::KeepBoth, now))
+                .or_else(|_| replica.resolve(path, WayOut::TakeTheirs, now)),
         };
         if settled.is_ok() {
             self.machines[at].site.borrow_mut().seen.extend(below);

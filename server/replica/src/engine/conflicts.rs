@@ -1,5 +1,7 @@
 //! Conflicts: what the user is asked, and the ways out.
 
+use std::collections::BTreeSet;
+
 use s0_tree::{NodeId, TreePath};
 
 use super::need::ANOTHER_SPELLING;
@@ -56,7 +58,10 @@ pub enum ResolveError {
     )]
     DirectoryInTheWay(TreePath),
     /// The Volume holds something at this path that no replica holds.
-    #[error("the Volume has a named pipe at {0}, which cannot be here; keep both")]
+    #[error(
+        "the Volume has a named pipe at {0}, which cannot be here; take theirs, keep both, or \
+         remove it there with `s0 volume files rm`"
+    )]
     PipeInTheWay(TreePath),
     /// Something must finish first.
     #[error("{0} is still being worked on; try again in a moment")]
@@ -231,27 +236,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
                     let both = local_directory && remote.what.is_directory();
                     let agreed = Record::Synced(place.clone(), Some(decided(&remote)));
                     records.push(agreed);
-                    if let (Some(tree), false) = (&self.remote, both) {
-                        // A directory can be synced at one place only.
-                        let elsewhere = tree
-                            .walk_below(path.clone(), remote.node)
-                            .filter(|(_, _, node)| node.directory().is_some())
-                            .map(|(_, id, _)| id)
-                            .chain(remote.what.is_directory().then_some(remote.node))
-                            .any(|id| self.state.synced.places(id).iter().any(|at| *at != place));
-                        if elsewhere {
-                            return Err(ResolveError::DirectoryInTheWay(path.clone()));
-                        }
-                        // All that the Volume has below is known to the user.
-                        for (_, id, node) in tree.walk_below(path.clone(), remote.node) {
-                            let below = super::paths::remote_node(tree, id);
-                            let places = node.places.iter().cloned();
-                            records.extend(below.into_iter().flat_map(|below| {
-                                places
-                                    .clone()
-                                    .map(move |at| Record::Synced(at, Some(decided(&below))))
-                            }));
-                        }
+                    if !both {
+                        records.extend(self.agree_below(path, remote.node)?);
                     }
                 }
                 None => {
@@ -297,6 +283,31 @@ impl<D: Disk, S: Store> Replica<D, S> {
         Ok(())
     }
 
+    /// All that the Volume has in a directory is known to the user who decides
+    /// about the directory.
+    fn agree_below(&self, path: &TreePath, top: NodeId) -> Result<Vec<Record>, ResolveError> {
+        let Some(tree) = &self.remote else { return Ok(Vec::new()) };
+        let below: Vec<_> = tree.walk_below(path.clone(), top).collect();
+        let inner = below.iter().filter(|(_, _, node)| node.directory().is_some());
+        let directories: BTreeSet<NodeId> = inner.map(|(_, id, _)| *id).chain([top]).collect();
+        // A directory can be synced at one place only.
+        let elsewhere = |id: &NodeId| {
+            self.state.synced.home(*id).is_some_and(|home| tree.at_place(home) != Some(*id))
+        };
+        if directories.iter().any(elsewhere) {
+            return Err(ResolveError::DirectoryInTheWay(path.clone()));
+        }
+        let mut records = Vec::new();
+        for (path, id, node) in below {
+            let Some(there) = super::paths::remote_node(tree, id) else {
+                return Err(ResolveError::PipeInTheWay(path));
+            };
+            let places = node.places.iter().filter(|at| directories.contains(&at.parent));
+            records.extend(places.map(|at| Record::Synced(at.clone(), Some(decided(&there)))));
+        }
+        Ok(records)
+    }
+
     /// Directories above that the Volume has no more become new ones, once
     /// nothing else that was synced is left in them.
     fn give_up_missing_parents(&mut self, path: &TreePath) -> Result<Vec<Record>, ResolveError> {
@@ -310,9 +321,12 @@ impl<D: Disk, S: Store> Replica<D, S> {
             if lives {
                 continue;
             }
-            for (below, ..) in self.rows_below(&directory) {
+            for (below, _, row) in self.rows_below(&directory) {
                 let on_the_way = path.is_at_or_below(&below) || below.is_at_or_below(path);
-                if !on_the_way && !self.changed.contains_key(&below) && !self.in_conflict(&below) {
+                let stays = self.changed.contains_key(&below)
+                    || self.in_conflict(&below)
+                    || (row.what.is_directory() && self.has_news_below(&below));
+                if !on_the_way && !stays {
                     return Err(ResolveError::NotYet(path.clone()));
                 }
             }

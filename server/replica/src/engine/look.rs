@@ -203,7 +203,11 @@ impl<D: Disk, S: Store> Replica<D, S> {
                         let what = What::Symlink(target.into());
                         self.differs(path, synced, what, stat)?;
                     }
-                    Err(error) => self.problem(path, &error),
+                    Err(error) => match self.disk.stat(&Spot::Path(path.clone())) {
+                        Ok(Some(now)) if now == stat => self.problem(path, &error),
+                        // It is no link any more.
+                        _ => self.touch(path.clone(), self.now, false),
+                    },
                 }
             }
         }

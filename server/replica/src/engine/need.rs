@@ -211,7 +211,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
     }
 
     /// Whether there is something in a directory that the Volume has not seen.
-    fn has_news_below(&self, path: &TreePath) -> bool {
+    pub(super) fn has_news_below(&self, path: &TreePath) -> bool {
         super::look::below(&self.changed, path)
             .any(|below| !matches!(self.changed[below], Local::Gone))
     }
