@@ -941,14 +941,19 @@ impl World {
         };
         let below = self.known_to_who_decides();
         let Some(replica) = &mut self.machines[at].replica else { return };
-        let settled = match replica.resolve(path, way, now) {
-            Ok(()) => Ok(()),
-            Err(_) => replica
-                .resolve(path, WayOut::Mark, now)
-                .or_else(|_| replica.resolve(path, WayOut::KeepBoth, now))
-                .or_else(|_| replica.resolve(path, WayOut::TakeTheirs, now)),
-        };
-        if settled.is_ok() {
+        let ways = [way, WayOut::Mark, WayOut::KeepBoth, WayOut::TakeTheirs];
+        let mut tried = ways.map(|way| (way, None));
+        for (way, result) in &mut tried {
+            let settled = replica.resolve(path, *way, now);
+            let done = settled.is_ok();
+            *result = Some(settled);
+            if done {
+                break;
+            }
+        }
+        let settled = tried.iter().any(|(_, result)| matches!(result, Some(Ok(()))));
+        self.tell(&format!("m{at} settles {path}: {tried:?}"));
+        if settled {
             self.machines[at].site.borrow_mut().seen.extend(below);
         }
     }

@@ -389,10 +389,13 @@ impl<D: Disk, S: Store> Replica<D, S> {
     }
 
     fn keep_both(&mut self, path: &TreePath) -> Result<(), ResolveError> {
-        // A directory that was synced has rows below, and is no plain addition.
-        let was_directory = self.row_at(path).is_some_and(|(_, row)| row.what.is_directory());
+        // A directory that the Volume still has is no addition.
+        let shared = self.row_at(path).is_some_and(|(_, row)| {
+            let lives = self.remote.as_ref().is_some_and(|tree| tree.node(row.node).is_some());
+            row.what.is_directory() && lives
+        });
         let kept = match self.changed.get(path) {
-            Some(Local::There { what, .. }) => !what.is_directory() || !was_directory,
+            Some(Local::There { what, .. }) => !what.is_directory() || !shared,
             _ => false,
         };
         let Some(((above, name), place)) = path.split().zip(self.place_at(path)) else {

@@ -345,10 +345,12 @@ impl<D: Disk, S: Store> Replica<D, S> {
             Some(node) => self.state.synced.children(node).map(|(name, _)| name.clone()).collect(),
             None => std::collections::BTreeSet::new(),
         };
-        let mut unlisted: std::collections::BTreeSet<_> = below(&self.changed, path)
-            .filter(|other| other.depth() == path.depth() + 1)
-            .cloned()
-            .collect();
+        let is_child = |other: &&TreePath| other.depth() == path.depth() + 1;
+        let mut unlisted: std::collections::BTreeSet<_> =
+            below(&self.changed, path).filter(is_child).cloned().collect();
+        // What is wrong with something of the Volume's is wrong before it is here.
+        let local = |other: &&TreePath| self.remote_for(other).is_none();
+        unlisted.extend(below(&self.problems, path).filter(is_child).filter(local).cloned());
         for (name, stat) in listing.entries {
             missing.remove(&name);
             let child = path.join(&name);
@@ -378,6 +380,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             if self.is_outgoing(&child) {
                 self.touch(child, self.now, false);
             } else if self.row_at(&child).is_none() {
+                self.problems.remove(&child);
                 self.vanished(&child, false);
             }
         }
