@@ -107,11 +107,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
                     }
                 }
                 Outcome::Held { .. } => {
-                    if let (None, Some(from)) = (&sent.local, &sent.from) {
-                        records.push(Record::Synced(from.clone(), None));
-                        if matches!(self.changed.get(&sent.path), Some(Local::Gone)) {
-                            self.changed.remove(&sent.path);
-                        }
+                    if sent.local.is_none() {
+                        self.removed(sent, &mut records);
                     }
                 }
                 Outcome::Conflict { id, reason, path } => {
@@ -161,16 +158,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             self.changed.remove(&old);
         }
         let Some((what, mode, print)) = sent.local.clone() else {
-            records.extend(sent.from.clone().map(|from| Record::Synced(from, None)));
-            if matches!(self.changed.get(&sent.path), Some(Local::Gone)) {
-                self.changed.remove(&sent.path);
-            }
-            // Something may have come there while it was on its way.
-            let now_at = sent.from.as_ref().and_then(|from| self.disk_path(from));
-            for path in now_at.into_iter().chain([sent.path.clone()]) {
-                self.touch(path, self.now, false);
-            }
-            return;
+            return self.removed(sent, records);
         };
         let Some((above, _)) = sent.path.split() else { return };
         let parent = directories.get(&above).copied().or(sent.parent);
@@ -204,6 +192,16 @@ impl<D: Disk, S: Store> Replica<D, S> {
         });
     }
 
+    /// What was sent as removed is gone from the Volume.
+    fn removed(&mut self, sent: &Sent, records: &mut Vec<Record>) {
+        records.extend(sent.from.clone().map(|from| Record::Synced(from, None)));
+        if matches!(self.changed.get(&sent.path), Some(Local::Gone)) {
+            self.changed.remove(&sent.path);
+        }
+        // Something may have come there while it was on its way.
+        self.touch(sent.path.clone(), self.now, false);
+    }
+
     /// Whether the Volume's node holds what was sent, and not only the mode of it.
     fn is_held(&self, sent: &Sent, node: s0_tree::NodeId) -> bool {
         let there = self.remote.as_ref().and_then(|tree| super::paths::remote_node(tree, node));
@@ -235,14 +233,15 @@ impl<D: Disk, S: Store> Replica<D, S> {
     }
 
     /// Where the node is synced now that a change takes away from its place. The
-    /// directory there may have become another one while it was on its way.
+    /// directory there may have become another one while it was on its way; what
+    /// has come elsewhere since is not what was removed.
     fn still_at(&self, change: &Change, sent: &Sent) -> Option<Place> {
         let from = sent.from.as_ref()?;
         let Some(Expected::Node { id, .. }) = change.expect else { return Some(from.clone()) };
-        let places = self.state.synced.places(id);
         let here =
             |place: &&Place| sent.renamed || self.disk_path(place).as_ref() == Some(&sent.path);
-        places.iter().find(|place| *place == from).or_else(|| places.iter().find(here)).cloned()
+        let places = self.state.synced.places(id).iter().filter(here);
+        places.max_by_key(|place| *place == from).cloned()
     }
 
     /// The place of what was accepted. The Volume goes by paths, and the directory
