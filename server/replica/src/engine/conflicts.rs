@@ -365,9 +365,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 if what.is_directory() {
                     return Err(ResolveError::NotYet(path.clone()));
                 }
-                let row = self.row(&place).cloned();
-                let (node, version) =
-                    row.map_or((NOBODY, s0_tree::Seq(0)), |row| (row.node, row.version));
+                // Of no version of the Volume's, so that whatever it has is brought.
+                let node = self.row(&place).map_or(NOBODY, |row| row.node);
+                let version = s0_tree::Seq(0);
                 let row = Row { node, version, what, mode, print: Some(print) };
                 records.push(Record::Synced(place, Some(row)));
             }
