@@ -131,7 +131,13 @@ impl<D: Disk, S: Store> Replica<D, S> {
     /// Removed on both sides. Whatever was below is gone with it; where the
     /// Volume has moved it elsewhere it arrives there as something new.
     fn both_removed(&mut self, place: &Place, path: &TreePath) -> Need {
-        self.reconsider |= !self.rows_below(path).is_empty();
+        let own = self.row(place).map(|row| (place.clone(), row.clone()));
+        let below = self.rows_below(path).into_iter().map(|(_, place, row)| (place, row));
+        for (place, row) in own.into_iter().chain(below) {
+            if let Some(home) = self.new_home(row.node, &place) {
+                self.incoming.entry(home).or_default();
+            }
+        }
         Need::Remember(vec![Record::Synced(place.clone(), None)])
     }
 
