@@ -212,9 +212,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
     /// Whether the Volume's node is a directory that is somewhere else here: by the
     /// path that was told it has come between.
     fn is_another_directory(&self, sent: &Sent, node: s0_tree::NodeId) -> bool {
-        let home = self.state.synced.home(node).and_then(|home| self.disk_path(home));
         sent.local.as_ref().is_some_and(|(what, ..)| what.is_directory())
-            && home.is_some_and(|home| home != sent.path)
+            && self.is_elsewhere(node, &sent.path)
     }
 
     /// The Volume has the mode that was sent, for something else that this side

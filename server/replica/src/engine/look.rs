@@ -491,8 +491,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
             return Ok(());
         }
         let row = self.row(&place);
-        if row.is_some_and(|row| row.what.is_directory() && self.is_moved(row.node)) {
-            // The row is about a directory that is elsewhere.
+        let of_a_moved_one = row.is_some_and(|row| self.is_moved(row.node));
+        if of_a_moved_one || self.is_moved(remote.node) {
+            // The row, or the Volume's directory, is one that the user has elsewhere.
             return Ok(());
         }
         let agreed =

@@ -64,6 +64,11 @@ impl<D: Disk, S: Store> Replica<D, S> {
         !self.moved.is_empty() && self.moved.values().any(|other| *other == node)
     }
 
+    /// Whether a node is a synced directory that is not at this path of the disk.
+    pub(super) fn is_elsewhere(&self, node: NodeId, path: &TreePath) -> bool {
+        self.directory_path(node).is_some_and(|there| there != *path)
+    }
+
     /// Where the user has moved the directory that is synced at this path.
     pub(super) fn moved_away(&self, path: &TreePath) -> Option<&TreePath> {
         let row = self.row(&self.place_at(path)?)?;

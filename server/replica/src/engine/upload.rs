@@ -476,8 +476,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
     /// that one has moved, a new one at `path` cannot be told from it.
     fn is_told_of_another(&self, at: &TreePath, path: &TreePath) -> bool {
         let there = self.remote.as_ref().and_then(|tree| tree.lookup(at));
-        let home = there.and_then(|node| self.state.synced.home(node));
-        home.and_then(|home| self.disk_path(home)).is_some_and(|home| home != *path)
+        there.is_some_and(|node| self.is_elsewhere(node, path))
     }
 
     /// Makes sure that the service will have a content: small ones go along,
