@@ -11,6 +11,7 @@ use crate::journal::{Append, ConflictRecord, RequestRecord, VolumeRecord};
 use crate::ledger::{Admitted, Ledger, NewConflict};
 use crate::problem::Problem;
 
+mod load;
 mod ring;
 mod task;
 mod upkeep;

@@ -12,11 +12,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::warn;
 
+use super::load::load;
 use super::{
-    Committed, Draft, Hot, Job, Needs, Retention, Ring, Settle, Shared, content_keys, publish,
-    unpack, upkeep,
+    Committed, Draft, Hot, Job, Needs, Retention, Ring, Settle, Shared, content_keys, publish, upkeep,
 };
-use crate::journal::{Append, AppendError, Journal, RequestRecord, Stored};
+use crate::journal::{Append, AppendError, Journal, RequestRecord};
 use crate::ledger::Ledger;
 use crate::problem::Problem;
 
@@ -82,38 +82,6 @@ pub(crate) async fn open(
     let hot = Arc::new(Hot { record: stored.record, shared, jobs });
     tokio::spawn(task.run(waiting, idle, forget));
     Ok(Some(hot))
-}
-
-/// A Volume as it is stored: the ledger at its head, and the seq of its newest
-/// checkpoint.
-async fn load(
-    journal: &dyn Journal,
-    volume: &str,
-) -> Result<Option<(Stored, Ledger, Seq)>, Problem> {
-    let Some(stored) = journal.load(volume).await? else { return Ok(None) };
-    let damaged = |why: &dyn std::fmt::Display| {
-        Problem::Internal(format!("the Volume {volume} cannot be read: {why}"))
-    };
-    let (seq, tree) = match &stored.checkpoint {
-        Some(checkpoint) => (checkpoint.seq, unpack(checkpoint.packed.clone()).await?),
-        None => (Seq(0), s0_tree::Tree::default()),
-    };
-    let mut tail = Vec::new();
-    let mut at = seq;
-    while at < stored.head {
-        let page = journal.entries(volume, at, PAGE).await?;
-        let Some(last) = page.last() else {
-            return Err(damaged(&format!("entry {} is missing", at.next())));
-        };
-        at = last.seq;
-        tail.extend(page);
-    }
-    tail.retain(|entry| entry.seq <= stored.head);
-    let replicas = stored.replicas.clone();
-    let ledger = Ledger::rebuild(stored.record.epoch.clone(), tree, tail.into_iter(), replicas)
-        .map_err(|misfit| damaged(&misfit))?
-        .owned_by(stored.record.uid, stored.record.gid);
-    Ok(Some((stored, ledger, seq)))
 }
 
 impl Task {
