@@ -193,14 +193,18 @@ mod tests {
         rig.journal.create_volume(record, None).await.unwrap();
     }
 
-    async fn make(hot: &Hot, name: String) -> Result<(), Problem> {
-        hot.commit(Needs::default(), move |draft| {
+    async fn directory(hot: &Hot, needs: Needs, name: String) -> Result<(), Problem> {
+        hot.commit(needs, move |draft| {
             let path = TreePath::new(&name).map_err(Problem::bad)?;
             let set = AttributeChange::default();
             let action = Action::Create { path, what: New::Directory, set };
             draft.admit_whole(&Origin::default(), &[Change::unstated(action)])
         })
         .await?
+    }
+
+    async fn make(hot: &Hot, name: String) -> Result<(), Problem> {
+        directory(hot, Needs::default(), name).await
     }
 
     #[tokio::test]
@@ -243,12 +247,31 @@ mod tests {
         // An append that was done although it said that it failed.
         rig.journal.faults.set(Fault::AfterCommit);
         assert!(matches!(make(&hot, "d".into()).await, Err(Problem::Unavailable(_))));
+        assert_eq!(hot.committed().head(), Seq(3), "what was committed is seen at once");
         make(&hot, "e".into()).await.unwrap();
         let committed = hot.committed();
         let names: Vec<String> =
             committed.ledger.tree().walk().map(|(path, _, _)| path.to_string()).collect();
         assert_eq!(names, ["a", "c", "d", "e"]);
         assert_eq!(rig.journal.entries("v", Seq(0), 9).await.unwrap().len(), 4);
+    }
+
+    #[tokio::test]
+    async fn what_is_known_again_is_admitted_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let rig = rig(dir.path());
+        create_volume(&rig).await;
+        let hot = rig.service.volume(&rig.caller, "v").await.unwrap();
+        let repeatable = || Needs { repeatable: true, ..Needs::default() };
+        for (name, fault) in [("a", Fault::BeforeCommit), ("b", Fault::AfterCommit)] {
+            rig.journal.faults.set(fault);
+            // Made once, and held when it is admitted for the second time: an agent
+            // that makes a directory finds it made.
+            let made = directory(&hot, repeatable(), name.into()).await;
+            assert_eq!(made, Ok(()), "{fault:?}");
+        }
+        assert_eq!(rig.journal.entries("v", Seq(0), 9).await.unwrap().len(), 2);
+        assert_eq!(hot.committed().head(), Seq(2));
     }
 
     #[tokio::test]

@@ -168,23 +168,6 @@ async fn a_damaged_volume_is_a_failure_and_not_unknown() {
     assert_eq!(rig.raw(Method::POST, &restore, ()).await.0, 500);
 }
 
-#[cfg(unix)]
-#[tokio::test]
-async fn what_others_could_read_is_closed_to_them() {
-    use std::os::unix::fs::PermissionsExt;
-    let rig = Rig::start().await;
-    let (token, dir) = (rig.token.clone(), rig.shut_down().await);
-    let file = dir.path().join(TOKEN_FILE);
-    for (path, mode) in [(dir.path(), 0o755), (&*file, 0o644)] {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-    }
-    let config = config(dir.path());
-    let rig = Rig::at(dir, config).await;
-    assert_eq!(rig.token, token);
-    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(rig.dir.path()), mode(&file)), (0o700, 0o600));
-}
-
 const CHILD_DIR: &str = "S0_SERVICE_TEST_DIR";
 
 /// The service of the next test, in a process that can be killed.
