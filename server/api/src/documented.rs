@@ -1,8 +1,10 @@
 //! The documented sync messages, and the total mapping between their six event
 //! types and our operations.
 
-use s0_tree::Source;
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+use s0_tree::{Issue, IssueCode, Source, TreePath};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::sync::Capabilities;
@@ -11,6 +13,16 @@ use crate::volumes::Snapshot;
 mod mapping;
 
 pub use mapping::{BadChange, journal_entry, normalized, slashed};
+
+/// Reads JSON's null as if the field were absent, in requests that are documented:
+/// clients in other languages send it for a text that is not there.
+pub(crate) fn null_is_absent<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
 
 /// A replica.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,22 +69,22 @@ pub struct ReplicaEnvelope {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RegisterRequest {
     /// For people.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     pub display_name: String,
     /// `linux`, `macos`, `windows`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     pub platform: String,
     /// The attached directory.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     pub root_path: String,
     /// Used when `capabilities` is absent.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     pub case_sensitive: bool,
     /// What the root can hold.
     #[serde(default)]
     pub capabilities: Option<Capabilities>,
     /// See [`crate::sync::Registration::take_instance`].
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     pub take_instance: bool,
     /// See [`crate::sync::Registration::sandbox_id`].
     #[serde(default)]
@@ -195,9 +207,14 @@ pub struct ChangeList {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ChangeRequest {
     /// What to do.
+    #[serde(default, deserialize_with = "null_is_absent")]
     pub event_type: String,
     /// Where; for a rename the new path.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_absent",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub path: String,
     /// The old path of a rename.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -232,11 +249,13 @@ pub struct ChangeRequest {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct AppendRequest {
     /// The client's name for it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     pub request_id: String,
     /// Up to where the client had read.
+    #[serde(deserialize_with = "null_is_absent")]
     pub base_seq: u64,
     /// The changes, in order.
+    #[serde(deserialize_with = "null_is_absent")]
     pub changes: Vec<ChangeRequest>,
 }
 
@@ -329,13 +348,21 @@ pub struct ConflictList {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SetConflict {
     /// `resolved` or `ignored`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     pub status: String,
     /// In one word.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_absent",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub resolution: String,
     /// For people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_absent",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub note: String,
 }
 
@@ -378,7 +405,7 @@ pub struct Bootstrap {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompatibilityIssue {
     /// The kind of trouble.
-    pub code: s0_tree::IssueCode,
+    pub code: IssueCode,
     /// The path.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub path: String,
@@ -391,6 +418,32 @@ pub struct CompatibilityIssue {
     /// The part of the path that is the trouble.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub segment: String,
+}
+
+impl CompatibilityIssue {
+    /// The trouble with the last name of a path.
+    #[must_use]
+    pub fn of_name(path: &TreePath, issue: Issue) -> Self {
+        Self {
+            code: issue.code,
+            path: slashed(path),
+            normalized_path: normalized(path),
+            paths: Vec::new(),
+            segment: issue.segment,
+        }
+    }
+
+    /// The trouble with paths that are one path to some replica.
+    #[must_use]
+    pub fn of_collision(paths: &BTreeSet<TreePath>) -> Self {
+        Self {
+            code: IssueCode::CasefoldCollision,
+            path: paths.first().map(slashed).unwrap_or_default(),
+            normalized_path: paths.first().map(normalized).unwrap_or_default(),
+            paths: paths.iter().map(slashed).collect(),
+            segment: String::new(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -416,5 +469,25 @@ mod tests {
         assert_eq!(of("linux", false), (false, true, false));
         assert_eq!(of("Darwin", true), (false, true, false));
         assert_eq!(of("win32", true), (false, true, true));
+    }
+
+    #[test]
+    fn null_is_what_is_absent() {
+        let nulls = r#"{"display_name": null, "platform": null, "root_path": null,
+            "case_sensitive": null, "capabilities": null, "take_instance": null, "sandbox_id": null}"#;
+        let read: RegisterRequest = serde_json::from_str(nulls).unwrap();
+        assert_eq!(read, RegisterRequest::default());
+        let nulls = r#"{"request_id": null, "base_seq": null,
+            "changes": [{"event_type": "remove", "path": "/x", "old_path": null, "mode": null}]}"#;
+        let read: AppendRequest = serde_json::from_str(nulls).unwrap();
+        assert_eq!((read.request_id.as_str(), read.base_seq), ("", 0));
+        assert!(serde_json::from_str::<AppendRequest>("{}").is_err(), "they are required");
+        let nulls = r#"{"status": "ignored", "resolution": null, "note": null}"#;
+        assert_eq!(serde_json::from_str::<SetConflict>(nulls).unwrap().note, "");
+        let nulls = r#"{"name": "n", "description": null}"#;
+        assert_eq!(
+            serde_json::from_str::<crate::volumes::NewSnapshot>(nulls).unwrap().description,
+            ""
+        );
     }
 }

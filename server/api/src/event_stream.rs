@@ -2,8 +2,8 @@
 
 use crate::sync::StreamEvent;
 
-/// The longest event that is read: an entry with 64 KiB of text in which every
-/// character is escaped stays far below it.
+/// The longest event that is read. The largest entry that admission lets in stays
+/// below it, with its text and with every character escaped.
 const MAX_EVENT: usize = 4 * 1024 * 1024;
 
 /// A stream that is not made of our events.
@@ -111,5 +111,41 @@ mod tests {
         let mut reader = EventReader::default();
         reader.push(&vec![b'x'; MAX_EVENT + 1]);
         assert_eq!(reader.next_event(), Err(BadEvent::TooLong));
+    }
+
+    #[test]
+    fn the_largest_entry_is_read() {
+        use s0_tree::{Actor, Content, Entry, FORMAT, NodeId, Op, Source, Time, TreePath};
+        // What JSON needs the most bytes for: six for each of these.
+        let worst = |length: usize| "\u{1}".repeat(length);
+        let part = format!("{}/", worst(255));
+        let path = TreePath::new(part.repeat(16).trim_end_matches('/')).unwrap();
+        let xattrs = (0..s0_tree::MAX_XATTR_BYTES / 4).map(|at| {
+            let name: String =
+                (0..4).map(|digit| char::from((at >> (5 * digit)) as u8 % 32)).collect();
+            (name, None)
+        });
+        let set = s0_tree::AttributeChange { xattrs: xattrs.collect(), ..Default::default() };
+        let text = worst(s0_tree::INLINE_LIMIT as usize);
+        let id: std::sync::Arc<str> = worst(256).into();
+        let entry = Box::new(Entry {
+            format: FORMAT,
+            seq: Seq(u64::MAX),
+            time: Time(i64::MIN),
+            source: Source::Replica,
+            actor: Actor { replica: Some(id.clone()), sandbox: Some(id.clone()), process: None },
+            request: Some(s0_tree::RequestId(id)),
+            op: Op::Write { node: NodeId(1), content: Content::of(text.as_bytes()), set },
+            path: path.clone(),
+            old_path: Some(path),
+        });
+        let event = StreamEvent::Entry { entry, text: Some(text) };
+        let mut reader = EventReader::default();
+        let json = serde_json::to_string(&event).unwrap();
+        for piece in format!("id: 1\ndata: {json}\n\n").as_bytes().chunks(10_000) {
+            assert!(!matches!(reader.next_event(), Err(BadEvent::TooLong)));
+            reader.push(piece);
+        }
+        assert_eq!(reader.next_event(), Ok(Some(event)));
     }
 }

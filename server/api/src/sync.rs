@@ -28,6 +28,16 @@ impl Capabilities {
     }
 }
 
+impl From<Policy> for Capabilities {
+    fn from(policy: Policy) -> Self {
+        Self {
+            case_sensitive: !policy.case_insensitive,
+            unicode_normalization_insensitive: policy.unicode_insensitive,
+            windows_compatible_paths: policy.windows_names,
+        }
+    }
+}
+
 /// What one of our hosts says of itself when it starts: the documented
 /// registration with more fields. Sent with `PUT /sync/replicas/{id}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +122,7 @@ pub enum Outcome {
         /// Why.
         reason: Reason,
         /// The path of what stands in the way.
+        #[serde(deserialize_with = "TreePath::recorded")]
         path: TreePath,
     },
     /// Refused with an earlier change of the submission that touches the same

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::documented::null_is_absent;
+
 /// Who may write a Volume from where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum AccessMode {
@@ -128,10 +130,10 @@ pub struct FileList {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Move {
     /// From where.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     pub source: String,
     /// To where.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     pub destination: String,
 }
 
@@ -160,9 +162,13 @@ pub struct Snapshot {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NewSnapshot {
     /// Its name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     pub name: String,
     /// For people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_absent",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub description: String,
 }

@@ -101,7 +101,8 @@ pub(crate) struct ServeOptions {
     /// The address to listen at; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
     pub(crate) listen: SocketAddr,
-    /// How many entries of each journal are retained
+    /// How many entries of each journal are retained; up to four times as many for
+    /// replicas that have not read them
     #[arg(long, value_name = "N")]
     pub(crate) retention_entries: Option<u64>,
     /// How many entries lie between checkpoints
@@ -110,6 +111,10 @@ pub(crate) struct ServeOptions {
     /// Listen where other machines can reach it, without TLS
     #[arg(long)]
     pub(crate) allow_insecure: bool,
+    /// Say, once, that the data was brought back from a backup: replicas then compare
+    /// all that they have with it, instead of going on from where they were
+    #[arg(long)]
+    pub(crate) restored_from_backup: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -31,6 +31,7 @@ pub(crate) fn reason(reason: Reason) -> &'static str {
         Reason::WindowsControlCharacter => "Windows forbids control characters in names",
         Reason::ParentChanged => "the directory above was moved or removed",
         Reason::DirectoryNotEmpty => "the directory has files that you have not seen",
+        Reason::PathTooLong => "the path of something in it would be too long",
     }
 }
 

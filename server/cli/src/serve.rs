@@ -25,6 +25,11 @@ pub(crate) async fn serve(context: &Context, options: &ServeOptions, background:
         let (url, started) = ensure(context, Some(options)).await?;
         if started {
             announce(context, &url);
+        } else if options.restored_from_backup {
+            return Err(Failure::other(format!(
+                "a service runs already ({url}) and was not told of the backup; end it first \
+                 (s0 serve --stop)"
+            )));
         } else {
             context.screen.warn(format!("a service runs already: {url}"));
             announce(context, &url);
@@ -35,6 +40,7 @@ pub(crate) async fn serve(context: &Context, options: &ServeOptions, background:
     config.retention_entries = options.retention_entries;
     config.checkpoint_every = options.checkpoint_every.unwrap_or(config.checkpoint_every);
     config.allow_insecure = options.allow_insecure;
+    config.restored_from_backup = options.restored_from_backup;
     let running = s0_service::serve(config, platform::asked_to_end()).await?;
     announce(context, running.url());
     running.wait().await?;
@@ -109,6 +115,9 @@ fn spawn(
         }
         if options.allow_insecure {
             command.arg("--allow-insecure");
+        }
+        if options.restored_from_backup {
+            command.arg("--restored-from-backup");
         }
     }
     command.current_dir("/").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);

@@ -233,6 +233,33 @@ fn a_file_cannot_be_a_workspace() {
 }
 
 #[test]
+fn a_service_is_told_once_that_its_data_is_a_backup() {
+    let mut service = Service::start();
+    let (volume, operator) = (service.volume(), service.machine("operator"));
+    let data = service.base.path().join("data");
+    let epoch = || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let said: Value =
+            serde_json::from_slice(&std::fs::read(data.join("service.json")).unwrap()).unwrap();
+        let token = std::fs::read_to_string(data.join("token")).unwrap();
+        let client = s0_api::Client::new(said["url"].as_str().unwrap(), token.trim()).unwrap();
+        runtime.block_on(client.tree(&volume)).unwrap().0
+    };
+    let before = epoch();
+    let restored = ["serve", "--background", "--restored-from-backup"];
+    let running = operator.run(&restored);
+    assert!(text(&running.stderr).contains("a service runs already"), "{running:?}");
+    assert!(!running.status.success());
+    operator.says(&["serve", "--stop"]);
+    operator.says(&restored);
+    let after = epoch();
+    operator.says(&["serve", "--stop"]);
+    assert_ne!(before, after);
+    service.start_again();
+    assert_eq!(epoch(), after);
+}
+
+#[test]
 fn up_ends_well_at_its_first_line() {
     use std::io::{BufRead as _, BufReader, Read as _};
     let service = Service::start();

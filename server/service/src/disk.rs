@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use s0_tree::{ContentId, Hash};
-use tokio::task::spawn_blocking;
+use tracing::warn;
 
 use crate::contents::Contents;
-use crate::journal::{Kept, StoreError};
+use crate::journal::{Kept, StoreError, blocking};
 use crate::platform;
 
 /// So few contents are made durable one by one. More of them are, with all else
@@ -73,7 +73,7 @@ impl DiskContents {
             }
             // Another call may have put it there and not yet made its name
             // durable, so the directory is synced in any case.
-            if path.try_exists()? {
+            if size(&path)? == Some(bytes.len() as u64) {
                 continue;
             }
             let number = self.staged.fetch_add(1, Ordering::Relaxed);
@@ -119,46 +119,68 @@ impl DiskContents {
     }
 }
 
-fn failed(what: &str, error: &dyn std::fmt::Display) -> StoreError {
-    StoreError(format!("the content store cannot {what}: {error}"))
+/// The length of a file; none when it is not there.
+fn size(path: &Path) -> io::Result<Option<u64>> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(Some(found.len())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
-async fn blocking<T: Send + 'static>(
+/// The bytes of a file, which are those of the content.
+fn read(path: &Path, id: ContentId) -> io::Result<Option<Bytes>> {
+    match fs::read(path) {
+        Ok(bytes) if Hash::of(&bytes) == id.hash() => Ok(Some(Bytes::from(bytes))),
+        Ok(_) => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, format!("{id} is damaged on disk")))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn doing<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Kept<T> {
-    match spawn_blocking(work).await {
-        Ok(done) => done.map_err(|error| failed(what, &error)),
-        Err(error) => Err(failed(what, &error)),
-    }
+    let failed = move |error: io::Error| {
+        let why = format!("the content store cannot {what}: {error}");
+        match error.kind() {
+            io::ErrorKind::InvalidData => StoreError::Damaged(why),
+            _ => StoreError::Failed(why),
+        }
+    };
+    blocking(move || work().map_err(failed)).await
 }
 
 #[async_trait]
 impl Contents for DiskContents {
     async fn put(&self, team: &str, contents: Vec<(ContentId, Bytes)>) -> Kept<()> {
         let (store, team) = (self.clone(), team.to_owned());
-        blocking("write", move || store.put_all(&team, &contents)).await
+        doing("write", move || store.put_all(&team, &contents)).await
     }
 
     async fn get(&self, team: &str, id: ContentId) -> Kept<Option<Bytes>> {
         let path = self.path(team, id);
-        blocking("read", move || match fs::read(&path) {
-            Ok(bytes) if Hash::of(&bytes) == id.hash() => Ok(Some(Bytes::from(bytes))),
-            Ok(_) => {
-                Err(io::Error::new(io::ErrorKind::InvalidData, format!("{id} is damaged on disk")))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        })
-        .await
+        doing("read", move || read(&path, id)).await
     }
 
     async fn size(&self, team: &str, id: ContentId) -> Kept<Option<u64>> {
         let path = self.path(team, id);
-        blocking("look", move || match fs::metadata(&path) {
-            Ok(found) => Ok(Some(found.len())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+        doing("look", move || size(&path)).await
+    }
+
+    async fn verify(&self, team: &str, id: ContentId) -> Kept<bool> {
+        let path = self.path(team, id);
+        doing("look", move || match read(&path, id) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                warn!(%error, path = %path.display(), "it is set aside");
+                fs::rename(&path, path.with_extension("damaged"))?;
+                path.parent().map_or(Ok(()), platform::sync_directory)?;
+                Ok(false)
+            }
+            found => Ok(found?.is_some()),
         })
         .await
     }
@@ -183,7 +205,28 @@ mod tests {
         let id = ContentId::Chunk(Hash::of(b"whole"));
         store.put("t", vec![(id, Bytes::from_static(b"whole"))]).await.unwrap();
         fs::write(store.path("t", id), b"torn").unwrap();
-        assert!(store.get("t", id).await.unwrap_err().0.contains("damaged"));
+        let damaged = store.get("t", id).await.unwrap_err();
+        assert!(matches!(damaged, StoreError::Damaged(why) if why.contains("damaged")));
+    }
+
+    #[tokio::test]
+    async fn what_is_damaged_can_be_put_again() {
+        let root = tempfile::tempdir().unwrap();
+        let store = DiskContents::open(root.path()).unwrap();
+        let (id, whole) = (ContentId::Chunk(Hash::of(b"whole")), Bytes::from_static(b"whole"));
+        let put = async || store.put("t", vec![(id, whole.clone())]).await.unwrap();
+        put().await;
+        // A wrong length is seen by all who put it.
+        fs::write(store.path("t", id), b"torn").unwrap();
+        put().await;
+        assert_eq!(store.get("t", id).await.unwrap(), Some(whole.clone()));
+        // Wrong bytes, by those who look.
+        fs::write(store.path("t", id), b"wrong").unwrap();
+        assert!(!store.verify("t", id).await.unwrap());
+        assert_eq!(store.size("t", id).await.unwrap(), None);
+        put().await;
+        assert!(store.verify("t", id).await.unwrap());
+        assert_eq!(store.get("t", id).await.unwrap(), Some(whole.clone()));
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use s0_tree::{Change, Content, ContentId, Hash, INLINE_LIMIT, Recipe, Time};
+use s0_tree::{Change, Content, ContentId, Hash, INLINE_LIMIT, MAX_CHUNK, Recipe, Time};
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
@@ -20,6 +20,8 @@ mod intake;
 
 pub(crate) use intake::Taken;
 
+/// How many bytes of chunks are made durable at once.
+pub(crate) const BATCH: usize = 8 * 1024 * 1024;
 /// How long contents are held that nothing names yet.
 const LEASE: i64 = 24 * 60 * 60 * 1_000_000_000;
 
@@ -31,6 +33,19 @@ pub(crate) struct Holdings {
 
 fn is_small(id: ContentId, length: usize) -> bool {
     matches!(id, ContentId::Chunk(_)) && length as u64 <= INLINE_LIMIT
+}
+
+/// Whether a length can be one in the content store. A file that a crash of the
+/// machine emptied is not held.
+fn is_large(id: ContentId, size: u64) -> bool {
+    match id {
+        ContentId::Chunk(_) => size > INLINE_LIMIT && size <= MAX_CHUNK as u64,
+        ContentId::Recipe(_) => size > 0,
+    }
+}
+
+fn lost(id: ContentId) -> StoreError {
+    StoreError::Damaged(format!("the content {id} is missing"))
 }
 
 impl Holdings {
@@ -80,7 +95,7 @@ impl Holdings {
 
     pub(crate) async fn recipe(&self, team: &str, id: ContentId) -> Kept<Option<Recipe>> {
         let Some(bytes) = self.large.get(team, id).await? else { return Ok(None) };
-        let damaged = |_| StoreError(format!("the stored recipe {id} cannot be read"));
+        let damaged = |_| StoreError::Damaged(format!("the stored recipe {id} cannot be read"));
         Recipe::decode(&bytes).map(Some).map_err(damaged)
     }
 
@@ -95,7 +110,7 @@ impl Holdings {
             }
             ContentId::Chunk(_) => match self.journal.inline(team, vec![id]).await?.pop() {
                 Some((_, bytes)) => Some(bytes.len() as u64),
-                None => self.large.size(team, id).await?,
+                None => self.large.size(team, id).await?.filter(|size| is_large(id, *size)),
             },
         };
         Ok(size.map(|size| Content { id, size }))
@@ -114,6 +129,7 @@ impl Holdings {
             for id in some {
                 if !sizes.contains_key(id)
                     && let Some(size) = self.large.size(team, *id).await?
+                    && is_large(*id, size)
                 {
                     sizes.insert(*id, size);
                 }
@@ -137,14 +153,20 @@ impl Holdings {
                 Some(bytes) => Some(bytes.clone()),
                 None => self.get(team, *id).await?,
             };
-            let bytes = bytes.ok_or_else(|| StoreError(format!("the content {id} is missing")))?;
-            found.push((*id, bytes));
+            found.push((*id, bytes.ok_or_else(|| lost(*id))?));
         }
         Ok(found)
     }
 
+    /// Whether a chunk or recipe of the content store is held, by its bytes. One
+    /// that is damaged is not, and can be sent again.
+    pub(crate) async fn verify(&self, team: &str, id: ContentId) -> Kept<bool> {
+        self.large.verify(team, id).await
+    }
+
     /// Which of the contents that changes bring are held, beside those that
-    /// came with them. A length that is not the content's is refused.
+    /// came with them. A length that is not the content's is refused, unless it is
+    /// the store's that is wrong.
     pub(crate) async fn held(
         &self,
         team: &str,
@@ -155,7 +177,17 @@ impl Holdings {
         for content in changes.iter().filter_map(Change::content).collect::<BTreeSet<_>>() {
             let found = match inline.get(&content.id) {
                 Some(bytes) => Some(Content { id: content.id, size: bytes.len() as u64 }),
-                None => self.content(team, content.id).await?,
+                None => match self.content(team, content.id).await {
+                    Ok(Some(found))
+                        if found != content
+                            && !found.is_inline()
+                            && !self.verify(team, content.id).await? =>
+                    {
+                        None
+                    }
+                    Err(StoreError::Damaged(_)) if !self.verify(team, content.id).await? => None,
+                    found => found?,
+                },
             };
             match found {
                 Some(found) if found == content => {
@@ -178,8 +210,7 @@ impl Holdings {
             return Ok(vec![(content.id, 0, content.size)]);
         };
         let recipe = self.recipe(team, content.id).await?;
-        let recipe =
-            recipe.ok_or_else(|| StoreError(format!("the recipe {} is missing", content.id)))?;
+        let recipe = recipe.ok_or_else(|| lost(content.id))?;
         let mut start = 0;
         let chunks = recipe.chunks.iter().map(|chunk| {
             let at = start;
@@ -203,10 +234,9 @@ impl Holdings {
             let (holdings, team, range) = (holdings.clone(), team.clone(), range.clone());
             async move {
                 let bytes = holdings.get(&team, id).await?;
-                let bytes =
-                    bytes.ok_or_else(|| StoreError(format!("the chunk {id} is missing")))?;
+                let bytes = bytes.ok_or_else(|| lost(id))?;
                 if bytes.len() as u64 != size {
-                    return Err(StoreError(format!("the chunk {id} has another length")));
+                    return Err(StoreError::Damaged(format!("the chunk {id} has another length")));
                 }
                 let from = range.start.saturating_sub(at).min(size);
                 let to = (range.end - at).min(size);

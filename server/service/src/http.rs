@@ -31,6 +31,7 @@ mod files;
 mod ranges;
 mod replicas;
 mod snapshots;
+mod upload;
 mod volumes;
 
 /// The largest body of a request without bytes of files.
@@ -73,7 +74,7 @@ pub(crate) fn routes(service: Arc<Service>) -> Router {
             put(replicas::register).get(replicas::get).delete(replicas::unregister),
         )
         .route("/sync/replicas/{replica}/cursor", put(replicas::set_cursor))
-        .route("/sync/replicas/{replica}/changes", post(changes::append).layer(limit(LARGE)))
+        .route("/sync/replicas/{replica}/changes", post(upload::append).layer(limit(LARGE)))
         .route("/sync/replicas/{replica}/submit", post(replicas::submit).layer(limit(LARGE)))
         .route("/sync/events", get(events::events))
         .route("/sync/tree", get(contents::tree))
@@ -89,6 +90,17 @@ pub(crate) fn routes(service: Arc<Service>) -> Router {
         .fallback(async || Problem::NotFound("not found"))
         .layer(limit(SMALL))
         .with_state(service)
+}
+
+/// The longest id that a client may choose. Ids are in every entry that they made.
+const MAX_ID: usize = 256;
+
+/// Refuses an id that is too long.
+fn check_id(what: &str, id: &str) -> Result<(), Problem> {
+    if id.len() > MAX_ID {
+        return Err(Problem::BadRequest(format!("{what} has more than {MAX_ID} bytes")));
+    }
+    Ok(())
 }
 
 /// `{"success": true, "data": …}`

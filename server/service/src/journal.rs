@@ -71,8 +71,8 @@ pub struct Stored {
     pub head: Seq,
     /// Entries up to this one are gone.
     pub retained_after: Seq,
-    /// The newest checkpoint, if there is any.
-    pub checkpoint: Option<Checkpoint>,
+    /// The seqs of all checkpoints, oldest first.
+    pub checkpoints: Vec<Seq>,
     /// The registered replicas.
     pub replicas: Vec<ReplicaRecord>,
 }
@@ -214,8 +214,23 @@ pub struct TokenRecord {
 
 /// A store that failed. Whether the last write was done is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct StoreError(pub String);
+pub enum StoreError {
+    /// It could not be done now; later it may.
+    #[error("{0}")]
+    Failed(String),
+    /// What is stored is not what was kept, or of a newer program. It will not
+    /// mend by itself.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+/// Does what takes long on a thread that may wait.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Kept<T> + Send + 'static,
+) -> Kept<T> {
+    let stopped = |error: tokio::task::JoinError| StoreError::Failed(error.to_string());
+    tokio::task::spawn_blocking(work).await.map_err(stopped)?
+}
 
 /// Why an append was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -5,6 +5,8 @@
 //! simulator drives the same code. Cloning is O(1), so a clone is the point to
 //! roll back to.
 
+use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -84,6 +86,32 @@ pub struct Admitted {
 }
 
 impl Admitted {
+    /// Makes conflicts of the changes that fell with an earlier one, each for that
+    /// one's reason. For clients that do not send them again: what such a change
+    /// brings would be named nowhere.
+    pub(crate) fn record_fallen(
+        &mut self,
+        changes: &[Change],
+        new_conflict_id: &mut dyn FnMut() -> String,
+    ) {
+        let mut recorded = std::mem::take(&mut self.conflicts).into_iter();
+        let mut by_change: HashMap<usize, NewConflict> = HashMap::new();
+        for (index, (outcome, change)) in self.outcomes.iter_mut().zip(changes).enumerate() {
+            let conflict = match outcome {
+                Outcome::Conflict { .. } => recorded.next(),
+                Outcome::Refused { by } => {
+                    by_change.get(by).map(|first| first.fell(change, new_conflict_id()))
+                }
+                _ => None,
+            };
+            let Some(conflict) = conflict else { continue };
+            let NewConflict { id, reason, path, .. } = conflict.clone();
+            *outcome = Outcome::Conflict { id, reason, path };
+            self.conflicts.push(conflict.clone());
+            by_change.insert(index, conflict);
+        }
+    }
+
     /// Whether every change is in the tree now.
     #[must_use]
     pub fn is_whole(&self) -> bool {
@@ -108,8 +136,13 @@ pub struct NewConflict {
     pub change: Change,
     /// Why.
     pub reason: Reason,
+    /// The path that cannot be as asked: one of the change's own, or that of a
+    /// directory that was to be made above it.
+    pub at: TreePath,
     /// The path of what stands in the way.
     pub path: TreePath,
+    /// The conflict of the earlier change with which this one fell.
+    pub fell_with: Option<String>,
     /// What stands in the way: id and version.
     pub existing: Option<(NodeId, Seq)>,
     /// The content of what stands in the way, when it is a file.
@@ -118,6 +151,29 @@ pub struct NewConflict {
     pub base: Option<(NodeId, Seq)>,
     /// When.
     pub time: Time,
+}
+
+impl NewConflict {
+    /// The conflict of a change that falls with this one.
+    fn fell(&self, change: &Change, id: String) -> Self {
+        let here = self.path == *change.path();
+        Self {
+            id,
+            fell_with: Some(self.fell_with.clone().unwrap_or_else(|| self.id.clone())),
+            existing_content: self.existing_content.filter(|_| here),
+            base: base(change),
+            change: change.clone(),
+            ..self.clone()
+        }
+    }
+}
+
+/// What the one who asks had last agreed on: id and version.
+fn base(change: &Change) -> Option<(NodeId, Seq)> {
+    match change.expect {
+        Some(Expected::Node { id, version }) => Some((id, version)),
+        _ => None,
+    }
 }
 
 /// Why a cursor cannot be set.
@@ -293,8 +349,12 @@ impl Ledger {
         has_content: &dyn Fn(ContentId) -> bool,
     ) -> Result<Submitted, SubmitError> {
         let known = self.replica(replica).ok_or(SubmitError::UnknownReplica)?;
-        if instance < known.instance {
-            return Err(SubmitError::Fenced { current: known.instance });
+        match instance.cmp(&known.instance) {
+            Ordering::Less => return Err(SubmitError::Fenced { current: known.instance }),
+            Ordering::Equal => {}
+            // It was never given out, or before the journal was brought back from a
+            // backup. A host that registers again gets one that counts.
+            Ordering::Greater => return Err(SubmitError::UnknownReplica),
         }
         let body = body_hash(submission);
         if let Some(last) = &known.last {
@@ -369,7 +429,7 @@ impl Ledger {
                 Verdict::Accepted { seq, node } => Outcome::Accepted { seq, node },
                 Verdict::Held { node, version } => Outcome::Held { node, version },
                 Verdict::Refused { by } => Outcome::Refused { by },
-                Verdict::Conflict { reason, path, existing } => {
+                Verdict::Conflict { reason, at, path, existing } => {
                     let id = new_conflict_id();
                     let node = existing.and_then(|(node, _)| self.tree.node(node));
                     conflicts.push(NewConflict {
@@ -378,13 +438,12 @@ impl Ledger {
                         sandbox: origin.actor.sandbox.as_deref().map(String::from),
                         change: change.clone(),
                         reason,
+                        at,
                         path: path.clone(),
+                        fell_with: None,
                         existing,
                         existing_content: node.and_then(s0_tree::Node::content),
-                        base: match change.expect {
-                            Some(Expected::Node { id, version }) => Some((id, version)),
-                            _ => None,
-                        },
+                        base: base(change),
                         time: origin.time,
                     });
                     Outcome::Conflict { id, reason, path }

@@ -34,6 +34,14 @@ impl Problem {
         Self::Conflict(why.into(), None)
     }
 
+    /// The same, where what is not found has a name of its own.
+    pub(crate) fn not_found_as(self, what: &'static str) -> Self {
+        match self {
+            Self::NotFound(_) => Self::NotFound(what),
+            other => other,
+        }
+    }
+
     pub(crate) fn reseed(retained_after: Seq, head: Seq) -> Self {
         let details = json!({
             "reason": "reseed_required",
@@ -51,6 +59,9 @@ impl Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        Self::Unavailable(error.0)
+        match error {
+            StoreError::Failed(why) => Self::Unavailable(why),
+            StoreError::Damaged(why) => Self::Internal(why),
+        }
     }
 }

@@ -40,9 +40,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The address to listen at. Port 0 takes any that is free.
     pub listen: SocketAddr,
-    /// How many entries of a Volume are retained: exactly so, whoever is away.
-    /// When absent, 100 000 and all of the last seven days, and more for
-    /// replicas that are away.
+    /// How many entries of a Volume are retained, and up to four times as many for
+    /// live replicas that have not read them. When absent, 100 000 and all of the
+    /// last seven days, and up to ten times as many for such replicas.
     pub retention_entries: Option<u64>,
     /// How many entries lie between checkpoints.
     pub checkpoint_every: u64,
@@ -73,8 +73,8 @@ impl Config {
         let day = Duration::from_secs(24 * 60 * 60);
         Retention {
             entries: self.retention_entries.unwrap_or(100_000).max(1),
-            age: day * 7,
-            strict: self.retention_entries.is_some(),
+            age: self.retention_entries.is_none().then_some(day * 7),
+            unread: if self.retention_entries.is_some() { 4 } else { 10 },
             checkpoint_every: self.checkpoint_every,
             pinned: day * 30,
         }
@@ -189,7 +189,7 @@ pub async fn serve(
         return Err(ServeError::Insecure(config.listen));
     }
     let data_dir = config.data_dir.clone();
-    platform::create_private_directory(&data_dir).map_err(at(&data_dir))?;
+    platform::make_private_directory(&data_dir).map_err(at(&data_dir))?;
     let lock = lock(&data_dir)?;
     let token = token(&data_dir)?;
     let journal = Arc::new(SqliteJournal::open(&data_dir.join("journal.db"))?);
@@ -281,6 +281,9 @@ fn token(data_dir: &Path) -> Result<String, ServeError> {
     let path = data_dir.join(TOKEN_FILE);
     match File::open(&path) {
         Ok(file) => {
+            if platform::make_private(&path).map_err(at(&path))? {
+                warn!(path = %path.display(), "others could read the token; remove it for a new one");
+            }
             let mut token = String::new();
             file.take(4096).read_to_string(&mut token).map_err(at(&path))?;
             let token = token.trim();

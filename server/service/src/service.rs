@@ -148,9 +148,9 @@ mod tests {
 
     use super::*;
     use crate::disk::DiskContents;
-    use crate::journal::VolumeRecord;
+    use crate::journal::{Checkpoint, VolumeRecord};
     use crate::sqlite::{Fault, SqliteJournal};
-    use crate::volume::Needs;
+    use crate::volume::{Needs, pack};
 
     struct Rig {
         journal: Arc<SqliteJournal>,
@@ -164,8 +164,8 @@ mod tests {
         let holdings = Holdings::new(journal.clone(), contents);
         let retention = Retention {
             entries: 1000,
-            age: Duration::from_secs(1),
-            strict: true,
+            age: None,
+            unread: 4,
             checkpoint_every: 4096,
             pinned: Duration::from_secs(1),
         };
@@ -193,14 +193,18 @@ mod tests {
         rig.journal.create_volume(record, None).await.unwrap();
     }
 
-    async fn make(hot: &Hot, name: String) -> Result<(), Problem> {
-        hot.commit(Needs::default(), move |draft| {
+    async fn directory(hot: &Hot, needs: Needs, name: String) -> Result<(), Problem> {
+        hot.commit(needs, move |draft| {
             let path = TreePath::new(&name).map_err(Problem::bad)?;
             let set = AttributeChange::default();
             let action = Action::Create { path, what: New::Directory, set };
             draft.admit_whole(&Origin::default(), &[Change::unstated(action)])
         })
         .await?
+    }
+
+    async fn make(hot: &Hot, name: String) -> Result<(), Problem> {
+        directory(hot, Needs::default(), name).await
     }
 
     #[tokio::test]
@@ -243,12 +247,99 @@ mod tests {
         // An append that was done although it said that it failed.
         rig.journal.faults.set(Fault::AfterCommit);
         assert!(matches!(make(&hot, "d".into()).await, Err(Problem::Unavailable(_))));
+        assert_eq!(hot.committed().head(), Seq(3), "what was committed is seen at once");
         make(&hot, "e".into()).await.unwrap();
         let committed = hot.committed();
         let names: Vec<String> =
             committed.ledger.tree().walk().map(|(path, _, _)| path.to_string()).collect();
         assert_eq!(names, ["a", "c", "d", "e"]);
         assert_eq!(rig.journal.entries("v", Seq(0), 9).await.unwrap().len(), 4);
+    }
+
+    #[tokio::test]
+    async fn what_is_known_again_is_admitted_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let rig = rig(dir.path());
+        create_volume(&rig).await;
+        let hot = rig.service.volume(&rig.caller, "v").await.unwrap();
+        let repeatable = || Needs { repeatable: true, ..Needs::default() };
+        for (name, fault) in [("a", Fault::BeforeCommit), ("b", Fault::AfterCommit)] {
+            rig.journal.faults.set(fault);
+            // Made once, and held when it is admitted for the second time: an agent
+            // that makes a directory finds it made.
+            let made = directory(&hot, repeatable(), name.into()).await;
+            assert_eq!(made, Ok(()), "{fault:?}");
+        }
+        assert_eq!(rig.journal.entries("v", Seq(0), 9).await.unwrap().len(), 2);
+        assert_eq!(hot.committed().head(), Seq(2));
+    }
+
+    #[tokio::test]
+    async fn a_damaged_checkpoint_gives_way_to_an_older_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = rig(dir.path());
+        create_volume(&one).await;
+        let hot = one.service.volume(&one.caller, "v").await.unwrap();
+        for at in 1..=6 {
+            make(&hot, format!("d{at}")).await.unwrap();
+            if at == 2 || at == 4 {
+                let tree = hot.committed().ledger.tree().clone();
+                one.journal.put_checkpoint("v", pack(tree).await.unwrap()).await.unwrap();
+            }
+        }
+        let bad = |seq| Checkpoint { seq: Seq(seq), packed: bytes::Bytes::from_static(b"bad") };
+        let opened = async || {
+            let rig = rig(dir.path());
+            let hot = rig.service.volume(&rig.caller, "v").await?;
+            Ok::<_, Problem>(hot.committed().ledger.tree().len())
+        };
+        one.journal.put_checkpoint("v", bad(5)).await.unwrap();
+        one.journal.put_checkpoint("v", bad(4)).await.unwrap();
+        assert_eq!(opened().await, Ok(6));
+        one.journal.put_checkpoint("v", bad(2)).await.unwrap();
+        assert_eq!(opened().await, Ok(6), "the journal is whole");
+        one.journal.retain("v", Seq(2), Seq(2)).await.unwrap();
+        // Trying again does not help, so it is not said to be unavailable.
+        assert!(matches!(opened().await, Err(Problem::Internal(_))));
+        let tree = hot.committed().ledger.tree().clone();
+        one.journal.put_checkpoint("v", pack(tree).await.unwrap()).await.unwrap();
+        assert_eq!(opened().await, Ok(6));
+    }
+
+    #[tokio::test]
+    async fn a_volume_with_too_long_paths_opens_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = rig(dir.path());
+        create_volume(&one).await;
+        let (mut tree, mut path) = (s0_tree::Tree::default(), TreePath::root());
+        let name = s0_tree::Name::new(&"n".repeat(200)).unwrap();
+        let mut entries = Vec::new();
+        for parent in 0..30 {
+            path = path.join(&name);
+            let entry = s0_tree::Entry {
+                format: s0_tree::FORMAT,
+                seq: tree.head().next(),
+                time: Time(1),
+                source: s0_tree::Source::Sandbox,
+                actor: s0_tree::Actor::default(),
+                request: None,
+                op: s0_tree::Op::Create {
+                    at: s0_tree::Place { parent: NodeId(parent), name: name.clone() },
+                    what: New::Directory,
+                    attributes: tree.node(NodeId::ROOT).unwrap().attributes.clone(),
+                },
+                path: path.clone(),
+                old_path: None,
+            };
+            s0_tree::fold(&mut tree, &entry).unwrap();
+            entries.push(entry);
+        }
+        assert!(path.as_str().len() > s0_tree::MAX_PATH_BYTES);
+        let append = crate::journal::Append { volume: "v".into(), entries, ..Default::default() };
+        one.journal.append(append).await.unwrap();
+        let hot = one.service.volume(&one.caller, "v").await.unwrap();
+        assert_eq!(hot.committed().ledger.tree(), &tree);
+        make(&hot, "more".into()).await.unwrap();
     }
 
     #[tokio::test]

@@ -84,7 +84,7 @@ impl From<rusqlite::Error> for OpenError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        Self(format!("the database failed: {error}"))
+        Self::Failed(format!("the database failed: {error}"))
     }
 }
 
@@ -186,7 +186,7 @@ async fn ask<T: Send + 'static, E: From<StoreError> + Send + 'static>(
     thread: &mpsc::Sender<Work>,
     work: impl FnOnce(&mut Connection) -> Result<T, E> + Send + 'static,
 ) -> Result<T, E> {
-    let stopped = || StoreError("the database's thread has stopped".into());
+    let stopped = || StoreError::Failed("the database's thread has stopped".into());
     let (answer, answered) = oneshot::channel();
     let work: Work = Box::new(move |connection| {
         // Whoever asked may have gone; the work counts all the same.
@@ -230,12 +230,12 @@ impl Journal for SqliteJournal {
     async fn append(&self, append: Append) -> Result<(), AppendError> {
         #[cfg(test)]
         if self.faults.take(Fault::BeforeCommit) {
-            return Err(StoreError("a fault before the commit".into()).into());
+            return Err(StoreError::Failed("a fault before the commit".into()).into());
         }
         let done = self.write(move |db| write::append(db, &append)).await;
         #[cfg(test)]
         if self.faults.take(Fault::AfterCommit) {
-            return Err(StoreError("a fault after the commit".into()).into());
+            return Err(StoreError::Failed("a fault after the commit".into()).into());
         }
         done
     }

@@ -1,9 +1,12 @@
 //! A hot Volume: the one task that admits its changes, and what others see.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use s0_tree::{Change, Content, Entry, News, Origin, Reason, Seq, Time};
+use s0_api::documented::CompatibilityIssue;
+use s0_api::sync::Capabilities;
+use s0_tree::{Change, Content, Entry, News, Origin, Policy, Reason, Seq, Time, portable_issues};
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -11,11 +14,14 @@ use crate::journal::{Append, ConflictRecord, RequestRecord, VolumeRecord};
 use crate::ledger::{Admitted, Ledger, NewConflict};
 use crate::problem::Problem;
 
+mod load;
 mod ring;
+mod since;
 mod task;
 mod upkeep;
 
 pub(crate) use ring::{Published, Ring, event_bytes, publish};
+pub(crate) use since::Since;
 pub(crate) use task::{Stores, open};
 pub(crate) use upkeep::{Retention, pack, unpack};
 
@@ -56,15 +62,28 @@ pub(crate) struct Hot {
     jobs: mpsc::Sender<Job>,
 }
 
-/// What the task looks up for a job before it runs.
-#[derive(Debug, Clone, Default)]
+/// What the task has to know of a job before it runs.
+#[derive(Default)]
 pub(crate) struct Needs {
-    /// A documented request, by replica and name.
-    pub(crate) request: Option<(String, String)>,
-    /// The entries after this one.
-    pub(crate) entries_after: Option<Seq>,
+    /// It is known again by its request's record: what was committed without a
+    /// word can be admitted again, and is answered and not done again.
+    pub(crate) repeatable: bool,
+    /// What is to be looked up for a documented upload.
+    pub(crate) upload: Option<UploadNeeds>,
 }
 
+/// What a documented upload needs to know.
+pub(crate) struct UploadNeeds {
+    /// The replica that sent it.
+    pub(crate) replica: String,
+    /// The client's name for it.
+    pub(crate) request: String,
+    /// The entry after which it needs to know what others did. Asked when its
+    /// request has been looked up; for most uploads there is nothing to read.
+    pub(crate) since: Box<Base>,
+}
+
+type Base = dyn Fn(&Draft) -> Option<Seq> + Send + Sync;
 type Settle = Box<dyn FnOnce() + Send>;
 type Run = dyn FnMut(&mut Draft) -> (bool, Settle) + Send;
 
@@ -85,16 +104,20 @@ pub(crate) struct Draft {
     pub(crate) append: Append,
     /// The request that the job needed to know, if it was answered before.
     pub(crate) answered: Option<RequestRecord>,
-    /// The entries that the job needed to know.
-    pub(crate) entries: Vec<Arc<Entry>>,
+    /// What the job needed to know of others, or why that is not known.
+    pub(crate) since: Result<Since, Problem>,
+    /// Conflicts that those who asked were told of. They are recorded for others,
+    /// once, however often somebody tries.
+    told: Vec<ConflictRecord>,
     pub(crate) retained_after: Seq,
     /// When the group is admitted.
     pub(crate) time: Time,
 }
 
 impl Draft {
-    /// Admits changes, and notes what is to be kept of them. What each conflict
-    /// adds to its own metadata comes from `about`.
+    /// Admits changes that nobody sends again, and notes what is to be kept of
+    /// them: whatever is refused becomes a conflict. What each adds to its own
+    /// metadata comes from `about`.
     pub(crate) fn admit(
         &mut self,
         origin: &Origin,
@@ -102,14 +125,15 @@ impl Draft {
         news: &News,
         about: &dyn Fn(&Self, &NewConflict) -> Map<String, Value>,
     ) -> Result<Admitted, Problem> {
-        let admitted = self
+        let mut admitted = self
             .ledger
             .admit(origin, changes, news, &mut new_id)
             .map_err(|(_, why)| Problem::BadRequest(format!("invalid sync change: {why}")))?;
+        admitted.record_fallen(changes, &mut new_id);
         for conflict in &admitted.conflicts {
-            let mut metadata = conflict_metadata(conflict);
-            metadata.extend(about(self, conflict));
-            self.note_conflict(conflict, metadata);
+            let more = about(self, conflict);
+            let record = self.conflict_record(conflict, more);
+            self.append.conflicts.push(record);
         }
         self.note_entries(&admitted.entries);
         Ok(admitted)
@@ -134,13 +158,15 @@ impl Draft {
         };
         self.ledger = before;
         if conflict.reason.is_about_names() {
-            self.note_conflict(conflict, conflict_metadata(conflict));
+            let record = self.conflict_record(conflict, Map::new());
+            self.told.push(record);
         }
         let reason = serde_json::to_value(conflict.reason).unwrap_or_default();
         let why = match conflict.reason {
             Reason::DirectoryNotEmpty => "directory not empty".into(),
             Reason::ConcurrentUpdate if conflict.existing.is_some() => "path already exists".into(),
             Reason::ConcurrentUpdate | Reason::ParentChanged => "path is not a directory".into(),
+            Reason::PathTooLong => "the path would be too long".into(),
             _ => format!("the name cannot be held: {}", reason.as_str().unwrap_or_default()),
         };
         let details = json!({"reason": reason, "path": conflict.path});
@@ -153,12 +179,18 @@ impl Draft {
         self.append.entries.extend_from_slice(entries);
     }
 
-    /// A conflict keeps all contents that it names readable.
-    pub(crate) fn note_conflict(&mut self, conflict: &NewConflict, metadata: Map<String, Value>) {
+    /// What is recorded of a conflict. It keeps all contents that it names readable.
+    pub(crate) fn conflict_record(
+        &mut self,
+        conflict: &NewConflict,
+        more: Map<String, Value>,
+    ) -> ConflictRecord {
+        let mut metadata = conflict_metadata(conflict, self.ledger.policy());
+        metadata.extend(more);
         let contents = [conflict.change.content(), conflict.existing_content];
         self.append.names.extend(contents.into_iter().flatten().map(|content| content.id));
         let reason = serde_json::to_value(conflict.reason).unwrap_or_default();
-        self.append.conflicts.push(ConflictRecord {
+        ConflictRecord {
             id: conflict.id.clone(),
             replica: conflict.replica.clone(),
             path: conflict.change.path().to_string(),
@@ -169,7 +201,7 @@ impl Draft {
             metadata: Value::Object(metadata),
             created: conflict.time,
             updated: conflict.time,
-        });
+        }
     }
 
     pub(crate) fn note_replica(&mut self, id: &str) {
@@ -179,13 +211,20 @@ impl Draft {
 }
 
 /// What every conflict says of itself.
-pub(crate) fn conflict_metadata(conflict: &NewConflict) -> Map<String, Value> {
+fn conflict_metadata(conflict: &NewConflict, policy: Policy) -> Map<String, Value> {
     let mut all = Map::new();
     let mut put = |key: &str, value: Value| {
         all.insert(key.into(), value);
     };
     put("change", json!(conflict.change));
     put("existing_path", json!(conflict.path));
+    if conflict.reason.is_about_names() {
+        put("issues", json!(issues(conflict, policy)));
+        put("capabilities", json!(Capabilities::from(policy)));
+    }
+    if let Some(first) = &conflict.fell_with {
+        put("fell_with", json!(first));
+    }
     if let Some(sandbox) = &conflict.sandbox {
         put("sandbox_id", json!(sandbox));
     }
@@ -205,6 +244,18 @@ pub(crate) fn conflict_metadata(conflict: &NewConflict) -> Map<String, Value> {
         }
     }
     all
+}
+
+/// What is the matter with a name.
+fn issues(conflict: &NewConflict, policy: Policy) -> Vec<CompatibilityIssue> {
+    let name = conflict.at.name();
+    let own = name.iter().flat_map(|name| portable_issues(name.as_str(), policy));
+    let own: Vec<_> = own.map(|issue| CompatibilityIssue::of_name(&conflict.at, issue)).collect();
+    if !own.is_empty() {
+        return own;
+    }
+    let both = BTreeSet::from([conflict.at.clone(), conflict.path.clone()]);
+    vec![CompatibilityIssue::of_collision(&both)]
 }
 
 /// How a conflict's metadata name a content.

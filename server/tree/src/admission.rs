@@ -6,8 +6,10 @@ use crate::batch::Origin;
 use crate::change::{Action, Change, Expected, New, News};
 use crate::entry::{Op, RenameHow};
 use crate::names::{IssueCode, Policy, portable_issues};
-use crate::node::{AttributeChange, Attributes, Kind, Node, NodeId, Place, Seq};
-use crate::path::{Name, TreePath};
+use crate::node::{
+    AttributeChange, Attributes, Directory, Kind, MAX_XATTR_BYTES, Node, NodeId, Place, Seq,
+};
+use crate::path::{MAX_PATH_BYTES, Name, TreePath};
 use crate::tree::Tree;
 
 /// Why a change is a conflict. The first seven are the documented reasons.
@@ -32,11 +34,14 @@ pub enum Reason {
     ParentChanged,
     /// The directory has children that the one who removes it did not remove.
     DirectoryNotEmpty,
+    /// What is to be there, or something below it, would have a path of more than
+    /// [`MAX_PATH_BYTES`].
+    PathTooLong,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ConcurrentUpdate,
         Self::CasefoldCollision,
         Self::CaseOnlyRenameConflict,
@@ -46,12 +51,19 @@ impl Reason {
         Self::WindowsControlCharacter,
         Self::ParentChanged,
         Self::DirectoryNotEmpty,
+        Self::PathTooLong,
     ];
 
     /// Whether the name itself is the trouble, on some replica.
     #[must_use]
     pub fn is_about_names(self) -> bool {
-        !matches!(self, Self::ConcurrentUpdate | Self::ParentChanged | Self::DirectoryNotEmpty)
+        !matches!(
+            self,
+            Self::ConcurrentUpdate
+                | Self::ParentChanged
+                | Self::DirectoryNotEmpty
+                | Self::PathTooLong
+        )
     }
 }
 
@@ -84,6 +96,9 @@ pub enum Refusal {
     Conflict {
         /// Why.
         reason: Reason,
+        /// The path that cannot be as asked: one of the change's own, or that of a
+        /// directory that was to be made above it.
+        at: TreePath,
         /// What stands in the way, if something does: its path, id and version.
         existing: Option<(TreePath, NodeId, Seq)>,
     },
@@ -103,17 +118,22 @@ pub fn admit(tree: &Tree, change: &Change, policy: Policy, news: &News, origin: 
         return Err(Refusal::Invalid("the root cannot be changed"));
     }
     if let Action::Create { what: New::Symlink { target }, .. } = &change.action
-        && (target.is_empty() || target.contains('\0'))
+        && (target.is_empty() || target.contains('\0') || target.len() > MAX_PATH_BYTES)
     {
         return Err(Refusal::Invalid("no system can hold a link with such a target"));
+    }
+    if change.set().is_some_and(|set| set.xattr_bytes() > MAX_XATTR_BYTES) {
+        return Err(Refusal::Invalid("the extended attributes are too large"));
     }
     match &change.action {
         Action::Create { path, what, set } => judge.create(change, path, what, set),
         Action::Write { path, content, set } => match tree.at(path) {
             Some((id, node)) => {
+                // A time alone is not worth an entry; what else is set counts.
+                let timeless = AttributeChange { mtime: None, ..set.clone() };
+                let after = judge.attributes_after(path, node, &timeless)?;
+                let same = node.content() == Some(*content) && after == node.attributes;
                 let set = judge.stamped(set);
-                let same = node.content() == Some(*content)
-                    && set.mode.is_none_or(|mode| mode == node.attributes.mode);
                 judge.content(change, path, (id, node), same, |node| Op::Write {
                     node,
                     content: *content,
@@ -207,13 +227,28 @@ impl<'a> Judge<'a> {
 
     fn attributes(&self, change: &Change, path: &TreePath, set: &AttributeChange) -> Judged {
         let (id, node) = self.find(change, path)?;
-        let mut after = node.attributes.clone();
-        set.apply(&mut after);
-        if after == node.attributes {
+        if self.attributes_after(path, node, set)? == node.attributes {
             return Ok(Accepted::Held(Some((id, node.version))));
         }
         self.expected(change.expect, path)?;
         Ok(Accepted::New(Op::Attributes { node: id, set: set.clone() }))
+    }
+
+    /// What a change makes of a node's attributes. Together with those that are
+    /// there already they can be too large.
+    fn attributes_after(
+        &self,
+        path: &TreePath,
+        node: &Node,
+        set: &AttributeChange,
+    ) -> Result<Attributes, Refusal> {
+        let mut after = node.attributes.clone();
+        set.apply(&mut after);
+        let grown = after.xattrs != node.attributes.xattrs;
+        if grown && after.xattr_bytes() > MAX_XATTR_BYTES {
+            return Err(self.concurrent(path));
+        }
+        Ok(after)
     }
 
     fn link(&self, change: &Change, path: &TreePath, existing: &TreePath) -> Judged {
@@ -273,6 +308,12 @@ impl<'a> Judge<'a> {
             }
             (_, None) => None,
         };
+        self.fits(node, from, to)?;
+        if how == RenameHow::Exchange
+            && let Some((_, other)) = there
+        {
+            self.fits(other, to, from)?;
+        }
         let from = self.place(from).ok_or_else(|| self.concurrent(from))?;
         Ok(Accepted::New(Op::Rename { node: id, from, to: to_place, how, displaced }))
     }
@@ -314,8 +355,11 @@ impl<'a> Judge<'a> {
         let Some((above, name)) = path.split() else {
             return Err(Refusal::Invalid("the root cannot be changed"));
         };
+        if path.as_str().len() > MAX_PATH_BYTES {
+            return Err(self.conflict(Reason::PathTooLong, path));
+        }
         if let Some(issue) = portable_issues(name.as_str(), self.policy).first() {
-            return Err(Refusal::Conflict { reason: issue.code.into(), existing: None });
+            return Err(self.conflict(issue.code.into(), path));
         }
         let parent = match self.tree.at(&above) {
             Some((id, node)) if node.directory().is_some() => id,
@@ -331,9 +375,29 @@ impl<'a> Judge<'a> {
             } else {
                 Reason::CasefoldCollision
             };
-            return Err(self.conflict(reason, &above.join(&other)));
+            return Err(self.collision(reason, path, &above.join(&other)));
         }
         Ok(Place { parent, name })
+    }
+
+    /// Whether all that moves with `node` still has a path that a Volume holds.
+    /// Only a move to a longer path can take that away.
+    fn fits(&self, node: &Node, from: &TreePath, to: &TreePath) -> Result<(), Refusal> {
+        let length = to.as_str().len();
+        if length <= from.as_str().len() {
+            return Ok(());
+        }
+        let mut below = vec![(node, length)];
+        while let Some((node, length)) = below.pop() {
+            if length > MAX_PATH_BYTES {
+                return Err(self.conflict(Reason::PathTooLong, to));
+            }
+            for (name, id) in node.directory().into_iter().flat_map(Directory::iter) {
+                let length = length + 1 + name.as_str().len();
+                below.extend(self.tree.node(id).map(|node| (node, length)));
+            }
+        }
+        Ok(())
     }
 
     fn same_spelling_aside(&self, a: &TreePath, b: &TreePath) -> bool {
@@ -352,7 +416,7 @@ impl<'a> Judge<'a> {
             },
             None => match self.news.at(path) {
                 Some(touch) if touch.path != *path && self.policy.is_folding() => {
-                    return Err(self.conflict(Reason::CasefoldCollision, &touch.path));
+                    return Err(self.collision(Reason::CasefoldCollision, path, &touch.path));
                 }
                 Some(touch) => touch.path != *path,
                 None if self.news.gone_above(path).is_some() => {
@@ -381,8 +445,13 @@ impl<'a> Judge<'a> {
     }
 
     fn conflict(&self, reason: Reason, path: &TreePath) -> Refusal {
-        let existing = self.tree.at(path).map(|(id, node)| (path.clone(), id, node.version));
-        Refusal::Conflict { reason, existing }
+        self.collision(reason, path, path)
+    }
+
+    /// The conflict of a path with what stands at another.
+    fn collision(&self, reason: Reason, at: &TreePath, other: &TreePath) -> Refusal {
+        let existing = self.tree.at(other).map(|(id, node)| (other.clone(), id, node.version));
+        Refusal::Conflict { reason, at: at.clone(), existing }
     }
 
     /// A change of content carries the time at which it was admitted.

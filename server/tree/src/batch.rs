@@ -1,5 +1,7 @@
 //! The changes of one request, admitted in order.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::admission::{Accepted, Reason, Refusal, admit};
@@ -76,6 +78,9 @@ pub enum Verdict {
     Conflict {
         /// Why.
         reason: Reason,
+        /// The path that cannot be as asked: one of the change's own, or that of a
+        /// directory that was to be made above it.
+        at: TreePath,
         /// The path of what stands in the way.
         path: TreePath,
         /// What stands in the way: id and version.
@@ -103,13 +108,10 @@ pub fn admit_batch(
 ) -> Result<(Vec<Entry>, Vec<Verdict>), (usize, &'static str)> {
     let mut work = tree.clone();
     let (mut entries, mut verdicts) = (Vec::new(), Vec::with_capacity(batch.changes.len()));
-    let mut refused: Vec<(usize, TreePath)> = Vec::new();
+    let mut refused = Refused::default();
     for (index, change) in batch.changes.iter().enumerate() {
-        let touches = |other: &TreePath| {
-            change.paths().any(|own| own.is_at_or_below(other) || other.is_at_or_below(own))
-        };
-        let verdict = if let Some((by, _)) = refused.iter().find(|(_, path)| touches(path)) {
-            Verdict::Refused { by: *by }
+        let verdict = if let Some(by) = change.paths().filter_map(|own| refused.near(own)).min() {
+            Verdict::Refused { by }
         } else {
             let admitted = if change.make_parents {
                 with_parents(&work, change, batch)
@@ -132,22 +134,58 @@ pub fn admit_batch(
                     verdict
                 }
                 Err(Refusal::Invalid(why)) => return Err((index, why)),
-                Err(Refusal::Conflict { reason, existing }) => {
+                Err(Refusal::Conflict { reason, at, existing }) => {
                     let (path, existing) = match existing {
                         Some((path, id, version)) => (path, Some((id, version))),
                         None => (change.path().clone(), None),
                     };
-                    Verdict::Conflict { reason, path, existing }
+                    Verdict::Conflict { reason, at, path, existing }
                 }
             }
         };
         if matches!(verdict, Verdict::Conflict { .. } | Verdict::Refused { .. }) {
-            refused.extend(change.paths().map(|path| (index, path.clone())));
+            change.paths().for_each(|path| refused.note(path, index));
         }
         verdicts.push(verdict);
     }
     *tree = work;
     Ok((entries, verdicts))
+}
+
+/// The paths of the refused changes of a request, each with the index of the
+/// first. A request may have many thousands, so they are found by path.
+#[derive(Default)]
+struct Refused {
+    at: HashMap<TreePath, usize>,
+    /// By the directories above them.
+    below: HashMap<TreePath, usize>,
+}
+
+impl Refused {
+    fn note(&mut self, path: &TreePath, index: usize) {
+        self.at.entry(path.clone()).or_insert(index);
+        for above in above(path) {
+            // Above a directory that is known, all are.
+            if self.below.contains_key(&above) {
+                break;
+            }
+            self.below.insert(above, index);
+        }
+    }
+
+    /// The first refused change at, above or below `path`.
+    fn near(&self, path: &TreePath) -> Option<usize> {
+        if self.at.is_empty() {
+            return None;
+        }
+        let above = above(path).filter_map(|above| self.at.get(&above));
+        above.chain(self.at.get(path)).chain(self.below.get(path)).min().copied()
+    }
+}
+
+/// The directories above a path, innermost first.
+fn above(path: &TreePath) -> impl Iterator<Item = TreePath> {
+    std::iter::successors(path.parent(), TreePath::parent)
 }
 
 type Held = Option<(Option<NodeId>, Seq)>;

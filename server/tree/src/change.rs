@@ -179,6 +179,16 @@ impl Change {
         std::iter::once(self.path()).chain(self.old_path())
     }
 
+    /// The attributes that the change sets.
+    pub(crate) fn set(&self) -> Option<&AttributeChange> {
+        match &self.action {
+            Action::Create { set, .. }
+            | Action::Write { set, .. }
+            | Action::Attributes { set, .. } => Some(set),
+            _ => None,
+        }
+    }
+
     /// The content that the change brings.
     #[must_use]
     pub fn content(&self) -> Option<Content> {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use imbl::ordmap::DiffItem;
 
 use crate::change::{Action, Change, Expected, New};
-use crate::node::{AttributeChange, Attributes, Kind, Node, NodeId};
-use crate::path::TreePath;
+use crate::node::{AttributeChange, Attributes, Directory, Kind, Node, NodeId};
+use crate::path::{Name, TreePath};
 use crate::tree::Tree;
 
 /// A path at which two trees differ.
@@ -50,50 +50,31 @@ pub fn diff(a: &Tree, b: &Tree) -> Vec<Difference> {
         }
     }
     let mut found = Vec::new();
-    if touched.contains(&NodeId::ROOT) {
-        compare(a, b, &TreePath::root(), NodeId::ROOT, NodeId::ROOT, &touched, &mut found);
+    if !touched.contains(&NodeId::ROOT) {
+        return found;
     }
-    found
-}
-
-fn compare(
-    a: &Tree,
-    b: &Tree,
-    path: &TreePath,
-    in_a: NodeId,
-    in_b: NodeId,
-    touched: &HashSet<NodeId>,
-    found: &mut Vec<Difference>,
-) {
-    let children = |tree: &Tree, id| -> BTreeMap<_, _> {
-        let directory = tree.node(id).and_then(Node::directory);
-        directory.into_iter().flat_map(|d| d.iter()).map(|(name, id)| (name.clone(), id)).collect()
-    };
-    let (before, after) = (children(a, in_a), children(b, in_b));
-    let names: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
-    for name in names {
-        let path = path.join(name);
-        let (old, new) = (before.get(name).copied(), after.get(name).copied());
-        if old == new && old.is_some_and(|id| !touched.contains(&id)) {
+    let mut pairs = children(a, b, &TreePath::root(), NodeId::ROOT, NodeId::ROOT);
+    while let Some(Difference { path, before, after }) = pairs.pop() {
+        if before == after && before.is_some_and(|id| !touched.contains(&id)) {
             continue;
         }
-        let (old_node, new_node) = (old.and_then(|id| a.node(id)), new.and_then(|id| b.node(id)));
-        if !same(old_node, new_node) {
-            found.push(Difference { path: path.clone(), before: old, after: new });
-        }
+        let (old, new) = (before.and_then(|id| a.node(id)), after.and_then(|id| b.node(id)));
         let is_directory = |node: Option<&Node>| node.and_then(Node::directory).is_some();
-        match (old, new) {
-            (Some(old), Some(new)) if is_directory(old_node) && is_directory(new_node) => {
-                compare(a, b, &path, old, new, touched, found);
+        if !same(old, new) {
+            found.push(Difference { path: path.clone(), before, after });
+        }
+        match (before, after) {
+            (Some(before), Some(after)) if is_directory(old) && is_directory(new) => {
+                pairs.extend(children(a, b, &path, before, after));
             }
-            (old, new) => {
-                let gone = old.into_iter().flat_map(|id| a.walk_below(path.clone(), id));
+            _ => {
+                let gone = before.into_iter().flat_map(|id| a.walk_below(path.clone(), id));
                 found.extend(gone.map(|(path, id, _)| Difference {
                     path,
                     before: Some(id),
                     after: None,
                 }));
-                let come = new.into_iter().flat_map(|id| b.walk_below(path.clone(), id));
+                let come = after.into_iter().flat_map(|id| b.walk_below(path.clone(), id));
                 found.extend(come.map(|(path, id, _)| Difference {
                     path,
                     before: None,
@@ -102,6 +83,23 @@ fn compare(
             }
         }
     }
+    found
+}
+
+/// What two directories hold under each name of either, the last name first.
+fn children(a: &Tree, b: &Tree, path: &TreePath, in_a: NodeId, in_b: NodeId) -> Vec<Difference> {
+    let mut pairs: BTreeMap<&Name, (Option<NodeId>, Option<NodeId>)> = BTreeMap::new();
+    let (in_a, in_b) = (a.node(in_a), b.node(in_b));
+    for (name, id) in in_a.and_then(Node::directory).into_iter().flat_map(Directory::iter) {
+        pairs.entry(name).or_default().0 = Some(id);
+    }
+    for (name, id) in in_b.and_then(Node::directory).into_iter().flat_map(Directory::iter) {
+        pairs.entry(name).or_default().1 = Some(id);
+    }
+    let pairs = pairs.into_iter().rev();
+    pairs
+        .map(|(name, (before, after))| Difference { path: path.join(name), before, after })
+        .collect()
 }
 
 fn same(a: Option<&Node>, b: Option<&Node>) -> bool {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::change::New;
 use crate::content::Content;
@@ -166,10 +166,18 @@ pub struct Entry {
     #[serde(flatten)]
     pub op: Op,
     /// The path that it touched, at that time; for a rename the new one.
+    #[serde(deserialize_with = "TreePath::recorded")]
     pub path: TreePath,
     /// The old path of a rename.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "old_path")]
     pub old_path: Option<TreePath>,
+}
+
+/// Where there is an old path, it is recorded like the new one.
+fn old_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<TreePath>, D::Error> {
+    #[derive(Deserialize)]
+    struct Recorded(#[serde(deserialize_with = "TreePath::recorded")] TreePath);
+    Ok(Option::<Recorded>::deserialize(deserializer)?.map(|Recorded(path)| path))
 }
 
 impl Entry {

@@ -52,6 +52,8 @@ pub use digest::{digest, digest_of};
 pub use entry::{Actor, Entry, FORMAT, Op, RenameHow, RequestId, Source};
 pub use fold::{Misfit, fold};
 pub use names::{Issue, IssueCode, Policy, comparison_key, portable_issues};
-pub use node::{AttributeChange, Attributes, Kind, Node, NodeId, Place, Seq, Time};
+pub use node::{
+    AttributeChange, Attributes, Kind, MAX_XATTR_BYTES, Node, NodeId, Place, Seq, Time,
+};
 pub use path::{InvalidPath, MAX_NAME_BYTES, MAX_PATH_BYTES, Name, TreePath};
 pub use tree::Tree;

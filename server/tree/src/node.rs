@@ -49,6 +49,10 @@ impl NodeId {
 #[serde(transparent)]
 pub struct Time(pub i64);
 
+/// The most bytes that the extended attributes of a node have, names and values
+/// together: what Linux lets a file system hold.
+pub const MAX_XATTR_BYTES: usize = 64 * 1024;
+
 /// Extended attributes by name. Shared, since most nodes have none.
 type Xattrs = Option<Arc<BTreeMap<String, Vec<u8>>>>;
 
@@ -66,6 +70,13 @@ pub struct Attributes {
     /// Extended attributes of the `user.` namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xattrs: Xattrs,
+}
+
+impl Attributes {
+    /// How many bytes the extended attributes have, names and values together.
+    pub(crate) fn xattr_bytes(&self) -> usize {
+        self.xattrs.iter().flat_map(|all| all.iter()).map(|(name, it)| name.len() + it.len()).sum()
+    }
 }
 
 /// A change of attributes; what is absent stays as it is.
@@ -93,6 +104,12 @@ impl AttributeChange {
     #[must_use]
     pub fn mode(mode: u32) -> Self {
         Self { mode: Some(mode), ..Self::default() }
+    }
+
+    /// How many bytes of extended attributes this sets or removes.
+    pub(crate) fn xattr_bytes(&self) -> usize {
+        let value = |value: &Option<Vec<u8>>| value.as_ref().map_or(0, Vec::len);
+        self.xattrs.iter().map(|(name, it)| name.len() + value(it)).sum()
     }
 
     /// Applies this change to `attributes`.

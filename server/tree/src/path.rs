@@ -1,9 +1,11 @@
 //! Names and paths inside a Volume: valid by construction.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The longest name, in bytes, that the common file systems hold.
 pub const MAX_NAME_BYTES: usize = 255;
@@ -106,16 +108,10 @@ impl TreePath {
     /// Says which rule the text breaks. Nothing is cleaned or guessed: `a//b`,
     /// `./a` and `/a` are errors.
     pub fn new(text: &str) -> Result<Self, InvalidPath> {
-        if text.is_empty() {
-            return Ok(Self::root());
-        }
         if text.len() > MAX_PATH_BYTES {
             return Err(InvalidPath::TooLong(text.chars().take(200).collect()));
         }
-        for part in text.split('/') {
-            check_name(part, text)?;
-        }
-        Ok(Self(text.into()))
+        Self::of_any_length(text)
     }
 
     /// The same for a path that a client of the documented API wrote, on a system
@@ -131,6 +127,39 @@ impl TreePath {
             return Err(InvalidPath::Drive(text.chars().take(200).collect()));
         }
         Self::new(text)
+    }
+
+    /// Reads a path that a record of the past has: its parts are names, and it may
+    /// be of any length. A Volume can hold paths that are longer than what it
+    /// accepts today, and what was written must stay readable.
+    ///
+    /// # Errors
+    /// The text is no path.
+    pub fn recorded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        Self::of_any_length(&text).map_err(D::Error::custom)
+    }
+
+    fn of_any_length(text: &str) -> Result<Self, InvalidPath> {
+        if text.is_empty() {
+            return Ok(Self::root());
+        }
+        for part in text.split('/') {
+            check_name(part, text)?;
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The path of names, outermost first.
+    pub(crate) fn of_names<'a>(names: impl Iterator<Item = &'a Name>) -> Self {
+        let mut text = String::new();
+        for name in names {
+            if !text.is_empty() {
+                text.push('/');
+            }
+            text.push_str(&name.0);
+        }
+        Self(text.into())
     }
 
     /// The root of every Volume.
@@ -178,7 +207,7 @@ impl TreePath {
     }
 
     /// This path with one more part. The length of the whole is not checked
-    /// here: trees are made of names, and only requests carry whole paths.
+    /// here: trees are made of names, and admission looks at what they come to.
     #[must_use]
     pub fn join(&self, name: &Name) -> Self {
         if self.is_root() {

@@ -90,7 +90,13 @@ impl Tree {
     /// The path of a place.
     #[must_use]
     pub fn path_of_place(&self, place: &Place) -> Option<TreePath> {
-        Some(self.path_of(place.parent)?.join(&place.name))
+        let (mut names, mut above) = (vec![&place.name], place.parent);
+        while above != NodeId::ROOT {
+            let place = self.node(above)?.places.first()?;
+            names.push(&place.name);
+            above = place.parent;
+        }
+        Some(TreePath::of_names(names.into_iter().rev()))
     }
 
     /// A live sibling that is the same name as `name` under `policy`, in

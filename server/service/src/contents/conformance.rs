@@ -22,6 +22,8 @@ pub(crate) async fn suite<S: Contents>(open: impl Fn() -> S) {
     assert_eq!(store.get("a", chunk).await.unwrap(), Some(bytes));
     assert_eq!(store.size("a", chunk).await.unwrap(), Some(100_000));
     assert_eq!(store.get("a", recipe).await.unwrap().unwrap(), &b"recipe"[..]);
+    assert!(store.verify("a", chunk).await.unwrap());
+    assert!(!store.verify("b", chunk).await.unwrap());
     // A chunk and a recipe of one hash are two things, and teams are apart.
     assert_eq!(store.get("a", ContentId::Chunk(recipe.hash())).await.unwrap(), None);
     assert_eq!(store.get("b", chunk).await.unwrap(), None);

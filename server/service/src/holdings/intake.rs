@@ -8,11 +8,8 @@ use s0_tree::{Chunk, Chunker, Content, ContentBuilder, ContentId, Hash, INLINE_L
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
-use super::Holdings;
+use super::{BATCH, Holdings};
 use crate::problem::Problem;
-
-/// How many bytes of chunks are made durable at once.
-const BATCH: usize = 8 * 1024 * 1024;
 
 /// A file that was taken in.
 #[derive(Debug, Clone)]

@@ -10,10 +10,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures_util::{Stream, StreamExt, stream};
 use s0_api::documented::{
-    Bootstrap, BootstrapRequest, CompatibilityIssue, RegisterRequest, normalized, slashed,
+    Bootstrap, BootstrapRequest, CompatibilityIssue, RegisterRequest, normalized,
 };
 use s0_api::times::compact;
-use s0_tree::{Content, IssueCode, Kind, Policy, Tree, TreePath, portable_issues};
+use s0_tree::{Content, Kind, Policy, Tree, TreePath, portable_issues};
 use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -73,13 +73,7 @@ fn issues(tree: &Tree, policy: Policy) -> Vec<CompatibilityIssue> {
     for (path, _, _) in tree.walk() {
         let Some((above, name)) = path.split() else { continue };
         for issue in portable_issues(name.as_str(), policy) {
-            issues.push(CompatibilityIssue {
-                code: issue.code,
-                path: slashed(&path),
-                normalized_path: normalized(&path),
-                paths: Vec::new(),
-                segment: issue.segment,
-            });
+            issues.push(CompatibilityIssue::of_name(&path, issue));
         }
         let parent = tree.lookup(&above);
         if let Some(other) = parent.and_then(|parent| tree.collision(parent, &name, policy, None)) {
@@ -87,15 +81,7 @@ fn issues(tree: &Tree, policy: Policy) -> Vec<CompatibilityIssue> {
             all.extend([above.join(&other), path]);
         }
     }
-    for (normalized_path, paths) in collisions {
-        issues.push(CompatibilityIssue {
-            code: IssueCode::CasefoldCollision,
-            path: paths.first().map(slashed).unwrap_or_default(),
-            normalized_path,
-            paths: paths.iter().map(slashed).collect(),
-            segment: String::new(),
-        });
-    }
+    issues.extend(collisions.values().map(CompatibilityIssue::of_collision));
     issues.sort_by(|a, b| {
         (a.code, &a.normalized_path, &a.path).cmp(&(b.code, &b.normalized_path, &b.path))
     });
@@ -125,7 +111,8 @@ pub(super) async fn archive(
         if let Err(error) = write_archive(&tree, &contents, Pieces(pieces)) {
             // Without its end the archive is visibly truncated. Nobody is left
             // to be told when the reader has gone.
-            let _ = failed.blocking_send(Err(StoreError(format!("an archive broke off: {error}"))));
+            let _ = failed
+                .blocking_send(Err(StoreError::Failed(format!("an archive broke off: {error}"))));
         }
     });
     let body = stream::unfold(body, async |mut body| Some((body.recv().await?, body)));

@@ -1,10 +1,8 @@
 //! Conflicts: list and settle.
 
-use s0_api::documented::{
-    ConflictList, ConflictStatus, SetConflict, SyncConflict, normalized, slashed,
-};
+use s0_api::documented::{ConflictList, ConflictStatus, SetConflict, SyncConflict};
 use s0_api::times::rfc3339;
-use s0_tree::TreePath;
+use s0_tree::comparison_key;
 use serde_json::json;
 
 use super::{Answered, At, Params, State, Whole, ok};
@@ -13,16 +11,16 @@ use crate::problem::Problem;
 use crate::service::{Caller, now};
 
 pub(super) fn as_documented(volume: &VolumeRecord, record: &ConflictRecord) -> SyncConflict {
-    let path = TreePath::new(&record.path).unwrap_or_default();
+    let path = format!("/{}", record.path);
     SyncConflict {
         id: record.id.clone(),
         volume_id: volume.id.clone(),
         team_id: volume.team.clone(),
         replica_id: record.replica.clone(),
-        path: slashed(&path),
-        normalized_path: normalized(&path),
+        normalized_path: format!("/{}", comparison_key(&record.path)),
+        incoming_path: Some(path.clone()),
+        path,
         artifact_path: String::new(),
-        incoming_path: Some(slashed(&path)),
         incoming_old_path: record.old_path.as_ref().map(|path| format!("/{path}")),
         existing_seq: record.existing.map(|seq| seq.0),
         reason: record.reason.clone(),

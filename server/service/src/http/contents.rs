@@ -13,14 +13,12 @@ use s0_tree::{ContentId, Recipe};
 use serde_json::json;
 
 use super::{Answered, At, State, Whole, ok, ranges, streamed};
-use crate::holdings::Holdings;
+use crate::holdings::{BATCH, Holdings};
 use crate::problem::Problem;
 use crate::service::{Caller, now};
 
 /// The largest recipe that is taken: of a file of about 58 GiB.
 const MAX_RECIPE: usize = 16 * 1024 * 1024;
-/// How many bytes of chunks are made durable at once.
-const BATCH: usize = 8 * 1024 * 1024;
 /// How many contents one request may name.
 const MAX_IDS: usize = 200_000;
 /// How many contents are read at once for an answer.
@@ -142,6 +140,11 @@ impl<'a> Intake<'a> {
             .collect();
         if wrong.is_empty() {
             return Ok(());
+        }
+        for id in wrong.iter().filter(|id| sizes.contains_key(id)) {
+            // It is the recipe that is wrong, or what is stored; and then the
+            // client is to find that it is not held.
+            self.holdings.verify(self.team, *id).await?;
         }
         let details = json!({"reason": "missing_contents", "ids": wrong});
         Err(Problem::Conflict("chunks of a recipe are not held".into(), Some(details)))

@@ -8,30 +8,22 @@ use s0_api::documented::{RegisterRequest, ReplicaEnvelope, SetCursor, SyncReplic
 use s0_api::frames::FrameReader;
 use s0_api::sync::{Capabilities, Registered, Registration, Submission};
 use s0_api::times::rfc3339;
-use s0_tree::{Change, ContentId, INLINE_LIMIT, Policy, Seq, Time};
+use s0_tree::{Change, ContentId, INLINE_LIMIT, Seq, Time};
 use serde::Serialize;
 
-use super::{Answered, At, Params, State, Whole, deleted, object, ok};
+use super::{Answered, At, Params, State, Whole, check_id, deleted, object, ok};
 use crate::journal::VolumeRecord;
 use crate::ledger::{CursorError, Ledger, ReplicaRecord, Submitted};
 use crate::problem::Problem;
 use crate::service::Caller;
-use crate::volume::{Needs, conflict_metadata, new_id};
+use crate::volume::{Needs, new_id};
 
 const UNKNOWN: Problem = Problem::NotFound("not found");
 /// How long a replica counts that takes no instance and is not heard of.
 const LEASE: i64 = 5 * 60 * 1_000_000_000;
 
-pub(super) fn as_capabilities(policy: Policy) -> Capabilities {
-    Capabilities {
-        case_sensitive: !policy.case_insensitive,
-        unicode_normalization_insensitive: policy.unicode_insensitive,
-        windows_compatible_paths: policy.windows_names,
-    }
-}
-
 fn envelope(volume: &VolumeRecord, ledger: &Ledger, replica: &ReplicaRecord) -> ReplicaEnvelope {
-    let capabilities = as_capabilities(ledger.policy());
+    let capabilities = Capabilities::from(ledger.policy());
     ReplicaEnvelope {
         replica: SyncReplica {
             id: replica.id.to_string(),
@@ -82,6 +74,8 @@ pub(super) async fn register(
 ) -> Answered {
     caller.may("sandboxvolume:write")?;
     let asked: RegisterRequest = body.json()?;
+    check_id("the replica's id", &replica)?;
+    check_id("sandbox_id", asked.sandbox_id.as_deref().unwrap_or_default())?;
     let capabilities = asked.effective();
     let registration = Registration {
         display_name: asked.display_name,
@@ -207,8 +201,9 @@ pub(super) async fn submit(
         named.filter_map(|id| Some((id, inline.get(&id)?.clone()))).collect();
     brought.sort_unstable_by_key(|(id, _)| *id);
     brought.dedup_by_key(|(id, _)| *id);
+    let needs = Needs { repeatable: true, upload: None };
     let answer = hot
-        .commit(Needs::default(), move |draft| {
+        .commit(needs, move |draft| {
             let Submitted { entries, conflicts, answer, repeated } = draft
                 .ledger
                 .submit(&replica, instance, &submission, draft.time, &mut new_id, &|id| {
@@ -221,7 +216,8 @@ pub(super) async fn submit(
             draft.append.inline.clone_from(&brought);
             draft.note_entries(&entries);
             for conflict in &conflicts {
-                draft.note_conflict(conflict, conflict_metadata(conflict));
+                let record = draft.conflict_record(conflict, serde_json::Map::new());
+                draft.append.conflicts.push(record);
             }
             let known = draft.ledger.replica(&replica).ok_or(UNKNOWN)?;
             let (id, last) = (known.id.clone(), known.last.clone());
@@ -244,7 +240,7 @@ mod tests {
             platform: String::new(),
             root_path: String::new(),
             case_sensitive: true,
-            capabilities: as_capabilities(Policy::default()),
+            capabilities: s0_tree::Policy::default().into(),
             take_instance,
             sandbox_id: None,
         };

@@ -5,7 +5,7 @@ use s0_api::volumes::{NewSnapshot, Snapshot};
 use s0_tree::{News, Origin, Source, Tree};
 use serde_json::{Map, json};
 
-use super::{Answered, At, State, Whole, deleted, made, ok};
+use super::{Answered, At, State, Whole, deleted, made, ok, volumes};
 use crate::journal::SnapshotRecord;
 use crate::problem::Problem;
 use crate::service::{Caller, Service, now};
@@ -67,13 +67,6 @@ pub(super) async fn tree_of(
     Ok(unpack(kept.ok_or_else(lost)?.packed).await?)
 }
 
-fn volume_not_found(problem: Problem) -> Problem {
-    match problem {
-        Problem::NotFound(_) => Problem::NotFound("volume not found"),
-        other => other,
-    }
-}
-
 pub(super) async fn create(
     service: State,
     caller: Caller,
@@ -85,7 +78,7 @@ pub(super) async fn create(
     if new.name.trim().is_empty() {
         return Err(Problem::bad("name is required"));
     }
-    let hot = service.volume(&caller, &id).await.map_err(volume_not_found)?;
+    let hot = volumes::named(&service, &caller, &id).await?;
     let tree = hot.committed().ledger.tree().clone();
     let record = take(&service, &hot, tree, new.name, new.description).await?;
     made(&as_documented(&id, &record))
@@ -93,7 +86,7 @@ pub(super) async fn create(
 
 pub(super) async fn list(service: State, caller: Caller, At(id): At<String>) -> Answered {
     caller.may("sandboxvolume:read")?;
-    service.volume(&caller, &id).await.map_err(volume_not_found)?;
+    volumes::named(&service, &caller, &id).await?;
     let all = service.journal.snapshots(&id).await?;
     ok(&all.iter().map(|record| as_documented(&id, record)).collect::<Vec<_>>())
 }
@@ -104,7 +97,8 @@ pub(super) async fn get(
     At((id, snapshot)): At<(String, String)>,
 ) -> Answered {
     caller.may("sandboxvolume:read")?;
-    let hot = service.volume(&caller, &id).await.map_err(|_| UNKNOWN)?;
+    let hot = service.volume(&caller, &id).await;
+    let hot = hot.map_err(|problem| problem.not_found_as("snapshot not found"))?;
     ok(&as_documented(&id, &find(&service, &hot, &snapshot).await?))
 }
 
@@ -114,7 +108,7 @@ pub(super) async fn delete(
     At((id, snapshot)): At<(String, String)>,
 ) -> Answered {
     caller.may("sandboxvolume:delete")?;
-    service.volume(&caller, &id).await.map_err(volume_not_found)?;
+    volumes::named(&service, &caller, &id).await?;
     service.journal.delete_snapshot(&id, &snapshot).await?;
     deleted()
 }
@@ -127,7 +121,8 @@ pub(super) async fn restore(
     At((id, snapshot)): At<(String, String)>,
 ) -> Answered {
     caller.may("sandboxvolume:write")?;
-    let hot = service.volume(&caller, &id).await.map_err(|_| UNKNOWN)?;
+    let hot = service.volume(&caller, &id).await;
+    let hot = hot.map_err(|problem| problem.not_found_as("snapshot not found"))?;
     let record = find(&service, &hot, &snapshot).await?;
     let then = tree_of(&service, &hot, &record).await?;
     let held_back = hot

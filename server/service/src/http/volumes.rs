@@ -1,13 +1,15 @@
 //! Volumes: make, list, fork, delete.
 
+use std::sync::Arc;
+
 use s0_api::times::rfc3339;
 use s0_api::volumes::{AccessMode, NewVolume, SandboxVolume};
 
 use super::{Answered, At, State, Whole, deleted, made, ok};
 use crate::journal::{Start, VolumeRecord};
 use crate::problem::Problem;
-use crate::service::{Caller, now};
-use crate::volume::{new_id, pack};
+use crate::service::{Caller, Service, now};
+use crate::volume::{Hot, new_id, pack};
 
 fn as_documented(record: &VolumeRecord) -> SandboxVolume {
     SandboxVolume {
@@ -41,6 +43,16 @@ fn owner(new: &NewVolume) -> Result<Option<(u32, u32)>, Problem> {
         (Some(uid), Some(gid)) => Ok(Some((id(uid)?, id(gid)?))),
         _ => Err(Problem::bad("default_posix_uid and default_posix_gid go together")),
     }
+}
+
+/// A Volume of the caller's team, on those routes that say what is not found.
+pub(super) async fn named(
+    service: &Service,
+    caller: &Caller,
+    id: &str,
+) -> Result<Arc<Hot>, Problem> {
+    let found = service.volume(caller, id).await;
+    found.map_err(|problem| problem.not_found_as("volume not found"))
 }
 
 pub(super) async fn create(service: State, caller: Caller, body: Whole) -> Answered {
@@ -102,10 +114,7 @@ pub(super) async fn fork(
     let new: NewVolume = body.json_or_default()?;
     let (access_mode, time) = (access_mode(&new)?, now());
     let owner = owner(&new)?;
-    let source = service.volume(&caller, &id).await.map_err(|problem| match problem {
-        Problem::NotFound(_) => Problem::NotFound("volume not found"),
-        other => other,
-    })?;
+    let source = named(&service, &caller, &id).await?;
     let (uid, gid) = owner.unwrap_or((source.record.uid, source.record.gid));
     let tree = source.committed().ledger.tree().clone();
     let contents = tree.contents().map(|content| content.id).collect();

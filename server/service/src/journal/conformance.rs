@@ -109,7 +109,7 @@ async fn volumes(store: &impl Journal) {
     assert_eq!(ids(store.volumes("team").await.unwrap()), ["v2", "v1"]);
     let stored = store.load("v1").await.unwrap().unwrap();
     assert_eq!((stored.head, stored.retained_after), (Seq(0), Seq(0)));
-    assert!(stored.checkpoint.is_none() && stored.replicas.is_empty());
+    assert!(stored.checkpoints.is_empty() && stored.replicas.is_empty());
     assert!(store.delete_volume("v2").await.unwrap());
     assert!(!store.delete_volume("v2").await.unwrap());
     assert!(store.load("v2").await.unwrap().is_none());
@@ -277,7 +277,7 @@ async fn checkpoints_and_retention(store: &impl Journal) {
     store.retain("k", Seq(4), Seq(6)).await.unwrap();
     let stored = store.load("k").await.unwrap().unwrap();
     assert_eq!((stored.head, stored.retained_after), (Seq(8), Seq(4)));
-    assert_eq!(stored.checkpoint, Some(packed(6)));
+    assert_eq!(stored.checkpoints, [Seq(2), Seq(3), Seq(6)]);
     assert_eq!(store.checkpoints("k").await.unwrap(), [Seq(2), Seq(3), Seq(6)]);
     let left = store.entries("k", Seq(0), 99).await.unwrap();
     assert_eq!(left.iter().map(|entry| entry.seq.0).collect::<Vec<_>>(), [5, 6, 7, 8]);
@@ -299,7 +299,8 @@ async fn forks(store: &impl Journal) {
     store.create_volume(record, Some(start)).await.unwrap();
     let stored = store.load("fork").await.unwrap().unwrap();
     assert_eq!((stored.head, stored.retained_after), (Seq(5), Seq(5)));
-    assert_eq!(stored.checkpoint, Some(packed(5)));
+    assert_eq!(stored.checkpoints, [Seq(5)]);
+    assert_eq!(store.checkpoint("fork", Seq(5)).await.unwrap(), Some(packed(5)));
     assert_eq!(store.named("fork", vec![id]).await.unwrap().len(), 1);
     assert!(store.delete_volume("k").await.unwrap());
     assert!(store.load("fork").await.unwrap().is_some());

@@ -122,6 +122,48 @@ fn a_newer_instance_fences_the_older() {
 }
 
 #[test]
+fn an_instance_that_was_never_given_out_has_to_register() {
+    let mut ledger = volume();
+    let submission = Submission { number: 1, changes: vec![create("x", "1")] };
+    let mut sent =
+        |instance| ledger.submit("a", instance, &submission, Time(9), &mut ids(), &|_| true);
+    assert_eq!(sent(2), Err(SubmitError::UnknownReplica));
+    assert_eq!(sent(u64::MAX), Err(SubmitError::UnknownReplica));
+    assert!(sent(1).is_ok());
+}
+
+#[test]
+fn what_fell_with_a_conflict_can_be_recorded_too() {
+    let mut ledger = volume();
+    submit(&mut ledger, "a", 1, &[create("x", "theirs")]).unwrap();
+    let changes = [create("x", "1"), create("x/y", "2"), create("x/y/z", "3"), create("z", "4")];
+    let mut ids = ids();
+    let mut admitted =
+        ledger.admit(&Origin::default(), &changes, &News::default(), &mut ids).unwrap();
+    assert_eq!(admitted.conflicts.len(), 1);
+    admitted.record_fallen(&changes, &mut ids);
+    let told = |one: &NewConflict| (one.id.clone(), one.change.content(), one.fell_with.clone());
+    let content = |text: &str| Some(Content::of(text.as_bytes()));
+    let (first, fell) = ("conflict-1".to_owned(), Some("conflict-1".to_owned()));
+    assert_eq!(
+        admitted.conflicts.iter().map(told).collect::<Vec<_>>(),
+        [
+            (first, content("1"), None),
+            ("conflict-2".into(), content("2"), fell.clone()),
+            ("conflict-3".into(), content("3"), fell),
+        ]
+    );
+    let both = admitted.conflicts.iter().map(|one| (one.reason, one.existing_content));
+    let reason = Reason::ConcurrentUpdate;
+    assert_eq!(
+        both.collect::<Vec<_>>(),
+        [(reason, content("theirs")), (reason, None), (reason, None)]
+    );
+    assert!(matches!(&admitted.outcomes[2], Outcome::Conflict { id, .. } if id == "conflict-3"));
+    assert!(matches!(admitted.outcomes[3], Outcome::Accepted { .. }));
+}
+
+#[test]
 fn missing_contents_and_invalid_changes_leave_no_trace() {
     let mut ledger = volume();
     let submission = Submission { number: 1, changes: vec![create("x", "1"), create("y", "1")] };

@@ -63,13 +63,7 @@ pub(super) fn load(db: &Connection, id: &str) -> Kept<Option<Stored>> {
         [id],
         |row| Ok((row.get::<_, i64>(0)?, seq(row.get(1)?), seq(row.get(2)?))),
     )?;
-    let checkpoint = db
-        .query_row(
-            "SELECT seq, packed FROM checkpoints WHERE volume = ? ORDER BY seq DESC LIMIT 1",
-            [volume],
-            checkpoint_row,
-        )
-        .optional()?;
+    let checkpoints = checkpoints_of(&db, volume)?;
     let mut statement =
         db.prepare_cached("SELECT record, answered FROM replicas WHERE volume = ? ORDER BY id")?;
     let rows = statement
@@ -82,7 +76,7 @@ pub(super) fn load(db: &Connection, id: &str) -> Kept<Option<Stored>> {
         Ok(record)
     };
     let replicas = rows.into_iter().map(replica).collect::<Kept<_>>()?;
-    Ok(Some(Stored { record, head, retained_after, checkpoint, replicas }))
+    Ok(Some(Stored { record, head, retained_after, checkpoints, replicas }))
 }
 
 pub(super) fn entries(db: &Connection, volume: &str, after: Seq, limit: usize) -> Kept<Vec<Entry>> {
@@ -225,6 +219,10 @@ pub(super) fn checkpoint(db: &Connection, volume: &str, at: Seq) -> Kept<Option<
 
 pub(super) fn checkpoints(db: &Connection, volume: &str) -> Kept<Vec<Seq>> {
     let Some(volume) = number_of(db, volume)? else { return Ok(Vec::new()) };
+    checkpoints_of(db, volume)
+}
+
+fn checkpoints_of(db: &Connection, volume: i64) -> Kept<Vec<Seq>> {
     let mut statement =
         db.prepare_cached("SELECT seq FROM checkpoints WHERE volume = ? ORDER BY seq")?;
     let rows = statement.query_map([volume], |row| Ok(seq(row.get(0)?)))?;

@@ -45,15 +45,16 @@ pub(super) fn time(value: i64) -> Time {
 }
 
 pub(super) fn to_json(value: &impl Serialize) -> Kept<String> {
-    serde_json::to_string(value).map_err(|error| StoreError(error.to_string()))
+    serde_json::to_string(value).map_err(|error| StoreError::Failed(error.to_string()))
 }
 
 pub(super) fn from_json<T: DeserializeOwned>(text: &str) -> Kept<T> {
     serde_json::from_str(text).map_err(|error| {
-        StoreError(format!("a row of the database is damaged or newer than this program: {error}"))
+        let what = "a row of the database is damaged or newer than this program";
+        StoreError::Damaged(format!("{what}: {error}"))
     })
 }
 
 pub(super) fn damaged() -> StoreError {
-    StoreError("a row of the database is damaged".into())
+    StoreError::Damaged("a row of the database is damaged".into())
 }

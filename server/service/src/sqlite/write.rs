@@ -78,7 +78,7 @@ fn append_rows(db: &Connection, append: &Append) -> Kept<Result<(), Option<Seq>>
     let mut last = append.head;
     for entry in &append.entries {
         if entry.seq != last.next() {
-            return Err(StoreError(format!("entry {} does not follow {last}", entry.seq)));
+            return Err(StoreError::Failed(format!("entry {} does not follow {last}", entry.seq)));
         }
         last = entry.seq;
         let content = entry.content();
@@ -205,12 +205,15 @@ pub(super) fn set_conflict(
 }
 
 fn known(db: &Connection, volume: &str) -> Kept<i64> {
-    read::number_of(db, volume)?.ok_or_else(|| StoreError("the Volume was deleted".into()))
+    read::number_of(db, volume)?.ok_or_else(|| StoreError::Failed("the Volume was deleted".into()))
 }
 
+// There is one tree at a seq, so what was stored of it before says the same, or
+// is damaged.
 fn insert_checkpoint(db: &Connection, volume: i64, checkpoint: &Checkpoint) -> Kept<()> {
     db.execute(
-        "INSERT OR IGNORE INTO checkpoints (volume, seq, packed) VALUES (?, ?, ?)",
+        "INSERT INTO checkpoints (volume, seq, packed) VALUES (?, ?, ?)
+         ON CONFLICT DO UPDATE SET packed = excluded.packed",
         params![volume, number(checkpoint.seq.0), &checkpoint.packed[..]],
     )?;
     Ok(())

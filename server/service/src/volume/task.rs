@@ -6,17 +6,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use s0_api::documented::ConflictStatus;
 use s0_tree::{ContentId, Entry, NodeId, Seq, Time};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::warn;
 
+use super::load::load;
 use super::{
-    Committed, Draft, Hot, Job, Needs, Retention, Ring, Settle, Shared, content_keys, publish,
-    unpack, upkeep,
+    Committed, Draft, Hot, Job, Needs, Retention, Ring, Settle, Shared, Since, content_keys,
+    publish, upkeep,
 };
-use crate::journal::{Append, AppendError, Journal, RequestRecord, Stored};
+use crate::journal::{Append, AppendError, ConflictRecord, Journal, RequestRecord};
 use crate::ledger::Ledger;
 use crate::problem::Problem;
 
@@ -84,38 +86,6 @@ pub(crate) async fn open(
     Ok(Some(hot))
 }
 
-/// A Volume as it is stored: the ledger at its head, and the seq of its newest
-/// checkpoint.
-async fn load(
-    journal: &dyn Journal,
-    volume: &str,
-) -> Result<Option<(Stored, Ledger, Seq)>, Problem> {
-    let Some(stored) = journal.load(volume).await? else { return Ok(None) };
-    let damaged = |why: &dyn std::fmt::Display| {
-        Problem::Internal(format!("the Volume {volume} cannot be read: {why}"))
-    };
-    let (seq, tree) = match &stored.checkpoint {
-        Some(checkpoint) => (checkpoint.seq, unpack(checkpoint.packed.clone()).await?),
-        None => (Seq(0), s0_tree::Tree::default()),
-    };
-    let mut tail = Vec::new();
-    let mut at = seq;
-    while at < stored.head {
-        let page = journal.entries(volume, at, PAGE).await?;
-        let Some(last) = page.last() else {
-            return Err(damaged(&format!("entry {} is missing", at.next())));
-        };
-        at = last.seq;
-        tail.extend(page);
-    }
-    tail.retain(|entry| entry.seq <= stored.head);
-    let replicas = stored.replicas.clone();
-    let ledger = Ledger::rebuild(stored.record.epoch.clone(), tree, tail.into_iter(), replicas)
-        .map_err(|misfit| damaged(&misfit))?
-        .owned_by(stored.record.uid, stored.record.gid);
-    Ok(Some((stored, ledger, seq)))
-}
-
 impl Task {
     async fn run(
         mut self,
@@ -159,6 +129,7 @@ impl Task {
 
     /// Commits a group. False when the Volume is gone.
     async fn commit(&mut self, mut group: Vec<Job>) -> bool {
+        let mut admitted_again = false;
         for _ in 0..ATTEMPTS {
             match self.attempt(&mut group).await {
                 Ok(settles) => {
@@ -166,6 +137,19 @@ impl Task {
                     return true;
                 }
                 Err(Failure::Moved) => {}
+                Err(Failure::Unknown(problem)) => {
+                    warn!(volume = self.volume, ?problem, "an append failed, or did not say");
+                    // Those who read see what was committed, if it was.
+                    let known = self.reload().await;
+                    let again = known.is_ok() && !std::mem::replace(&mut admitted_again, true);
+                    let (repeatable, others): (Vec<_>, Vec<_>) =
+                        group.into_iter().partition(|job| again && job.needs.repeatable);
+                    others.into_iter().for_each(|job| (job.fail)(problem.clone()));
+                    if repeatable.is_empty() {
+                        return !matches!(known, Err(Problem::NotFound(_)));
+                    }
+                    group = repeatable;
+                }
                 Err(Failure::Problem(problem)) => {
                     warn!(volume = self.volume, ?problem, "a group was not committed");
                     group.into_iter().for_each(|job| (job.fail)(problem.clone()));
@@ -190,16 +174,18 @@ impl Task {
             time: (self.stores.clock)(),
             ..Append::default()
         };
-        let mut settles = Vec::with_capacity(group.len());
+        let (mut settles, mut told) = (Vec::with_capacity(group.len()), Vec::new());
         for job in group {
             let mut draft = self.draft(&ledger, &append, &job.needs).await?;
             let (keep, settle) = (job.run)(&mut draft);
             if keep {
                 ledger = draft.ledger;
                 append.extend(draft.append);
+                told.extend(draft.told);
             }
             settles.push(settle);
         }
+        append.conflicts.extend(self.not_open_yet(told).await?);
         if append.is_empty() {
             return Ok(settles);
         }
@@ -215,7 +201,7 @@ impl Task {
             Err(AppendError::Store(error)) => {
                 // Whether it was done is unknown, so what is known is read again.
                 self.stale = true;
-                return Err(Problem::from(error).into());
+                return Err(Failure::Unknown(error.into()));
             }
         }
         self.ledger = ledger;
@@ -231,43 +217,84 @@ impl Task {
         append: &Append,
         needs: &Needs,
     ) -> Result<Draft, Problem> {
-        let mut answered = None;
-        if let Some((replica, request)) = &needs.request {
-            let same =
-                |record: &&RequestRecord| record.replica == *replica && record.request == *request;
-            answered = match append.requests.iter().find(same) {
-                Some(waiting) => Some(waiting.clone()),
-                None => self.stores.journal.request(&self.volume, replica, request).await?,
-            };
-        }
-        let mut entries = Vec::new();
-        if let Some(after) = needs.entries_after.filter(|after| *after < ledger.head()) {
-            entries = self.committed_after(after).await?;
-            let new = append.entries.iter().filter(|entry| entry.seq > after);
-            entries.extend(new.cloned().map(Arc::new));
-        }
-        Ok(Draft {
+        let mut draft = Draft {
             ledger: ledger.clone(),
             append: Append::default(),
-            answered,
-            entries,
+            answered: None,
+            since: Ok(Since::default()),
+            told: Vec::new(),
             retained_after: self.retained_after,
             time: append.time,
-        })
+        };
+        let Some(upload) = &needs.upload else { return Ok(draft) };
+        let (replica, request) = (&upload.replica, &upload.request);
+        let same =
+            |record: &&RequestRecord| record.replica == *replica && record.request == *request;
+        draft.answered = match append.requests.iter().find(same) {
+            Some(waiting) => Some(waiting.clone()),
+            None => self.stores.journal.request(&self.volume, replica, request).await?,
+        };
+        if let Some(after) = (upload.since)(&draft) {
+            draft.since = self.since(after, replica, &append.entries).await;
+        }
+        Ok(draft)
     }
 
-    async fn committed_after(&self, after: Seq) -> Result<Vec<Arc<Entry>>, Problem> {
-        if let Some(recent) = self.shared.recent(after, usize::MAX) {
-            return Ok(recent.iter().map(|published| published.entry.clone()).collect());
+    /// What happened after an entry, up to what waits to be committed.
+    async fn since(&self, after: Seq, replica: &str, waiting: &[Entry]) -> Result<Since, Problem> {
+        let mut since = Since::default();
+        match self.shared.recent(after, usize::MAX) {
+            Some(recent) => recent.iter().for_each(|one| since.note(&one.entry, replica)),
+            None => {
+                let mut at = after;
+                while at < self.ledger.head() {
+                    let page = self.stores.journal.entries(&self.volume, at, PAGE).await?;
+                    match page.first() {
+                        Some(first) if first.seq == at.next() => {}
+                        // What comes next was let go while this was asked. Without
+                        // it, what others did would be written over unseen.
+                        first => {
+                            let floor = first.map_or(self.ledger.head().0, |it| it.seq.0 - 1);
+                            return Err(Problem::reseed(Seq(floor), self.ledger.head()));
+                        }
+                    }
+                    for entry in page {
+                        at = entry.seq;
+                        since.note(&Arc::new(entry), replica);
+                    }
+                }
+            }
         }
-        let (mut found, mut at) = (Vec::new(), after);
-        while at < self.ledger.head() {
-            let page = self.stores.journal.entries(&self.volume, at, PAGE).await?;
-            let Some(last) = page.last() else { break };
-            at = last.seq;
-            found.extend(page.into_iter().map(Arc::new));
+        for entry in waiting.iter().filter(|entry| entry.seq > after) {
+            since.note(&Arc::new(entry.clone()), replica);
         }
-        Ok(found)
+        Ok(since)
+    }
+
+    /// Those conflicts of which there is no open record with the same path, reason
+    /// and actor.
+    async fn not_open_yet(
+        &self,
+        told: Vec<ConflictRecord>,
+    ) -> Result<Vec<ConflictRecord>, Problem> {
+        if told.is_empty() {
+            return Ok(told);
+        }
+        let status = Some(ConflictStatus::Open.as_str().to_owned());
+        let mut open = self.stores.journal.conflicts(&self.volume, status, usize::MAX).await?;
+        let known = open.len();
+        for record in told {
+            let sandbox = |record: &ConflictRecord| record.metadata.get("sandbox_id").cloned();
+            let same = |other: &ConflictRecord| {
+                (&other.path, &other.old_path, &other.reason, &other.replica)
+                    == (&record.path, &record.old_path, &record.reason, &record.replica)
+                    && sandbox(other) == sandbox(&record)
+            };
+            if !open.iter().any(same) {
+                open.push(record);
+            }
+        }
+        Ok(open.split_off(known))
     }
 
     /// Finds the contents that both sides of new conflicts came from, as far as
@@ -357,6 +384,8 @@ impl Task {
 enum Failure {
     /// Another service appended first: admit again, on what it made.
     Moved,
+    /// Whether the append was done is not known.
+    Unknown(Problem),
     Problem(Problem),
 }
 

@@ -7,7 +7,7 @@ use s0_tree::{MAX_CHECKPOINT_BYTES, Seq, Time, Tree};
 use tracing::{info, warn};
 
 use super::Stores;
-use crate::journal::{Checkpoint, Kept, StoreError};
+use crate::journal::{Checkpoint, Kept, StoreError, blocking};
 use crate::ledger::ReplicaRecord;
 use crate::problem::Problem;
 
@@ -16,13 +16,13 @@ const LEVEL: i32 = 3;
 /// How much of a journal is kept, beside what checkpoints need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Retention {
-    /// At least so many entries; with `strict`, not many more.
+    /// At least so many entries.
     pub(crate) entries: u64,
-    /// And all that are not older.
-    pub(crate) age: Duration,
-    /// The number was chosen by whoever runs the service: nothing else keeps
-    /// entries beyond it.
-    pub(crate) strict: bool,
+    /// And all that are not older; none for the sake of their age when the number
+    /// was chosen by whoever runs the service.
+    pub(crate) age: Option<Duration>,
+    /// And those that a live replica has not read, up to so many times the number.
+    pub(crate) unread: u64,
     /// How many entries lie between checkpoints.
     pub(crate) checkpoint_every: u64,
     /// How long a replica that is not heard of keeps entries from going.
@@ -33,22 +33,18 @@ impl Retention {
     /// How many entries lie between checkpoints: few enough that the older of
     /// two lets the journal be cut near its limit.
     pub(crate) fn checkpoint_every(&self) -> u64 {
-        let near = if self.strict { self.entries / 4 } else { self.entries };
-        self.checkpoint_every.min(near).max(1)
+        self.checkpoint_every.min(self.entries / 4).max(1)
     }
 
     /// The entry up to which entries may go, checkpoints aside. `young` is the
     /// first entry that is not too old.
     fn floor(&self, head: Seq, young: Option<Seq>, replicas: &[ReplicaRecord], now: Time) -> Seq {
         let by_number = head.0.saturating_sub(self.entries);
-        if self.strict {
-            return Seq(by_number);
-        }
         let by_age = young.map_or(head.0, |young| young.0.saturating_sub(1));
         let alive = ago(now, self.pinned);
         let pinned = replicas.iter().filter(|replica| replica.seen >= alive);
         let by_replicas = pinned.map(|replica| replica.cursor.0).min().unwrap_or(head.0);
-        let most = head.0.saturating_sub(self.entries.saturating_mul(10));
+        let most = head.0.saturating_sub(self.entries.saturating_mul(self.unread));
         Seq(by_number.min(by_age).min(by_replicas).max(most))
     }
 }
@@ -93,8 +89,15 @@ async fn keep_up(
     let checkpoints = journal.checkpoints(volume).await?;
     let mut done = Done { checkpoint: head, retained_after };
     let [.., older, _] = checkpoints[..] else { return Ok(done) };
+    // What goes can be made again from the older checkpoint only, so it is read
+    // back as it is stored. Where it is damaged, the next two do as well.
+    let kept = journal.checkpoint(volume, older).await?;
+    unpack(kept.ok_or_else(|| damaged(&"it is missing"))?.packed).await?;
     let now = clock();
-    let young = journal.first_since(volume, retained_after, ago(now, retention.age)).await?;
+    let young = match retention.age {
+        Some(age) => journal.first_since(volume, retained_after, ago(now, age)).await?,
+        None => None,
+    };
     let floor = retention.floor(head, young, replicas, now).min(older).max(retained_after);
     journal.retain(volume, floor, older).await?;
     info!(volume, head = head.0, retained_after = floor.0, "kept a checkpoint");
@@ -105,8 +108,9 @@ async fn keep_up(
 /// A tree as stores keep it. What is given was read back and found equal.
 pub(crate) async fn pack(tree: Tree) -> Kept<Checkpoint> {
     let work = move || {
-        let failed =
-            |why: &dyn std::fmt::Display| StoreError(format!("a checkpoint cannot be made: {why}"));
+        let failed = |why: &dyn std::fmt::Display| {
+            StoreError::Failed(format!("a checkpoint cannot be made: {why}"))
+        };
         let packed = zstd::encode_all(&tree.encode()[..], LEVEL).map_err(|e| failed(&e))?;
         if read(&packed)? != tree {
             return Err(failed(&"it reads back as another tree"));
@@ -122,18 +126,16 @@ pub(crate) async fn unpack(packed: Bytes) -> Kept<Tree> {
 }
 
 fn read(packed: &[u8]) -> Kept<Tree> {
-    let failed =
-        |why: &dyn std::fmt::Display| StoreError(format!("a checkpoint cannot be read: {why}"));
-    let decoder = zstd::Decoder::new(packed).map_err(|e| failed(&e))?;
+    let decoder = zstd::Decoder::new(packed).map_err(|e| damaged(&e))?;
     let mut bytes = Vec::new();
     let limit = MAX_CHECKPOINT_BYTES as u64 + 1;
     std::io::Read::read_to_end(&mut std::io::Read::take(decoder, limit), &mut bytes)
-        .map_err(|e| failed(&e))?;
-    Tree::decode(&bytes).map_err(|e| failed(&e))
+        .map_err(|e| damaged(&e))?;
+    Tree::decode(&bytes).map_err(|e| damaged(&e))
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Kept<T> + Send + 'static) -> Kept<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| StoreError(error.to_string()))?
+fn damaged(why: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Damaged(format!("a checkpoint cannot be read: {why}"))
 }
 
 #[cfg(test)]
@@ -142,13 +144,15 @@ mod tests {
     use s0_api::documented::RegisterRequest;
     use s0_api::sync::Registration;
 
+    use crate::journal::Journal;
+
     const DAY: i64 = 86_400_000_000_000;
 
     fn retention(strict: bool) -> Retention {
         Retention {
             entries: 1000,
-            age: Duration::from_secs(7 * 86_400),
-            strict,
+            age: (!strict).then_some(Duration::from_secs(7 * 86_400)),
+            unread: if strict { 4 } else { 10 },
             checkpoint_every: 4096,
             pinned: Duration::from_secs(30 * 86_400),
         }
@@ -190,9 +194,60 @@ mod tests {
         assert_eq!(floor(false, 5000, None, &[replica(2000, now.0 - 29 * DAY)]), 2000);
         assert_eq!(floor(false, 5000, None, &[replica(2000, now.0 - 31 * DAY)]), 4000);
         assert_eq!(floor(false, 50_000, Some(1), &[replica(1, now.0)]), 40_000);
-        // A number that was asked for is the cap.
-        assert_eq!(floor(true, 5000, Some(1), &[replica(1, now.0)]), 4000);
+        // Of a number that was asked for, up to four times as many.
+        assert_eq!(floor(true, 5000, None, &[]), 4000);
+        assert_eq!(floor(true, 5000, None, &[replica(2000, now.0)]), 2000);
+        assert_eq!(floor(true, 5000, None, &[replica(1, now.0)]), 1000);
+        assert_eq!(floor(true, 5000, None, &[replica(1, now.0 - 31 * DAY)]), 4000);
         assert_eq!(retention(true).checkpoint_every(), 250);
+    }
+
+    #[tokio::test]
+    async fn nothing_goes_that_only_a_damaged_checkpoint_protects() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = crate::sqlite::SqliteJournal::open(&dir.path().join("journal.db")).unwrap();
+        let record = crate::journal::VolumeRecord {
+            id: "v".into(),
+            team: "t".into(),
+            user: "u".into(),
+            source: None,
+            access_mode: s0_api::volumes::AccessMode::default(),
+            uid: 0,
+            gid: 0,
+            epoch: "e".into(),
+            created: Time(1),
+            updated: Time(1),
+        };
+        journal.create_volume(record, None).await.unwrap();
+        let mut trees = vec![Tree::default()];
+        for at in 1..=9 {
+            let mut tree = trees[at - 1].clone();
+            let path = s0_tree::TreePath::new(&format!("d{at}")).unwrap();
+            let set = s0_tree::AttributeChange::default();
+            let what = s0_tree::New::Directory;
+            let make = s0_tree::Change::unstated(s0_tree::Action::Create { path, what, set });
+            let batch = s0_tree::Batch {
+                origin: &s0_tree::Origin::default(),
+                policy: s0_tree::Policy::default(),
+                news: &s0_tree::News::default(),
+                changes: &[make],
+            };
+            s0_tree::admit_batch(&mut tree, &batch).unwrap();
+            trees.push(tree);
+        }
+        let bad = Checkpoint { seq: Seq(6), packed: Bytes::from_static(b"bad") };
+        journal.put_checkpoint("v", bad).await.unwrap();
+        let retention = Retention { entries: 1, ..retention(true) };
+        let journal: std::sync::Arc<dyn Journal> = std::sync::Arc::new(journal);
+        let stores = Stores { journal: journal.clone(), retention, clock: || Time(1) };
+        let floor = async || journal.load("v").await.unwrap().unwrap().retained_after;
+        let kept = keep_up(&stores, "v", trees[8].clone(), Seq(0), &[]).await;
+        assert!(matches!(kept.err(), Some(Problem::Internal(_))));
+        assert_eq!(floor().await, Seq(0));
+        // The one that was made then is good, and does from the next time on.
+        let kept = keep_up(&stores, "v", trees[9].clone(), Seq(0), &[]).await.unwrap();
+        assert_eq!((kept.retained_after, floor().await), (Seq(8), Seq(8)));
+        assert_eq!(journal.checkpoints("v").await.unwrap(), [Seq(8), Seq(9)]);
     }
 
     #[tokio::test]

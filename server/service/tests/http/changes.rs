@@ -14,14 +14,14 @@ use serde_json::{Value, json};
 
 use crate::rig::{Rig, code, noise};
 
-struct Replica<'a> {
-    rig: &'a Rig,
-    sync: String,
-    id: &'a str,
+pub(crate) struct Replica<'a> {
+    pub(crate) rig: &'a Rig,
+    pub(crate) sync: String,
+    pub(crate) id: &'a str,
 }
 
 impl<'a> Replica<'a> {
-    async fn register(rig: &'a Rig, volume: &str, id: &'a str, body: Value) -> Self {
+    pub(crate) async fn register(rig: &'a Rig, volume: &str, id: &'a str, body: Value) -> Self {
         let sync = format!("/api/v1/sandboxvolumes/{volume}/sync");
         let this = Self { rig, sync, id };
         let data = rig.data(Method::PUT, &this.route(""), body).await;
@@ -29,7 +29,7 @@ impl<'a> Replica<'a> {
         this
     }
 
-    async fn linux(rig: &'a Rig, volume: &str, id: &'a str) -> Self {
+    pub(crate) async fn linux(rig: &'a Rig, volume: &str, id: &'a str) -> Self {
         let body = json!({"platform": "linux", "case_sensitive": true});
         Self::register(rig, volume, id, body).await
     }
@@ -38,23 +38,23 @@ impl<'a> Replica<'a> {
         format!("{}/replicas/{}{more}", self.sync, self.id)
     }
 
-    async fn try_send(&self, request: &str, base: u64, changes: Value) -> (u16, Value) {
+    pub(crate) async fn try_send(&self, request: &str, base: u64, changes: Value) -> (u16, Value) {
         let body = json!({"request_id": request, "base_seq": base, "changes": changes});
         self.rig.raw(Method::POST, &self.route("/changes"), body).await
     }
 
-    async fn send(&self, request: &str, base: u64, changes: Value) -> Value {
+    pub(crate) async fn send(&self, request: &str, base: u64, changes: Value) -> Value {
         let (status, mut answer) = self.try_send(request, base, changes).await;
         assert_eq!(status, 200, "{answer}");
         answer["data"].take()
     }
 }
 
-fn write(path: &str, text: &[u8]) -> Value {
+pub(crate) fn write(path: &str, text: &[u8]) -> Value {
     json!({"event_type": "write", "path": path, "content_base64": STANDARD.encode(text)})
 }
 
-fn reasons(answer: &Value) -> Vec<&str> {
+pub(crate) fn reasons(answer: &Value) -> Vec<&str> {
     let all = answer["conflicts"].as_array().unwrap().iter();
     all.map(|one| one["reason"].as_str().unwrap()).collect()
 }

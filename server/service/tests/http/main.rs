@@ -3,6 +3,9 @@
 
 mod changes;
 mod documented;
+mod limits;
+mod platform;
+mod refused;
 mod replica;
 mod rig;
 mod running;

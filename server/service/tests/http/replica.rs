@@ -169,6 +169,8 @@ async fn what_is_not_retained_needs_a_reseed() {
         let changes: Vec<_> = names.iter().map(|name| create(name, Content::empty())).collect();
         let sent = submission(number, &changes);
         rig.client.submit(&volume, "a", 1, &sent, &[]).await.unwrap();
+        // What a live replica has not read stays; this one has read all of it.
+        rig.client.set_cursor(&volume, "a", Seq(number * 10)).await.unwrap();
     }
     for seq in 1..=400 {
         assert_eq!(entry(&mut events).await.0, Seq(seq));
@@ -323,6 +325,42 @@ async fn large_contents_go_before_the_entries_that_name_them() {
     assert_eq!(rig.raw(Method::POST, &contents, body.clone()).await.0, 400);
     body.truncate(20);
     assert_eq!(rig.raw(Method::POST, &contents, body).await.0, 400);
+}
+
+#[tokio::test]
+async fn a_chunk_that_the_disk_lost_can_be_sent_again() {
+    let rig = Rig::start().await;
+    let volume = rig.volume().await;
+    rig.client.register(&volume, "a", &registration()).await.unwrap();
+    let bytes = noise(66_000);
+    let content = Content::of(&bytes);
+    let chunk = (content.id, Bytes::from(bytes.clone()));
+    let mut number = 0;
+    for length in [0, 65_000, 65_999] {
+        rig.client.upload(&volume, vec![chunk.clone()]).await.unwrap();
+        let contents = rig.dir.path().join("contents");
+        let hash = content.id.hash().to_string();
+        let found: Vec<_> = walk(&contents).into_iter().filter(|at| at.ends_with(&hash)).collect();
+        std::fs::write(&found[0], &bytes[..length]).unwrap();
+        number += 1;
+        let sent = submission(number, &[create(&format!("f{number}"), content)]);
+        let lacking = rig.client.submit(&volume, "a", 1, &sent, &[]).await;
+        let missing = SubmitError::MissingContents { ids: vec![content.id] };
+        assert_eq!(lacking, Err(SubmitFailure::Refused(missing)), "{length} bytes are left");
+        assert_eq!(rig.client.missing(&volume, &[content.id]).await.unwrap(), [content.id]);
+        rig.client.upload(&volume, vec![chunk.clone()]).await.unwrap();
+        rig.client.submit(&volume, "a", 1, &sent, &[]).await.unwrap();
+        assert!(rig.read(&volume, &format!("f{number}")).await == bytes);
+    }
+}
+
+fn walk(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(walk(&path)) } else { found.push(path) }
+    }
+    found
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use reqwest::Method;
 use s0_api::{Client, Error};
-use s0_service::journal::{Journal, TokenRecord};
+use s0_service::journal::{Checkpoint, Journal, TokenRecord};
 use s0_service::sqlite::SqliteJournal;
 use s0_service::{Config, SERVICE_FILE, ServeError, ServiceFile, TOKEN_FILE, serve};
 use s0_tree::{Content, Hash, Seq, Time};
@@ -142,6 +142,30 @@ async fn after_a_backup_readers_compare_instead_of_trusting() {
     let known = rig.client.events(&volume, tree.head(), Some(&epoch)).await.err().unwrap();
     let Error::EpochChanged { epoch: now, head } = known else { panic!("{known:?}") };
     assert_eq!((rig.client.tree(&volume).await.unwrap(), head), ((now, tree), Seq(1)));
+}
+
+#[tokio::test]
+async fn a_damaged_volume_is_a_failure_and_not_unknown() {
+    let rig = Rig::start().await;
+    let volume = rig.volume().await;
+    rig.write(&volume, "x", "1").await;
+    let snapshot = rig.client.create_snapshot(&volume, "s", "").await.unwrap().id;
+    let dir = rig.shut_down().await;
+    let database = dir.path().join("journal.db");
+    let journal = SqliteJournal::open(&database).unwrap();
+    journal.retain(&volume, Seq(1), Seq(9)).await.unwrap();
+    let bad = Checkpoint { seq: Seq(1), packed: bytes::Bytes::from_static(b"bad") };
+    journal.put_checkpoint(&volume, bad).await.unwrap();
+    drop(journal);
+    let config = config(dir.path());
+    let rig = Rig::at(dir, config).await;
+    let base = format!("/api/v1/sandboxvolumes/{volume}");
+    for path in ["/files/list?path=/", &format!("/snapshots/{snapshot}"), "/sync/tree"] {
+        let answer = rig.raw(Method::GET, &format!("{base}{path}"), ()).await;
+        assert_eq!(code(&answer), (500, "internal_error"), "{path}");
+    }
+    let restore = format!("{base}/snapshots/{snapshot}/restore");
+    assert_eq!(rig.raw(Method::POST, &restore, ()).await.0, 500);
 }
 
 const CHILD_DIR: &str = "S0_SERVICE_TEST_DIR";

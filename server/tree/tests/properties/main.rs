@@ -10,6 +10,7 @@ mod contents;
 mod differences;
 mod folding;
 mod history;
+mod limits;
 mod names;
 mod paths;
 
