@@ -158,6 +158,17 @@ fn only_what_was_asked_for_is_watched() {
 }
 
 #[test]
+fn watching_a_directory_again_loses_nothing_below() {
+    let room = Room::new(&["a", "a/b", "a/b/c"]);
+    // What an engine does for a listing that goes no deeper.
+    room.watcher.watch(&path("a")).unwrap();
+    room.watcher.watch(&TreePath::root()).unwrap();
+    assert!(room.watcher.is_watched(&path("a/b/c")));
+    room.shell("touch a/x a/b/y a/b/c/z");
+    assert_order(&room.events(), &[created("a/x"), created("a/b/y"), created("a/b/c/z")]);
+}
+
+#[test]
 fn directories_that_move() {
     let room = Room::new(&["a", "a/b", "c"]);
     let outside = room.dir.path().join("outside");

@@ -132,7 +132,7 @@ impl Watcher {
         // The system has one watch for each inode. If an old name of it were
         // given up only after this one is watched, this watch would go with it.
         let old = self.inner().paths.get(&inode).cloned();
-        if let Some(old) = old {
+        if let Some(old) = old.filter(|old| old != path) {
             self.unwatch(&old);
         }
         // And the name may have a watch on a directory that is no longer there.
