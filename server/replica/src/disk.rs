@@ -18,6 +18,17 @@ pub enum Seen {
     Symlink,
     /// A socket, a device, a pipe: nothing that a replica syncs.
     Other,
+    /// A place at which another file system is mounted. What it covers is not
+    /// gone, and what it holds is not the workspace's.
+    Mount,
+}
+
+impl Seen {
+    /// Whether a rule that is about directories alone may be about this.
+    #[must_use]
+    pub fn may_be_directory(self) -> bool {
+        matches!(self, Self::Directory | Self::Mount)
+    }
 }
 
 /// What the disk says of a file without reading it. Times are nanoseconds since

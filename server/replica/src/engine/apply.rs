@@ -245,7 +245,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 }
             }
             crate::disk::Seen::Directory => Some(What::Directory),
-            crate::disk::Seen::Other => None,
+            crate::disk::Seen::Other | crate::disk::Seen::Mount => None,
         }
     }
 

@@ -310,7 +310,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             .collect();
         for (name, stat) in listing.entries {
             let child = path.join(&name);
-            let is_directory = stat.kind == Seen::Directory;
+            let is_directory = stat.kind.may_be_directory();
             let apart = self.in_conflict(&child)
                 || self.state.withheld.contains(&child)
                 || self.state.kept.contains(&child)

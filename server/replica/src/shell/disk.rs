@@ -15,6 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use s0_tree::{Content, INLINE_LIMIT, Name, TreePath, comparison_key, describe};
 
 use super::access::{Located, RootAccess, is_state_dir, part_name, slot_name};
+use super::place::{place, rename_directory_to_free};
 use super::watch::Watcher;
 use super::{probe, root};
 use crate::disk::{
@@ -214,39 +215,6 @@ impl RootDisk {
     }
 }
 
-/// Moves something out of the staging directory to a free name.
-fn place(from: &Located, to: &Located) -> DiskResult<()> {
-    match platform::rename_to_free(from.at(), to.at())? {
-        Renamed::Done => Ok(()),
-        Renamed::Unsupported => place_without_rename(from, to),
-    }
-}
-
-/// Does what [`place`] does where the file system has no call for it. Nobody
-/// else touches the staged name, so that it can be deleted once the other is there.
-fn place_without_rename(from: &Located, to: &Located) -> DiskResult<()> {
-    let stat = from.stat()?.ok_or(DiskError::NotFound)?;
-    match stat.kind {
-        Seen::Directory => return rename_directory_to_free(from, to),
-        Seen::Symlink => {
-            let target = platform::read_link(&from.directory, &from.name)?;
-            platform::make_link(&to.directory, &to.name, &target)?;
-        }
-        Seen::File | Seen::Other => platform::hard_link(from.at(), to.at())?,
-    }
-    platform::unlink(&from.directory, &from.name)
-}
-
-/// Renames a directory to a name that is free as far as can be seen. What takes
-/// the name meanwhile is safe: the kernel replaces nothing by a directory but
-/// an empty directory.
-fn rename_directory_to_free(from: &Located, to: &Located) -> DiskResult<()> {
-    if to.stat()?.is_some() {
-        return Err(DiskError::Exists);
-    }
-    platform::rename_over(from.at(), to.at())
-}
-
 impl Disk for RootDisk {
     fn abilities(&self) -> Abilities {
         self.access.abilities()
@@ -400,6 +368,8 @@ impl Disk for RootDisk {
             match platform::beneath(self.access.root(), path.as_str()) {
                 Ok(directory) => each.push(Located { directory, name: ".".into() }),
                 Err(DiskError::NotFound | DiskError::NotADirectory) => {}
+                // Something was mounted over it; its names are below that.
+                Err(DiskError::OtherDevice) => return platform::sync_all(self.access.root()),
                 Err(error) => return Err(error),
             }
         }
