@@ -21,13 +21,15 @@ pub enum Seen {
     /// A place at which another file system is mounted. What it covers is not
     /// gone, and what it holds is not the workspace's.
     Mount,
+    /// A name in a listing whose kind cannot be found out; `Disk::stat` says why.
+    Unknown,
 }
 
 impl Seen {
     /// Whether a rule that is about directories alone may be about this.
     #[must_use]
     pub fn may_be_directory(self) -> bool {
-        matches!(self, Self::Directory | Self::Mount)
+        matches!(self, Self::Directory | Self::Mount | Self::Unknown)
     }
 }
 

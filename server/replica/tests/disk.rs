@@ -553,6 +553,23 @@ fn a_root_may_be_a_mount_itself() {
 }
 
 #[test]
+fn one_name_that_cannot_be_read_hides_no_other() {
+    let mut room = Room::new();
+    room.write("d/f", "mine");
+    fs::create_dir(room.at("d/dead")).unwrap();
+    let Some(_mount) = Mount::dead(&room.at("d/dead")) else { return };
+    let listing = room.disk.list(&path("d")).unwrap();
+    let kind = |name: &str| {
+        let found = listing.entries.iter().find(|(other, _)| other.as_str() == name);
+        found.map(|(_, stat)| stat.kind)
+    };
+    assert_eq!((kind("f"), kind("dead")), (Some(Seen::File), Some(Seen::Unknown)));
+    // Which says why, and that it is not the root.
+    let why = room.disk.stat(&spot("d/dead"));
+    assert!(matches!(why, Err(DiskError::Other(_))), "{why:?}");
+}
+
+#[test]
 fn abilities_are_those_of_a_linux_disk() {
     let room = Room::new();
     let abilities = room.disk.abilities();

@@ -142,3 +142,19 @@ fn what_a_mount_covers_is_not_removed_and_what_it_holds_is_not_synced() {
     assert_eq!(sent.len(), 1, "{sent:?}");
     assert_eq!(room.problem("d"), None);
 }
+
+#[test]
+fn a_name_that_cannot_be_read_is_its_own_problem() {
+    let mut room = Room::synced(&[
+        ("d", At::Directory),
+        ("d/dead", At::Directory),
+        ("d/dead/f", At::File("x")),
+        ("d/other", At::File("y")),
+    ]);
+    let Some(_mount) = Mount::dead(&room.at("d/dead")) else { return };
+    fs::write(room.at("d/other"), "edited").unwrap();
+    let sent = room.look();
+    assert!(sent.len() == 1 && sent[0].contains("other"), "{sent:?}");
+    assert!(room.problem("d/dead").is_some() && room.problem("d").is_none());
+    assert!(room.engine.row_for(&path("d/dead/f")).is_some());
+}

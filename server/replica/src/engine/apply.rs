@@ -245,7 +245,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 }
             }
             crate::disk::Seen::Directory => Some(What::Directory),
-            crate::disk::Seen::Other | crate::disk::Seen::Mount => None,
+            crate::disk::Seen::Other | crate::disk::Seen::Mount | crate::disk::Seen::Unknown => {
+                None
+            }
         }
     }
 

@@ -182,6 +182,11 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 self.refuse(path, "it is neither a file, a directory nor a link".into());
             }
             Seen::Mount => self.refuse(path, MOUNTED.into()),
+            Seen::Unknown => match self.disk.stat(&Spot::Path(path.clone())) {
+                Err(error) => self.problem(path, &error),
+                // It can be known by now.
+                Ok(_) => self.touch_to(path.clone(), self.now, reach),
+            },
             Seen::Directory => self.compare_directory(path, stat, synced, reach, unread)?,
             Seen::File => {
                 self.forget_below(path);

@@ -31,6 +31,10 @@ const READ_TRIES: u32 = 3;
 /// More than this many are synced with the whole file system at once.
 const SYNC_EACH: usize = 8;
 
+/// What is said of a listed name that nothing can be found out about.
+const UNKNOWN: Stat =
+    Stat { kind: Seen::Unknown, mode: 0, size: 0, mtime: 0, ctime: 0, inode: 0, born: None };
+
 /// What to do about the marker of a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Marker {
@@ -152,6 +156,10 @@ impl RootDisk {
     }
 
     fn describe_one(&self, at: &Spot) -> DiskResult<Description> {
+        self.read(at).map_err(|error| self.meaning(at, error))
+    }
+
+    fn read(&self, at: &Spot) -> DiskResult<Description> {
         for _ in 0..READ_TRIES {
             let mut reader = self.access.open(at)?;
             let stat = reader.stat();
@@ -196,6 +204,20 @@ impl RootDisk {
         match at {
             Spot::Path(path) if stat.is_some() && !self.is_spelled(path)? => Ok(None),
             _ => Ok(stat),
+        }
+    }
+
+    /// What an error at a place means. That nobody answers for a path any more
+    /// concerns the whole root only if nobody answers for the root either:
+    /// something may be mounted below it whose driver has died.
+    fn meaning(&self, at: &Spot, error: DiskError) -> DiskError {
+        match (at, error) {
+            (Spot::Path(path), DiskError::RootGone)
+                if !path.is_root() && platform::stat_of(self.access.root()).is_ok() =>
+            {
+                DiskError::Other("its file system is gone, or does not answer".into())
+            }
+            (_, other) => other,
         }
     }
 
@@ -248,7 +270,7 @@ impl Disk for RootDisk {
             Ok(stat) => Ok(stat.map(|stat| self.access.shown(stat))),
             // Below a file, a link or nothing there is nothing.
             Err(DiskError::NotFound | DiskError::NotADirectory) => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => Err(self.meaning(at, error)),
         }
     }
 
@@ -274,9 +296,12 @@ impl Disk for RootDisk {
             if directory.is_root() && is_state_dir(name.as_str()) {
                 continue;
             }
-            // What vanished meanwhile is not a child any more.
-            if let Some(stat) = platform::stat_at(&opened, name.as_str())? {
-                listing.entries.push((name, self.access.shown(stat)));
+            match platform::stat_at(&opened, name.as_str()) {
+                Ok(Some(stat)) => listing.entries.push((name, self.access.shown(stat))),
+                // What vanished meanwhile is not a child any more.
+                Ok(None) => {}
+                // It is this name's problem, and none of the others'.
+                Err(_) => listing.entries.push((name, UNKNOWN)),
             }
         }
         Ok(listing)

@@ -23,7 +23,7 @@ fn place_without_rename(from: &Located, to: &Located) -> DiskResult<()> {
             platform::make_link(&to.directory, &to.name, &target)?;
         }
         Seen::File | Seen::Other => platform::hard_link(from.at(), to.at())?,
-        Seen::Mount => return Err(DiskError::OtherDevice),
+        Seen::Mount | Seen::Unknown => return Err(DiskError::OtherDevice),
     }
     platform::unlink(&from.directory, &from.name)
 }
