@@ -5,8 +5,9 @@ mod mount;
 mod volume;
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mount::Mount;
 use s0_api::sync::Registered;
@@ -157,4 +158,19 @@ fn a_name_that_cannot_be_read_is_its_own_problem() {
     assert!(sent.len() == 1 && sent[0].contains("other"), "{sent:?}");
     assert!(room.problem("d/dead").is_some() && room.problem("d").is_none());
     assert!(room.engine.row_for(&path("d/dead/f")).is_some());
+}
+
+#[test]
+fn verify_goes_on_after_what_cannot_be_read() {
+    let mut room =
+        Room::synced(&[("a", At::Directory), ("a/link", At::Link("target")), ("b", At::File("x"))]);
+    fs::remove_file(room.at("a/link")).unwrap();
+    symlink(Path::new(std::ffi::OsStr::from_bytes(b"not utf-8: \xff")), room.at("a/link")).unwrap();
+    fs::write(room.at("b"), "y").unwrap();
+    let differences = room.engine.verify().unwrap();
+    let told: Vec<_> = differences.iter().map(|it| (it.path.as_str(), it.why.as_str())).collect();
+    assert_eq!(
+        told,
+        [("a/link", "the target of the link is not UTF-8"), ("b", "the contents differ")]
+    );
 }
