@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use mount::Mount;
 use s0_api::sync::Registered;
@@ -173,4 +174,20 @@ fn verify_goes_on_after_what_cannot_be_read() {
         told,
         [("a/link", "the target of the link is not UTF-8"), ("b", "the contents differ")]
     );
+}
+
+#[test]
+fn what_waits_for_the_users_word_costs_little() {
+    let dir = workspace();
+    for number in 0..8000 {
+        fs::write(dir.path().join(format!("root/{number}")), "x").unwrap();
+    }
+    let mut room = Room::connected(dir, Init::Volume, tree(&[("theirs", At::File("y"))]));
+    room.settle();
+    assert_eq!(room.engine.status().withheld.len(), 8000);
+    let begun = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(room.engine.pending().uploads, 0);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }

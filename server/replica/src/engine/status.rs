@@ -158,7 +158,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
     /// has not been asked about it.
     pub(super) fn is_wanted(&self, path: &TreePath) -> bool {
         !self.in_conflict(path)
-            && !self.state.withheld.iter().any(|held| path.is_at_or_below(held))
+            && !self.state.withheld.contains(path)
+            && !path.ancestors().any(|above| self.state.withheld.contains(&above))
             && !self.is_kept(path)
     }
 
