@@ -143,9 +143,10 @@ pub struct Abilities {
 pub struct RootIdentity {
     /// The random id in the root's marker file; `None` when the file is not there.
     pub marker: Option<String>,
-    /// Device number or file-system id.
+    /// The id of the file system; zero where it has none of its own.
     pub device: u64,
-    /// The root directory's inode.
+    /// The root directory's inode; zero where the file system has no id, since it
+    /// may number its files anew with each mount.
     pub inode: u64,
 }
 

@@ -142,15 +142,10 @@ fn stat_from(from: &Statx) -> Stat {
     }
 }
 
-/// Which file system a directory lies on. The id of the file system is better
-/// than the device number, which for many kinds changes with each mount; but
-/// some have none.
-pub(crate) fn file_system_id(directory: &Directory) -> DiskResult<u64> {
+/// The id of the file system that a directory lies on, if it has one of its own.
+pub(crate) fn file_system_id(directory: &Directory) -> DiskResult<Option<u64>> {
     let fsid = fs::fstatvfs(directory).map_err(disk_error)?.f_fsid;
-    if fsid != 0 {
-        return Ok(fsid);
-    }
-    Ok(fs::fstat(directory).map_err(disk_error)?.st_dev)
+    Ok((fsid != 0).then_some(fsid))
 }
 
 /// The names in a directory, as raw bytes, without `.` and `..`. They are asked
