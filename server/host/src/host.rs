@@ -214,6 +214,7 @@ pub async fn run(
         config: Config {
             init: attachment.init.into(),
             pause: attachment.pause.into(),
+            boot: platform::boot_id(),
             ..Config::default()
         },
         ignore: attachment.ignore.clone(),

@@ -1,5 +1,7 @@
 //! The run loop and its network, with a service that does as the test wants.
 
+mod volume;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -12,9 +14,12 @@ use s0_api::sync::StreamEvent;
 use s0_replica::engine::Config;
 use s0_replica::shell::disk::Marker;
 use s0_replica::shell::run::{self, Handle, Report, Setup};
-use s0_tree::{Policy, Tree};
+use s0_replica::shell::store::SqliteStore;
+use s0_replica::state::{Facts, Record, Row, Store, What};
+use s0_tree::{Content, NodeId, Place, Policy, Tree};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use volume::{At, tree};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -195,6 +200,10 @@ async fn until(what: &str, is: impl Fn() -> bool) {
     }
 }
 
+fn facts(room: &Room) -> Facts {
+    SqliteStore::open(&room.database()).unwrap().load().unwrap().facts
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_that_registers_and_no_more_is_not_stormed() {
     // The stream is refused, the tree cannot be read, a submission is refused.
@@ -230,4 +239,41 @@ async fn a_flush_does_not_keep_a_slow_service_from_being_reached() {
     running.wait_for("connected", |it| it.status.connected).await;
     flush.abort();
     running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_in_order_is_remembered_and_a_power_cut_is_not_trusted() {
+    let room = Room::new(&[("f", "x")]);
+    let tree = tree(&[("f", At::File("x"))]);
+    let service = Service::start(tree, |_| None).await;
+    let running = room.start(Some(&service), "one");
+    running.wait_for("synced", |it| it.status.progress.synced == 1).await;
+    running.end().await;
+    assert_eq!(facts(&room).boot, None);
+
+    // The same stat, and another content than is remembered, as a power cut makes
+    // it; and no end in order.
+    let cut_power = || {
+        let mut store = SqliteStore::open(&room.database()).unwrap();
+        let state = store.load().unwrap();
+        let place = Place { parent: NodeId::ROOT, name: s0_tree::Name::new("f").unwrap() };
+        let row = state.synced.get(&place).unwrap().clone();
+        let mut print = row.print.unwrap();
+        // The file has rested for long, so that its stat would be believed.
+        print.seen += 3_600_000_000_000;
+        let what = What::File(Content::of(b"y"));
+        let row = Row { what, print: Some(print), ..row };
+        let facts = Facts { boot: Some("one".into()), ..state.facts };
+        store.commit(&[Record::Facts(facts)], &[(place, Some(row))], true).unwrap();
+    };
+    for (boot, uploads) in [("one", 0), ("two", 1)] {
+        cut_power();
+        let running = room.start(None, boot);
+        let looked = |it: &Report| {
+            it.status.pending.looks == 0 && it.trouble.as_deref() == Some("nobody is there")
+        };
+        let report = running.wait_for("looked through", looked).await;
+        assert_eq!(report.status.pending.uploads, uploads, "after a start in {boot}");
+        running.end().await;
+    }
 }

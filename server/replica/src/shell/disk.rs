@@ -89,6 +89,12 @@ impl RootDisk {
         self.access.clone()
     }
 
+    /// Returns when all that was written to the root's file system, by whomever,
+    /// would survive a power cut.
+    pub(super) fn sync_all(&self) -> DiskResult<()> {
+        platform::sync_all(self.access.root())
+    }
+
     fn path(&self, path: &TreePath) -> DiskResult<Located> {
         self.access.locate(&Spot::Path(path.clone()))
     }

@@ -212,6 +212,17 @@ impl RunLoop {
             }
         }
         let _ = self.network.send(Command::Disconnect);
+        if let Err(stop) = self.close() {
+            tracing::warn!(%stop, "not left in order; files will be read again after a power cut");
+        }
+    }
+
+    /// Leaves everything in order. What is known of the files is then believed in
+    /// the next run of the operating system too, so it is made to last first.
+    fn close(&mut self) -> Result<(), Stop> {
+        let Ok(engine) = &mut self.engine else { return Ok(()) };
+        engine.disk().sync_all()?;
+        engine.close()
     }
 
     /// Lets the engine work once. Returns when it wants to be called again.
