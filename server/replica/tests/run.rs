@@ -1,5 +1,6 @@
 //! The run loop and its network, with a service that does as the test wants.
 
+mod limits;
 mod volume;
 
 use std::fs;
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use limits::WATCHERS;
 use s0_api::sync::StreamEvent;
 use s0_replica::engine::Config;
 use s0_replica::shell::disk::Marker;
@@ -184,6 +186,11 @@ impl Running {
         }
     }
 
+    async fn wait_for_uploads(&self, count: usize) -> Report {
+        let what = format!("{count} to upload");
+        self.wait_for(&what, |it| it.status.pending.uploads == count).await
+    }
+
     /// Ends it in order.
     async fn end(mut self) {
         self.handle.stop();
@@ -276,4 +283,26 @@ async fn an_end_in_order_is_remembered_and_a_power_cut_is_not_trusted() {
         assert_eq!(report.status.pending.uploads, uploads, "after a start in {boot}");
         running.end().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_watcher_the_workspace_is_looked_through_until_there_is_one() {
+    let this = "without_a_watcher_the_workspace_is_looked_through_until_there_is_one";
+    if !limits::lowered_for(this, WATCHERS, 0) {
+        return;
+    }
+    let room = Room::new(&[("f", "x"), ("g", "x")]);
+    let tree = tree(&[("f", At::File("x")), ("g", At::File("x"))]);
+    let service = Service::start(tree, |_| None).await;
+    let running = room.start(Some(&service), "");
+    let synced = running.wait_for("synced", |it| it.status.progress.synced == 2).await;
+    assert!(synced.trouble.is_some_and(|trouble| trouble.contains("no more watches")));
+    room.write("f", "edited");
+    let seen = running.wait_for_uploads(1).await;
+    assert!(seen.trouble.is_some(), "one look is not the end of the trouble");
+    limits::set(WATCHERS, 16);
+    running.wait_for("watched", |it| it.trouble.is_none()).await;
+    room.write("g", "edited");
+    running.wait_for_uploads(2).await;
+    running.end().await;
 }

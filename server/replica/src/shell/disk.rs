@@ -265,8 +265,8 @@ impl Disk for RootDisk {
         let Some(watcher) = &self.watcher else { return };
         let watched = watcher.watch(directory).and_then(|()| watcher.watch_repository(directory));
         if let Err(error) = watched {
-            // A limit was reported to the watcher's sink; a directory that is
-            // gone is found to be gone by whoever lists it next.
+            // The watcher knows what it had no watch for; a directory that is gone
+            // is found to be gone by whoever lists it next.
             tracing::debug!(%directory, %error, "a directory is not watched");
         }
     }

@@ -8,6 +8,7 @@
 mod flush;
 mod handle;
 mod report;
+mod watching;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,9 +24,10 @@ use super::disk::{Marker, RootDisk};
 use super::network::{Command, Network};
 use super::rules::GitRules;
 use super::store::SqliteStore;
-use super::watch::{self, WatchEvent, Watcher};
+use super::watch::{WatchEvent, Watcher};
 use crate::disk::{Disk, DiskError};
 use crate::engine::{Config, Effect, Event, Halt, Hint, Replica, Resume, Stop};
+use watching::hint;
 
 pub use super::network::Connect;
 pub use flush::{Flushed, Unfinished};
@@ -35,11 +37,6 @@ pub use report::{News, Report};
 /// The engine as it runs here.
 pub type Engine = Replica<RootDisk, SqliteStore>;
 
-/// The whole workspace is looked through this often: what is written through a
-/// memory map raises no event.
-const SWEEP: u64 = 5 * 60 * 1000;
-/// The same while some directories are not watched.
-const SWEEP_UNWATCHED: u64 = 10 * 1000;
 /// How often the engine is loaded again after a failure, before a user must say so.
 const RELOADS: u32 = 5;
 /// Messages that are taken in before the engine gets its turn.
@@ -122,8 +119,7 @@ pub fn start(
             watcher: None,
             session: 0,
             unreachable: None,
-            unwatched: false,
-            next_sweep: SWEEP,
+            swept: 0,
             flushes: flush::Flushes::default(),
             restless: 0,
             reported: None,
@@ -162,9 +158,8 @@ pub(super) struct RunLoop {
     session: u64,
     /// Why the service is not reached.
     unreachable: Option<String>,
-    /// Some directories are not watched.
-    unwatched: bool,
-    next_sweep: u64,
+    /// When the whole workspace was looked through last.
+    swept: u64,
     flushes: flush::Flushes,
     /// Turns in a row after which the engine wanted another one at once, and in
     /// which it did nothing that can be seen.
@@ -185,7 +180,7 @@ impl RunLoop {
         loop {
             let wake = match self.turn() {
                 Ok(wake) => {
-                    if self.now() > SWEEP_UNWATCHED {
+                    if self.now() > 10_000 {
                         failures = 0;
                     }
                     wake
@@ -228,7 +223,7 @@ impl RunLoop {
     /// Lets the engine work once. Returns when it wants to be called again.
     fn turn(&mut self) -> Result<Option<u64>, Stop> {
         let now = self.now();
-        if now >= self.next_sweep {
+        if now >= self.next_sweep() {
             self.sweep()?;
         }
         let wake = match &mut self.engine {
@@ -246,7 +241,8 @@ impl RunLoop {
     /// How long to wait for a message.
     fn wait_until(&self, wake: Option<u64>) -> Duration {
         let now = self.now();
-        let wake = wake.map_or(self.next_sweep, |at| at.min(self.next_sweep));
+        let sweep = self.next_sweep();
+        let wake = wake.map_or(sweep, |at| at.min(sweep));
         let mut wait = Duration::from_millis(wake.saturating_sub(now));
         if let Some((_, pause)) = RESTLESS.iter().find(|(turns, _)| self.restless > *turns) {
             wait = wait.max(*pause);
@@ -286,17 +282,6 @@ impl RunLoop {
             }
         }
         self.touched(&mut touched)
-    }
-
-    /// The engine asks for no watch on what is never synced, but hears of what
-    /// changes the rules. It is told of the event after this, and reads them then.
-    fn watch_new_repository(&self, event: &WatchEvent) {
-        let (Some(watcher), Some(at)) = (&self.watcher, watch::new_repository(event)) else {
-            return;
-        };
-        if let Err(error) = watcher.watch_repository(&at) {
-            tracing::debug!(%at, %error, "a repository is not watched");
-        }
     }
 
     fn touched(&mut self, touched: &mut Vec<(TreePath, Hint)>) -> Result<(), Stop> {
@@ -355,35 +340,6 @@ impl RunLoop {
         }
     }
 
-    /// What the watcher says about itself rather than about a path.
-    fn watched(&mut self, event: WatchEvent) -> Result<(), Stop> {
-        match event {
-            WatchEvent::Cookie(name) => {
-                self.flushes.heard_cookie(&name);
-                Ok(())
-            }
-            WatchEvent::LimitReached => {
-                if !self.unwatched {
-                    tracing::warn!("the system allows no more watches");
-                    self.unwatched = true;
-                    self.next_sweep = self.next_sweep.min(self.now() + SWEEP_UNWATCHED);
-                }
-                Ok(())
-            }
-            // Overflow, the end of the root, and whatever else is no hint.
-            _ => self.handle(Event::Rescan(TreePath::root())),
-        }
-    }
-
-    fn sweep(&mut self) -> Result<(), Stop> {
-        // The look that follows watches each directory again, and says so if
-        // that still cannot be done.
-        let every = if self.unwatched { SWEEP_UNWATCHED } else { SWEEP };
-        self.unwatched = false;
-        self.next_sweep = self.now() + every;
-        self.handle(Event::Rescan(TreePath::root()))
-    }
-
     /// Hands the engine's effects to the network, and its notices to listeners.
     /// Says whether there were any.
     fn hand_out(&mut self) -> bool {
@@ -415,6 +371,10 @@ impl RunLoop {
                 let mut engine = Box::new(engine);
                 let access = engine.disk().access();
                 self.engine = Ok(engine);
+                // Before the first look, which asks for the watches.
+                if let Err(error) = self.start_watcher() {
+                    tracing::warn!(%error, "the workspace is not watched");
+                }
                 let connect = Command::Connect(Box::new(registration), access);
                 let _ = self.network.send(connect);
             }
@@ -424,35 +384,20 @@ impl RunLoop {
                 self.engine = Err(asleep);
             }
         }
-        // Nothing that the old session was asked for concerns the new engine.
+        // Nothing that the old session was asked for concerns the new engine, and it
+        // looks through the whole workspace first.
         self.session = 0;
+        self.swept = self.now();
     }
 
     fn try_open(&mut self) -> Result<(Engine, Registration), Asleep> {
         let disk = RootDisk::open(&self.setup.root, self.setup.marker);
-        let mut disk = disk.map_err(|error| match error {
+        let disk = disk.map_err(|error| match error {
             DiskError::RootGone => Asleep::new(Halt::RootGone.to_string(), Some(Halt::RootGone)),
             other => Asleep::new(format!("the workspace cannot be opened: {other}"), None),
         })?;
         // From here on a root without its marker is another one.
         self.setup.marker = Marker::Expect;
-        let sender = self.sender.clone();
-        let watcher = Watcher::start(&self.setup.root, move |event| {
-            // The thread has ended, and the watcher will in a moment.
-            let _ = sender.send(Message::Watch(event));
-        });
-        match watcher {
-            Ok(watcher) => {
-                let watcher = Arc::new(watcher);
-                disk.set_watcher(watcher.clone());
-                self.watcher = Some(watcher);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the workspace is not watched");
-                self.unwatched = true;
-                self.next_sweep = self.now() + SWEEP_UNWATCHED;
-            }
-        }
         let store = SqliteStore::open(&self.setup.database)
             .map_err(|error| Asleep::new(error.to_string(), None))?;
         let abilities = disk.abilities();
@@ -503,21 +448,5 @@ impl RunLoop {
             Ok(engine) if how == Resume::ConfirmDeletions => engine.resume(how, now),
             _ => Ok(()),
         }
-    }
-}
-
-/// What the engine is told of a path; other events are given back.
-fn hint(event: WatchEvent) -> Result<(TreePath, Hint), WatchEvent> {
-    match event {
-        WatchEvent::Closed(path) | WatchEvent::MovedTo(path) => Ok((path, Hint::Complete)),
-        WatchEvent::MovedFrom(path)
-        | WatchEvent::Created(path)
-        | WatchEvent::Modified(path)
-        | WatchEvent::Removed(path)
-        | WatchEvent::Attributes(path) => Ok((path, Hint::Unsettled)),
-        WatchEvent::Overflow
-        | WatchEvent::Cookie(_)
-        | WatchEvent::RootGone
-        | WatchEvent::LimitReached => Err(event),
     }
 }

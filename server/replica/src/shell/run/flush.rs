@@ -97,10 +97,8 @@ impl Flushes {
 impl RunLoop {
     pub(super) fn begin_flush(&mut self, patience: Duration, answer: oneshot::Sender<Flushed>) {
         let now = Instant::now();
-        let cookie = match (&self.watcher, self.unwatched) {
-            (Some(watcher), false) => watcher.cookie().ok(),
-            _ => None,
-        };
+        let watcher = self.watcher.as_ref().filter(|watcher| watcher.is_complete());
+        let cookie = watcher.and_then(|watcher| watcher.cookie().ok());
         let stage = match cookie {
             Some(name) => Stage::Cookie(name, now + COOKIE),
             // Nothing proves that the watcher has caught up; a look does.
