@@ -12,7 +12,7 @@ mod watching;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ use super::store::SqliteStore;
 use super::watch::{WatchEvent, Watcher};
 use crate::disk::{Disk, DiskError};
 use crate::engine::{Config, Effect, Event, Halt, Hint, Replica, Resume, Stop};
-use watching::hint;
+use watching::{Inlet, hint};
 
 pub use super::network::Connect;
 pub use flush::{Flushed, Unfinished};
@@ -74,7 +74,8 @@ pub struct Setup {
 
 /// What reaches the thread.
 pub(super) enum Message {
-    Watch(WatchEvent),
+    /// An event of the watcher. It counts against a limit until it has been taken in.
+    Watch(WatchEvent, Option<OwnedSemaphorePermit>),
     Unreachable(String),
     Connected(u64, Registered),
     Lost(u64, String),
@@ -111,7 +112,7 @@ pub fn start(
         let mut this = RunLoop {
             setup,
             inbox,
-            sender,
+            inlet: Arc::new(Inlet::new(sender)),
             network,
             news,
             started: now,
@@ -148,7 +149,7 @@ impl Asleep {
 pub(super) struct RunLoop {
     setup: Setup,
     inbox: Receiver<Message>,
-    sender: Sender<Message>,
+    inlet: Arc<Inlet>,
     network: tokio::sync::mpsc::UnboundedSender<Command>,
     news: broadcast::Sender<News>,
     started: Instant,
@@ -264,7 +265,7 @@ impl RunLoop {
             let Some(message) = next.or_else(|| self.inbox.try_recv().ok()) else { break };
             next = None;
             match message {
-                Message::Watch(event) => {
+                Message::Watch(event, _permit) => {
                     self.watch_new_repository(&event);
                     match hint(event) {
                         Ok(touch) => touched.push(touch),
@@ -293,7 +294,7 @@ impl RunLoop {
 
     fn take_one(&mut self, message: Message) -> Result<(), Stop> {
         match message {
-            Message::Watch(event) => self.watched(event),
+            Message::Watch(event, _permit) => self.watched(event),
             Message::Unreachable(why) => {
                 self.unreachable = Some(why);
                 Ok(())

@@ -84,6 +84,15 @@ impl Flushes {
         }
     }
 
+    /// Everything is about to be looked at, which says more than any cookie.
+    pub(super) fn will_look(&mut self) {
+        for flush in &mut self.waiting {
+            if matches!(flush.stage, Stage::Cookie(..)) {
+                flush.stage = Stage::Ask(Instant::now());
+            }
+        }
+    }
+
     pub(super) fn heard_head(&mut self, number: u64, head: Option<Seq>) {
         for flush in self.waiting.iter_mut().filter(|flush| flush.number == number) {
             flush.stage = match head {
