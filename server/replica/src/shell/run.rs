@@ -39,6 +39,10 @@ pub type Engine = Replica<RootDisk, SqliteStore>;
 
 /// How often the engine is loaded again after a failure, before a user must say so.
 const RELOADS: u32 = 5;
+/// Failures are counted together when less than this lies between the end of one
+/// reload and the next failure, in milliseconds: it takes a while to register and
+/// to fetch the tree before the same thing can fail again.
+const LATELY: u64 = 60 * 1000;
 /// Messages that are taken in before the engine gets its turn.
 const MESSAGES_AT_ONCE: usize = 10_000;
 /// When the engine asks for its next turn at once this often, and nothing comes
@@ -121,6 +125,7 @@ pub fn start(
             session: 0,
             unreachable: None,
             swept: 0,
+            failures: Failures::default(),
             flushes: flush::Flushes::default(),
             restless: 0,
             reported: None,
@@ -145,6 +150,23 @@ impl Asleep {
     }
 }
 
+/// Failures of the engine that came close after one another.
+#[derive(Default)]
+struct Failures {
+    count: u32,
+    /// When the last one had been dealt with.
+    over: Option<u64>,
+}
+
+impl Failures {
+    /// Counts one more. Returns how many there have been lately.
+    fn add(&mut self, now: u64) -> u32 {
+        let lately = self.over.is_some_and(|over| now < over + LATELY);
+        self.count = if lately { self.count + 1 } else { 1 };
+        self.count
+    }
+}
+
 /// The thread's own.
 pub(super) struct RunLoop {
     setup: Setup,
@@ -161,6 +183,7 @@ pub(super) struct RunLoop {
     unreachable: Option<String>,
     /// When the whole workspace was looked through last.
     swept: u64,
+    failures: Failures,
     flushes: flush::Flushes,
     /// Turns in a row after which the engine wanted another one at once, and in
     /// which it did nothing that can be seen.
@@ -177,21 +200,11 @@ impl RunLoop {
     }
 
     fn run(mut self) {
-        let mut failures = 0;
         loop {
-            let wake = match self.turn() {
-                Ok(wake) => {
-                    if self.now() > 10_000 {
-                        failures = 0;
-                    }
-                    wake
-                }
-                Err(stop) => {
-                    failures += 1;
-                    self.reload(&stop, failures);
-                    Some(self.now())
-                }
-            };
+            let wake = self.turn().unwrap_or_else(|stop| {
+                self.reload(&stop);
+                Some(self.now())
+            });
             if self.stopping {
                 break;
             }
@@ -199,8 +212,7 @@ impl RunLoop {
             match self.inbox.recv_timeout(wait) {
                 Ok(message) => {
                     if let Err(stop) = self.take_in(message) {
-                        failures += 1;
-                        self.reload(&stop, failures);
+                        self.reload(&stop);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -424,15 +436,17 @@ impl RunLoop {
 
     /// The engine does not know any more what is true: it loads again, a few
     /// times, and then waits for a user.
-    fn reload(&mut self, stop: &Stop, failures: u32) {
+    fn reload(&mut self, stop: &Stop) {
+        let failures = self.failures.add(self.now());
         tracing::error!(%stop, failures, "the engine stopped; it is loaded again");
         if failures > RELOADS {
             let _ = self.network.send(Command::Disconnect);
             self.engine = Err(Asleep::new(stop.to_string(), None));
-            return;
+        } else {
+            std::thread::sleep(Duration::from_millis(100 << failures));
+            self.open();
         }
-        std::thread::sleep(Duration::from_millis(100 << failures));
-        self.open();
+        self.failures.over = Some(self.now());
     }
 
     /// Goes on after a halt.
@@ -443,11 +457,32 @@ impl RunLoop {
         {
             return engine.resume(how, now);
         }
-        // What was watched and held open may be another directory by now.
+        // What was watched and held open may be another directory by now, and
+        // whatever failed before may be mended.
+        self.failures = Failures::default();
         self.open();
         match &mut self.engine {
             Ok(engine) if how == Resume::ConfirmDeletions => engine.resume(how, now),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_far_from_the_start_are_counted_too() {
+        // Each reload works for a while before the same thing fails again.
+        let (mut failures, mut now) = (Failures::default(), 3_600_000);
+        for count in 1..=RELOADS + 1 {
+            assert_eq!(failures.add(now), count);
+            failures.over = Some(now + 3000);
+            now += 15_000;
+        }
+        // What is long past is another story.
+        now += LATELY;
+        assert_eq!(failures.add(now), 1);
     }
 }
