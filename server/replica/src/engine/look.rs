@@ -23,7 +23,8 @@ const BYTES_BUDGET: usize = 32 << 20;
 /// through once more.
 const SECOND_LOOK: u64 = 1000;
 /// Why what is at a mount is not synced.
-pub(super) const MOUNTED: &str = "another file system is mounted here";
+pub(super) const MOUNTED: &str =
+    "another file system is mounted here, which is not synced; unmount it, or have it ignored";
 /// The longest, in milliseconds, that a file which never rests is left alone.
 const LONGEST_WAIT: u64 = 1000;
 
