@@ -86,6 +86,10 @@ pub fn clear(root: &Path) -> io::Result<bool> {
     if !own.is_dir() || own.is_symlink() {
         return Ok(true);
     }
+    // What a link leads to is not what was made here.
+    if ["staging", "cookies"].iter().any(|name| own.join(name).is_symlink()) {
+        return Ok(false);
+    }
     if !empty("staging") {
         return Ok(false);
     }
@@ -118,13 +122,7 @@ struct Lock {
 
 impl Lock {
     fn take(path: &Path) -> Result<Self, HostError> {
-        let mut file = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(at(path))?;
+        let mut file = platform::open_lock(path).map_err(at(path))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -147,9 +145,13 @@ impl Lock {
 
 /// Takes the lock of an attachment. One that is about to end is waited for; one
 /// that goes on is asked to end if its place is to be taken over.
-async fn lock(directory: &AttachmentDir, take_over: bool) -> Result<Lock, HostError> {
+async fn lock(
+    directory: &AttachmentDir,
+    take_over: bool,
+    patience: Duration,
+) -> Result<Lock, HostError> {
     let path = directory.lock();
-    let deadline = Instant::now() + TAKE_OVER;
+    let deadline = Instant::now() + patience;
     let mut asked = false;
     loop {
         let taken = Lock::take(&path);
@@ -158,10 +160,14 @@ async fn lock(directory: &AttachmentDir, take_over: bool) -> Result<Lock, HostEr
         }
         match Control::connect(directory).await {
             Ok(mut other) if take_over && !asked => {
-                if let Err(error) = other.ask(&Request::Stop).await {
-                    return Err(HostError::NotTakenOver(error.to_string()));
+                let left = deadline.saturating_duration_since(Instant::now());
+                match tokio::time::timeout(left, other.ask(&Request::Stop)).await {
+                    // It may end before its answer is written.
+                    Ok(Ok(_) | Err(ControlError::Broken(_))) => asked = true,
+                    Ok(Err(error)) => return Err(HostError::NotTakenOver(error.to_string())),
+                    // It takes connections, or the system does for it, and is stuck.
+                    Err(_) => return Err(HostError::NotTakenOver("it does not answer".into())),
                 }
-                asked = true;
             }
             Ok(_) if !asked => return taken,
             Ok(_) | Err(ControlError::NotRunning) => {}
@@ -198,8 +204,11 @@ pub async fn run(
     take_over: bool,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), HostError> {
+    // First, so that nothing is made for what is not attached.
+    directory.load()?;
+    let _lock = lock(directory, take_over, TAKE_OVER).await?;
+    // While the other host ended, it may have been attached anew, or detached.
     let attachment = directory.load()?;
-    let _lock = lock(directory, take_over).await?;
     let own = attachment.root.join(STATE_DIR_NAME);
     // Without the directory the replica halts, and says why.
     let _root_lock = if own.is_dir() { Some(Lock::take(&own.join(ROOT_LOCK))?) } else { None };
@@ -214,6 +223,7 @@ pub async fn run(
         config: Config {
             init: attachment.init.into(),
             pause: attachment.pause.into(),
+            boot: platform::boot_id(),
             ..Config::default()
         },
         ignore: attachment.ignore.clone(),
@@ -251,4 +261,128 @@ pub async fn run(
     serving.abort();
     tracing::info!("the host has ended");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use s0_replica::shell::store::SqliteStore;
+    use s0_replica::state::Store as _;
+
+    use super::*;
+    use crate::protocol::Answer;
+    use crate::state::{InitFrom, PauseOn, ServiceAddress, StateDir};
+
+    struct Room {
+        dir: tempfile::TempDir,
+        directory: AttachmentDir,
+    }
+
+    impl Room {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let directory = StateDir::new(dir.path().join("state")).attachment("r");
+            let room = Self { dir, directory };
+            std::fs::create_dir_all(room.root("one")).unwrap();
+            prepare(&room.root("one")).unwrap();
+            room.directory.save(&room.attachment("one")).unwrap();
+            room
+        }
+
+        fn root(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        fn attachment(&self, root: &str) -> Attachment {
+            Attachment {
+                replica_id: "r".into(),
+                volume_id: "v".into(),
+                root: self.root(root),
+                // Nobody is there.
+                service: ServiceAddress::Local(self.root("no-service")),
+                sandbox_id: None,
+                pause: PauseOn::default(),
+                init: InitFrom::default(),
+                ignore: Vec::new(),
+            }
+        }
+
+        fn text(&self, name: &str) -> String {
+            std::fs::read_to_string(self.root(name)).unwrap()
+        }
+    }
+
+    async fn status(directory: &AttachmentDir) -> crate::protocol::HostStatus {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Ok(mut control) = Control::connect(directory).await
+                && let Ok(Answer::Status(status)) = control.ask(&Request::Status).await
+            {
+                return *status;
+            }
+            assert!(Instant::now() < deadline, "the host does not answer");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_lock_is_not_followed() {
+        let room = Room::new();
+        std::fs::write(room.root("precious"), "mine").unwrap();
+        symlink(room.root("precious"), room.root("lock")).unwrap();
+        assert!(matches!(Lock::take(&room.root("lock")), Err(HostError::File { .. })));
+        assert_eq!(room.text("precious"), "mine");
+    }
+
+    #[test]
+    fn what_a_link_leads_to_is_not_cleared() {
+        let room = Room::new();
+        std::fs::create_dir(room.root("elsewhere")).unwrap();
+        std::fs::write(room.root("elsewhere/precious"), "mine").unwrap();
+        let cookies = room.root("one").join(STATE_DIR_NAME).join("cookies");
+        std::fs::remove_dir(&cookies).unwrap();
+        symlink(room.root("elsewhere"), &cookies).unwrap();
+        assert!(!clear(&room.root("one")).unwrap());
+        assert_eq!(room.text("elsewhere/precious"), "mine");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_take_over_hears_of_no_answer_and_of_another_attachment() {
+        let room = Room::new();
+        std::fs::create_dir(room.root("two")).unwrap();
+        prepare(&room.root("two")).unwrap();
+        let other = Lock::take(&room.directory.lock()).unwrap();
+        let listener = platform::listen(&room.directory.socket()).unwrap();
+        let directory = room.directory.clone();
+        let host = tokio::spawn(async move { run(&directory, true, std::future::pending()).await });
+
+        // The other host ends before it has answered, and not before the user has
+        // attached another directory.
+        let asked = tokio::time::timeout(Duration::from_secs(30), listener.accept()).await;
+        let (mut guest, _) = asked.unwrap().unwrap();
+        guest.readable().await.unwrap();
+        room.directory.save(&room.attachment("two")).unwrap();
+        let mut request = [0; 1024];
+        assert!(tokio::io::AsyncReadExt::read(&mut guest, &mut request).await.unwrap() > 0);
+        drop((guest, listener, other));
+
+        assert_eq!(status(&room.directory).await.root, room.root("two"));
+        let mut control = Control::connect(&room.directory).await.unwrap();
+        let _ = control.ask(&Request::Stop).await;
+        host.await.unwrap().unwrap();
+        // That was an end in order.
+        let mut store = SqliteStore::open(&room.directory.database()).unwrap();
+        assert_eq!(store.load().unwrap().facts.boot, None);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_host_that_is_stuck_is_not_waited_for_without_end() {
+        let room = Room::new();
+        let _other = Lock::take(&room.directory.lock()).unwrap();
+        let _stuck = platform::listen(&room.directory.socket()).unwrap();
+        let taken = lock(&room.directory, true, Duration::from_millis(100));
+        let taken = tokio::time::timeout(Duration::from_secs(20), taken).await.unwrap();
+        assert!(matches!(taken, Err(HostError::NotTakenOver(_))));
+    }
 }

@@ -7,6 +7,7 @@ pub mod disk;
 mod git_index;
 mod network;
 mod pattern;
+mod place;
 mod probe;
 mod root;
 pub mod rules;
