@@ -110,7 +110,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
                         || self.remote_for(&path).is_none()
                 }
                 Some(Local::There { what, .. }) => {
-                    self.remote_for(&path).is_some_and(|remote| remote.what == *what)
+                    let theirs = self.remote_for(&path);
+                    theirs.is_some_and(|it| it.what == *what && !self.is_moved(it.node))
                 }
                 Some(Local::Moved { .. }) => false,
             };
