@@ -157,6 +157,11 @@ impl<D: Disk, S: Store> Replica<D, S> {
         if !self.is_wanted(path) || self.held.contains(path) || self.dirty.contains_key(path) {
             return false;
         }
+        // The directory may be another one by now, and is looked at next.
+        let is_due = |at: TreePath| self.dirty.get(&at).is_some_and(|dirt| dirt.due <= self.now);
+        if !self.dirty.is_empty() && path.ancestors().any(is_due) {
+            return false;
+        }
         if let Some(heat) = self.heat.get(path)
             && self.now < heat.cool_at()
         {
