@@ -56,11 +56,11 @@ impl OwnDirectory {
     pub fn file(&self, name: &str) -> DiskResult<File> {
         // Opening a pipe or a device can have effects, so that only a file is opened.
         if platform::stat_at(&self.own, name)?.is_some_and(|found| found.kind != Seen::File) {
-            return Err(not_a_file(name));
+            return Err(not_ours());
         }
         let file = platform::open_or_create(&self.own, name)?;
         if platform::stat_of(&file)?.kind != Seen::File {
-            return Err(not_a_file(name));
+            return Err(not_ours());
         }
         Ok(file)
     }
@@ -106,10 +106,8 @@ impl OwnDirectory {
     }
 }
 
-fn not_a_file(name: &str) -> DiskError {
-    DiskError::Other(format!(
-        "{STATE_DIR_NAME}/{name} in it is a link, or something else that s0 did not make; remove it"
-    ))
+fn not_ours() -> DiskError {
+    DiskError::Other("it is a link, or something else that s0 did not make; remove it".into())
 }
 
 /// Removes a regular file. What else has the name is not ours.
@@ -147,7 +145,7 @@ mod tests {
         let (own, new) = OwnDirectory::make(&root).unwrap();
         assert!(new);
         symlink(&precious, root.join(".s0/lock")).unwrap();
-        assert!(own.file("lock").unwrap_err().to_string().contains(".s0/lock"));
+        assert!(own.file("lock").unwrap_err().to_string().contains("it is a link"));
         std::fs::create_dir(root.join(".s0/other")).unwrap();
         assert!(own.file("other").is_err());
         own.file("fine").unwrap().write_all(b"x").unwrap();
