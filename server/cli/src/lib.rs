@@ -56,9 +56,11 @@ pub fn main() -> ExitCode {
         }
         Err(error) => Err(failure::Failure::other(format!("no runtime: {error}"))),
     };
-    match done {
-        Ok(code) => code,
-        Err(failure) => {
+    match (done, screen.finish()) {
+        (Ok(code), Ok(())) => code,
+        (Ok(code), Err(failure)) if failure.is_unread() => code,
+        (Err(failure), _) if failure.is_unread() => failure.code(),
+        (Err(failure), _) | (_, Err(failure)) => {
             screen.complain(&failure);
             failure.code()
         }
