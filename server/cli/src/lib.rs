@@ -32,15 +32,13 @@ mod volumes;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use args::{Args, Command};
 use context::Context;
 
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::of_process();
     if matches!(args.command, Command::Host { .. } | Command::Serve { detached: true, .. }) {
         s0_host::detach();
     }
