@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use s0_host::protocol::{Answer, HostStatus, Request};
+use s0_host::protocol::{Answer, Apart, HostStatus, Request};
 use s0_host::{Control, ControlError};
 use s0_replica::engine::Condition;
 use s0_tree::TreePath;
@@ -287,16 +287,40 @@ async fn verify(context: &Context, near: Option<&Path>) -> Done {
     let answer = ask(context, near, &Request::Verify).await;
     context.screen.bottom("");
     let answer = answer?;
-    let Answer::Verified { differences } = answer else { return Err(unexpected(&answer)) };
-    let equal = differences.is_empty();
-    let differences: Vec<_> = differences.iter().map(|it| Said::new(&it.path, &it.why)).collect();
-    context.screen.show(&json!({ "equal": equal, "differences": differences }), || {
-        if equal {
-            return "this workspace and the Volume are equal".into();
+    let Answer::Verified { differences, apart } = answer else { return Err(unexpected(&answer)) };
+    let equal = differences.is_empty() && apart.conflicts.is_empty();
+    let said: Vec<_> = differences.iter().map(|it| Said::new(&it.path, &it.why)).collect();
+    let document = json!({ "equal": equal, "differences": said, "apart": apart });
+    context.screen.show(&document, || {
+        let mut rows = table(&said);
+        let open = apart.conflicts.iter();
+        rows.push_str(&table(&open.map(|path| Said::new(path, "in conflict")).collect::<Vec<_>>()));
+        let aside = set_apart(&apart);
+        match (equal, aside.is_empty()) {
+            (true, true) => "this workspace and the Volume are equal".into(),
+            (true, false) => format!("this workspace and the Volume are equal, but for {aside}"),
+            (false, true) => rows,
+            (false, false) => format!("{rows}not compared: {aside}"),
         }
-        table(&differences)
     });
-    Ok(if equal { ExitCode::SUCCESS } else { ExitCode::from(code::FAILED) })
+    Ok(match (apart.conflicts.is_empty(), equal) {
+        (false, _) => ExitCode::from(code::BLOCKED),
+        (true, true) => ExitCode::SUCCESS,
+        (true, false) => ExitCode::from(code::FAILED),
+    })
+}
+
+/// What a comparison left out because it is meant to differ.
+fn set_apart(apart: &Apart) -> String {
+    let each = [
+        (apart.left.len(), "conflict", "left as it is"),
+        (apart.withheld, "local path", "waiting for `s0 sync include`"),
+        (apart.ignored, "path", "of the Volume that ignore rules keep away"),
+    ];
+    let said = each.into_iter().filter(|(number, ..)| *number > 0);
+    said.map(|(number, word, why)| format!("{} {why}", count(number, word)))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 async fn include(context: &Context, near: Option<&Path>, paths: &[PathBuf]) -> Done {

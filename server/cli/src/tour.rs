@@ -343,7 +343,8 @@ async fn equal(
     let of_volume = compare::volume(client, volume).await?;
     for side in [mine, sandbox] {
         match side.ask(&Request::Verify).await? {
-            Answer::Verified { differences } if differences.is_empty() => {}
+            Answer::Verified { differences, apart }
+                if differences.is_empty() && apart.conflicts.is_empty() => {}
             other => return Err(Failure::other(format!("not equal: {other:?}"))),
         }
         let on_disk = compare::disk(&side.root, &["node_modules"])?;

@@ -117,7 +117,9 @@ Examples:
     },
     /// Read every file and compare with the Volume
     ///
-    /// Exit code 0: equal; 1: not, and the differences are listed.
+    /// Exit code 0: equal; 1: not, and the differences are listed; 3: paths are in
+    /// conflict. What is meant to differ is not compared, and said: files that wait for
+    /// `include`, what ignore rules keep away, conflicts that you left as they are.
     Verify,
     /// See and settle conflicts
     ///
