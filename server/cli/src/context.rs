@@ -1,14 +1,50 @@
 //! What all commands need: where things are, and who answers.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use s0_api::Client;
+use s0_api::volumes::SandboxVolume;
 use s0_host::{Attachment, AttachmentDir, Control, ServiceAddress, StateDir, Token};
 
 use crate::args::Args;
 use crate::failure::Failure;
 use crate::platform;
-use crate::screen::Screen;
+use crate::screen::{Screen, plain};
+
+/// How long the answer to a question may take that needs no work.
+pub(crate) const ANSWER: Duration = Duration::from_secs(10);
+
+/// What the service answers to a short question. One that is stopped, or hangs,
+/// still takes connections.
+pub(crate) async fn soon<T>(
+    asked: impl Future<Output = Result<T, s0_api::Error>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(ANSWER, asked).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(offline(format!(
+            "the service takes requests and does not answer within {} s; `s0 serve --stop` says \
+             what to do about the one of this machine",
+            ANSWER.as_secs()
+        ))),
+    }
+}
+
+/// A Volume that must be there.
+pub(crate) async fn known_volume(client: &Client, id: &str) -> Result<SandboxVolume, Failure> {
+    soon(client.volume(id)).await.map_err(|failure| {
+        if failure.is_not_found() {
+            let at = client.base_url();
+            failure.saying(format!(
+                "the service at {at} does not know the Volume {}; `s0 volume list` shows those \
+                 that it knows",
+                plain(id)
+            ))
+        } else {
+            failure
+        }
+    })
+}
 
 /// Where things are.
 pub(crate) struct Context {
