@@ -2,7 +2,10 @@
 
 mod machine;
 
-use machine::{Machine, Service, text};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::process::Command;
+
+use machine::{Machine, Service, names, text};
 use serde_json::Value;
 
 fn attached() -> (Service, String, Machine) {
@@ -53,4 +56,60 @@ fn what_is_set_apart_is_said() {
     assert_eq!(verified["apart"]["ignored"], 1, "{verified}");
     let said = second.says(&["sync", "verify"]);
     assert!(said.contains("equal, but for 2 local paths waiting"), "{said}");
+}
+
+#[test]
+fn a_download_replaces_only_what_it_is_told_to() {
+    let service = Service::start();
+    let (volume, laptop) = (service.volume(), service.machine("laptop"));
+    let precious = service.base.path().join("precious");
+    std::fs::write(&precious, "mine\n").unwrap();
+    laptop.write("upload", "theirs\n");
+    let run = |arguments: &[&str]| laptop.says(&[&["volume", "files"], arguments].concat());
+    run(&["upload", &volume, "upload", "/d/file"]);
+    run(&["download", &volume, "/d/file", "fresh"]);
+    assert_eq!(laptop.read("fresh").as_deref(), Some("theirs\n"));
+
+    let refused = |target: &str, flag: &[&str]| {
+        let arguments = ["volume", "files", "download", &volume, "/d/file", target];
+        laptop.fails(1, &[&arguments[..], flag].concat())
+    };
+    laptop.write("there", "mine\n");
+    assert!(refused("there", &[]).contains("--force"));
+    symlink(&precious, laptop.root.join("link")).unwrap();
+    symlink(precious.with_extension("none"), laptop.root.join("dangling")).unwrap();
+    for target in ["link", "dangling"] {
+        refused(target, &[]);
+        refused(target, &["--force"]);
+    }
+    assert_eq!(laptop.read("there").as_deref(), Some("mine\n"));
+    run(&["download", &volume, "/d/file", "there", "--force"]);
+    assert_eq!(laptop.read("there").as_deref(), Some("theirs\n"));
+
+    // Nor through a directory that is a link.
+    let elsewhere = service.base.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    symlink(&elsewhere, laptop.root.join("d")).unwrap();
+    laptop.fails(1, &["volume", "files", "download", &volume, "/d", "d"]);
+    assert!(names(&elsewhere).is_empty());
+    assert_eq!(std::fs::read_to_string(&precious).unwrap(), "mine\n");
+    assert!(names(&laptop.root).iter().all(|name| !name.starts_with(".s0-download")));
+}
+
+#[test]
+fn only_files_are_uploaded_and_programs_stay_programs() {
+    let service = Service::start();
+    let (volume, laptop) = (service.volume(), service.machine("laptop"));
+    let fifo = laptop.root.join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let said = laptop.fails(1, &["volume", "files", "upload", &volume, "fifo", "/fifo"]);
+    assert!(said.contains("neither a file nor a directory"), "{said}");
+
+    laptop.write("run.sh", "#!/bin/sh\n");
+    let executable = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(laptop.root.join("run.sh"), executable).unwrap();
+    laptop.says(&["volume", "files", "upload", &volume, "run.sh", "/bin/run.sh"]);
+    laptop.says(&["volume", "files", "download", &volume, "/bin", "bin"]);
+    let mode = laptop.root.join("bin/run.sh").metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o111, 0o111, "{mode:o}");
 }

@@ -116,6 +116,7 @@ pub(crate) enum Files {
     },
     /// Copy a file, or a directory with all below, out of a Volume
     ///
+    /// Nothing on the disk is replaced without --force, and no link there is followed.
     /// Links of the Volume are left out.
     Download {
         /// The Volume's id
@@ -124,6 +125,9 @@ pub(crate) enum Files {
         path: String,
         /// The local path; without it, the name in the current directory
         local: Option<PathBuf>,
+        /// Replace files that are there
+        #[arg(long)]
+        force: bool,
     },
     /// Write standard input into a file
     #[command(after_help = "Example:\n  echo done | s0 volume files write vol_123 notes.txt")]
