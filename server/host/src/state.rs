@@ -1,5 +1,6 @@
 //! What is attached on this machine: the state directory.
 
+use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,8 @@ const LOCK: &str = "host.lock";
 /// What the service calls the files in its data directory that clients read.
 const SERVICE_FILE: &str = "service.json";
 const TOKEN_FILE: &str = "token";
+/// What the service locks there as long as it runs.
+const SERVICE_LOCK: &str = "lock";
 
 /// The state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -86,22 +89,12 @@ impl ServiceAddress {
     /// # Errors
     /// The service of this machine does not run; in words for people.
     pub fn url(&self) -> Result<String, String> {
-        #[derive(Deserialize)]
-        struct ServiceFile {
-            url: String,
-        }
         match self {
             Self::Remote { url, .. } => Ok(url.clone()),
-            Self::Local(data_dir) => std::fs::read(data_dir.join(SERVICE_FILE))
-                .ok()
-                .and_then(|bytes| serde_json::from_slice::<ServiceFile>(&bytes).ok())
-                .map(|found| found.url)
-                .ok_or_else(|| {
-                    format!(
-                        "no service runs in {}; `s0 serve` or `s0 up` starts one",
-                        data_dir.display()
-                    )
-                }),
+            Self::Local(data_dir) => local_url(data_dir).ok_or_else(|| {
+                let data_dir = data_dir.display();
+                format!("no service runs; `s0 serve --background --data-dir {data_dir}` starts one")
+            }),
         }
     }
 
@@ -122,6 +115,26 @@ impl ServiceAddress {
         };
         Client::new(&url, token.trim()).map_err(|error| error.to_string())
     }
+}
+
+/// Where the service of a data directory is, if it runs.
+fn local_url(data_dir: &Path) -> Option<String> {
+    #[derive(Deserialize)]
+    struct ServiceFile {
+        url: String,
+    }
+    let said = std::fs::read(data_dir.join(SERVICE_FILE)).ok()?;
+    let found: ServiceFile = serde_json::from_slice(&said).ok()?;
+    // A service that was killed leaves its file, and anybody may listen at its
+    // port now. The lock went with the process.
+    service_runs(data_dir).then_some(found.url)
+}
+
+/// Whether a service holds a data directory, answering or not.
+#[must_use]
+pub fn service_runs(data_dir: &Path) -> bool {
+    File::open(data_dir.join(SERVICE_LOCK))
+        .is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// How a replica begins.
