@@ -96,6 +96,12 @@ pub(crate) async fn make(context: &Context, wanted: Wanted) -> Result<Workspace,
     Ok(Workspace { directory, attachment })
 }
 
+/// The word of an option's value, as it is kept.
+pub(crate) fn word(value: &impl serde::Serialize) -> String {
+    let value = serde_json::to_value(value).unwrap_or_default();
+    value.as_str().unwrap_or_default().to_owned()
+}
+
 /// Makes the directory of a workspace, if it is not there.
 pub(crate) fn make_directory(given: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(given).map_err(|error| {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use s0_host::protocol::{Answer, Apart, HostStatus, Request};
-use s0_host::{Control, ControlError};
+use s0_host::{AttachmentDir, Control, ControlError};
 use s0_replica::engine::Condition;
 use s0_tree::TreePath;
 use serde_json::json;
@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::args::{Role, Sync};
 use crate::attach::{self, Wanted};
 use crate::conflicts;
-use crate::context::{Context, Workspace};
+use crate::context::{ANSWER, Context, Workspace};
 use crate::failure::{Done, Failure, code};
 use crate::live;
 use crate::platform;
@@ -183,37 +183,66 @@ fn show_status(context: &Context, status: &HostStatus) {
 }
 
 async fn list(context: &Context) -> Done {
+    let attached = context.state.list()?;
+    // All at once: each one that does not answer takes its time.
+    let asked = attached.iter().map(|(directory, _)| word_of(directory));
+    let words = futures_util::future::join_all(asked).await;
     let mut found = Vec::new();
-    for (directory, attachment) in context.state.list()? {
-        let status = match Control::connect(&directory).await {
-            Ok(mut control) => {
-                control.ask(&Request::Status).await.ok().and_then(|it| status_of(it).ok())
-            }
-            Err(_) => None,
-        };
-        let condition = match &status {
-            Some(status) => serde_json::to_value(status.report.status.condition)?,
-            None => "stopped".into(),
-        };
+    for ((_, attachment), word) in attached.iter().zip(words) {
         found.push(json!({
             "root": attachment.root,
             "volume_id": attachment.volume_id,
             "replica_id": attachment.replica_id,
-            "running": status.is_some(),
-            "pid": status.as_ref().map(|status| status.pid),
-            "condition": condition,
+            "running": word.condition != "stopped",
+            "pid": word.pid,
+            "condition": word.condition,
+            "trouble": word.trouble,
         }));
     }
     context.screen.show(&found, || {
+        if found.is_empty() {
+            return "nothing is attached on this machine; `s0 up` attaches the directory you are in"
+                .into();
+        }
         let head = ["WORKSPACE", "VOLUME", "STATE"].map(String::from).to_vec();
-        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or("?").to_owned();
         let rows = found.iter().map(|it| {
-            let state = text(&it["condition"]).replace('_', " ");
+            let mut state = text(&it["condition"]).replace('_', " ");
+            if let Some(trouble) = it["trouble"].as_str() {
+                state.push_str(&format!(": {trouble}"));
+            }
             vec![text(&it["root"]), text(&it["volume_id"]), state]
         });
         columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
     });
     Ok(ExitCode::SUCCESS)
+}
+
+/// How a replica is, in a word.
+struct Word {
+    condition: String,
+    pid: Option<u32>,
+    trouble: Option<String>,
+}
+
+async fn word_of(directory: &AttachmentDir) -> Word {
+    let silent = |pid| Word { condition: "no_answer".into(), pid, trouble: None };
+    let mut control = match Control::connect(directory).await {
+        Ok(control) => control,
+        Err(ControlError::NotRunning) => {
+            return Word { condition: "stopped".into(), pid: None, trouble: None };
+        }
+        Err(ControlError::NoAnswer { pid }) => return silent(pid),
+        Err(_) => return silent(None),
+    };
+    match tokio::time::timeout(ANSWER, control.ask(&Request::Status)).await {
+        Ok(Ok(Answer::Status(status))) => Word {
+            condition: attach::word(&status.report.status.condition),
+            pid: Some(status.pid),
+            trouble: status.report.trouble,
+        },
+        _ => silent(None),
+    }
 }
 
 async fn logs(context: &Context, near: Option<&Path>, follow: bool, lines: usize) -> Done {

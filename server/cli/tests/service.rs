@@ -108,6 +108,34 @@ fn the_token_goes_to_nobody_who_has_the_port_of_a_service_that_was_killed() {
 }
 
 #[test]
+fn a_host_that_is_stopped_holds_nobody_up() {
+    let service = Service::start();
+    let (volume, laptop) = (service.volume(), service.machine("laptop"));
+    laptop.says(&["sync", "attach", &volume]);
+    let second = laptop.root.with_extension("second");
+    laptop.says(&["sync", "attach", &volume, second.to_str().unwrap()]);
+    let pid = u32::try_from(laptop.json(&["sync", "status"]).1["pid"].as_u64().unwrap()).unwrap();
+    signal(pid, "-STOP");
+    let (_, listed) = laptop.json(&["sync", "list"]);
+    let flushed = laptop.run(&["sync", "flush"]);
+    let stopped = laptop.run(&["sync", "stop"]);
+    signal(pid, "-CONT");
+    assert_eq!(listed[0]["condition"], "no_answer", "{listed}");
+    assert_eq!(listed[0]["pid"], pid);
+    assert_ne!(listed[1]["condition"], "no_answer", "{listed}");
+    for output in [flushed, stopped] {
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains(&format!("process {pid}")) && said.contains("does not answer"),
+            "{said}"
+        );
+    }
+    laptop.flush();
+    laptop.says(&["sync", "stop", "-C", second.to_str().unwrap()]);
+}
+
+#[test]
 fn a_service_that_starts_while_others_look_has_its_lock() {
     let base = tempfile::tempdir().unwrap();
     let service = Background::start(base.path());

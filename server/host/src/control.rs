@@ -112,6 +112,7 @@ fn text(error: impl std::fmt::Display) -> String {
 async fn try_answer(host: &Host, request: Request) -> Result<Answer, String> {
     let replica = &host.replica;
     Ok(match request {
+        Request::Ping => Answer::Ok,
         Request::Status => {
             let report = replica.status().await.map_err(text)?;
             Answer::Status(Box::new(host.status(report)))

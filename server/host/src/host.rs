@@ -128,10 +128,7 @@ impl Lock {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                let read = (&mut file).take(32).read_to_string(&mut text);
-                let pid = read.ok().and_then(|_| text.trim().parse().ok());
-                return Err(HostError::Running { pid });
+                return Err(HostError::Running { pid: pid(&mut file) });
             }
             Err(TryLockError::Error(error)) => return Err(at(path)(error)),
         }
@@ -143,6 +140,18 @@ impl Lock {
         write(&mut file).map_err(at(path))?;
         Ok(Self { _file: file })
     }
+}
+
+/// The process that a lock's file names.
+fn pid(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+/// The process that holds the lock of an attachment, or held it last.
+pub(crate) fn last_pid(directory: &AttachmentDir) -> Option<u32> {
+    pid(&mut File::open(directory.lock()).ok()?)
 }
 
 /// Takes the lock of an attachment. One that is about to end is waited for; one

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
 pub enum Request {
+    /// Do you live? Answered however busy the replica is.
+    Ping,
     /// How are you?
     Status,
     /// Wait until everything is across.
@@ -385,6 +387,7 @@ mod tests {
     #[test]
     fn requests_cross_in_one_line() {
         for request in [
+            Request::Ping,
             Request::Status,
             Request::Flush { timeout_ms: 7 },
             Request::Verify,

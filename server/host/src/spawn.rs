@@ -66,8 +66,11 @@ pub async fn spawn(
         .spawn()?;
     let deadline = Instant::now() + DEADLINE;
     loop {
-        if let Some(control) = answering(directory).await? {
-            return Ok(control);
+        match answering(directory).await {
+            Ok(Some(control)) => return Ok(control),
+            // It may take its time to begin.
+            Ok(None) | Err(ControlError::NoAnswer { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
         if let Some(status) = child.try_wait()? {
             let said = tail(&path, begins, 4096);
