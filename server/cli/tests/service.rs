@@ -108,6 +108,17 @@ fn the_token_goes_to_nobody_who_has_the_port_of_a_service_that_was_killed() {
 }
 
 #[test]
+fn starting_without_a_service_ends_and_says_how_to_have_one() {
+    let mut service = Service::start();
+    let (volume, laptop) = (service.volume(), service.machine("laptop"));
+    laptop.says(&["sync", "attach", &volume]);
+    laptop.says(&["sync", "stop"]);
+    service.stop();
+    let said = laptop.fails(5, &["sync", "start"]);
+    assert!(said.contains("s0 serve --background"), "{said}");
+}
+
+#[test]
 fn a_host_that_is_stopped_holds_nobody_up() {
     let service = Service::start();
     let (volume, laptop) = (service.volume(), service.machine("laptop"));
