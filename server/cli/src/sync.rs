@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use s0_host::protocol::{Answer, Apart, HostStatus, Request};
 use s0_host::{AttachmentDir, Control, ControlError};
@@ -11,16 +11,13 @@ use s0_tree::TreePath;
 use serde_json::json;
 
 use crate::args::{Role, Sync};
-use crate::attach::{self, Wanted};
+use crate::attach::{self, Attached, Wanted};
 use crate::conflicts;
 use crate::context::{ANSWER, Context, Workspace};
 use crate::failure::{Done, Failure, code};
 use crate::live;
 use crate::platform;
-use crate::screen::{columns, count, shown};
-
-/// How long a host may take to end.
-const END: Duration = Duration::from_secs(30);
+use crate::screen::{columns, count, plain, shown};
 
 /// `s0 sync …`.
 pub(crate) async fn sync(context: &Context, near: Option<PathBuf>, command: Sync) -> Done {
@@ -38,13 +35,13 @@ pub(crate) async fn sync(context: &Context, near: Option<PathBuf>, command: Sync
         } => {
             let directory = directory.or(near).unwrap_or_else(|| PathBuf::from("."));
             let sandbox = role.and(sandbox_id).filter(|_| role == Some(Role::Sandbox));
-            let (init, pause) = (init_from.into(), pause.map(Into::into));
-            let wanted = Wanted { volume, directory, init, sandbox, pause };
-            let workspace = attach::make(context, wanted).await?;
+            let (init, pause) = (init_from.map(Into::into), pause.map(Into::into));
+            let wanted = Wanted { volume: Some(volume), directory, init, sandbox, pause };
+            let attached = attach::make(context, wanted).await?;
             if foreground {
-                attach::in_foreground(context, &workspace).await
+                attach::in_foreground(context, attached).await
             } else {
-                attach::in_background(context, &workspace, !no_wait).await
+                attach::in_background(context, attached, !no_wait).await
             }
         }
         Sync::Detach { target } => attach::detach(context, here, target.as_deref()).await,
@@ -68,8 +65,8 @@ pub(crate) async fn sync(context: &Context, near: Option<PathBuf>, command: Sync
         Sync::Include { paths, all: _ } => include(context, here, &paths).await,
         Sync::Forget { paths } => forget(context, here, &paths).await,
         Sync::Start { no_wait } => {
-            let workspace = context.workspace(here)?;
-            attach::in_background(context, &workspace, !no_wait).await
+            let attached = Attached::found(context.workspace(here)?);
+            attach::in_background(context, attached, !no_wait).await
         }
         Sync::Stop => {
             let workspace = context.workspace(here)?;
@@ -199,6 +196,17 @@ async fn list(context: &Context) -> Done {
             "trouble": word.trouble,
         }));
     }
+    for (directory, damage) in context.state.damaged()? {
+        found.push(json!({
+            "root": null,
+            "volume_id": null,
+            "replica_id": directory.replica(),
+            "running": false,
+            "pid": null,
+            "condition": "damaged",
+            "trouble": damage.to_string(),
+        }));
+    }
     context.screen.show(&found, || {
         if found.is_empty() {
             return "nothing is attached on this machine; `s0 up` attaches the directory you are in"
@@ -211,7 +219,8 @@ async fn list(context: &Context) -> Done {
             if let Some(trouble) = it["trouble"].as_str() {
                 state.push_str(&format!(": {trouble}"));
             }
-            vec![text(&it["root"]), text(&it["volume_id"]), state]
+            let root = if it["root"].is_null() { &it["replica_id"] } else { &it["root"] };
+            vec![text(root), text(&it["volume_id"]), state]
         });
         columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
     });
@@ -251,7 +260,7 @@ async fn logs(context: &Context, near: Option<&Path>, follow: bool, lines: usize
     let text = s0_host::tail(&path, 0, 4 << 20);
     let all: Vec<&str> = text.lines().collect();
     for line in &all[all.len().saturating_sub(lines)..] {
-        context.screen.bytes(format!("{line}\n").as_bytes())?;
+        log_line(context, line)?;
     }
     let mut at = std::fs::metadata(&path).map_or(0, |log| log.len());
     if !follow {
@@ -259,6 +268,7 @@ async fn logs(context: &Context, near: Option<&Path>, follow: bool, lines: usize
     }
     let end = platform::asked_to_end();
     tokio::pin!(end);
+    let mut unfinished = String::new();
     loop {
         tokio::select! {
             () = &mut end => break,
@@ -269,11 +279,23 @@ async fn logs(context: &Context, near: Option<&Path>, follow: bool, lines: usize
             // A new log was begun.
             at = 0;
         }
-        let new = s0_host::tail(&path, at, 1 << 20);
+        unfinished.push_str(&s0_host::tail(&path, at, 1 << 20));
         at = len.max(at);
-        context.screen.bytes(new.as_bytes())?;
+        while let Some((line, rest)) = unfinished.split_once('\n') {
+            log_line(context, line)?;
+            unfinished = rest.to_owned();
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn log_line(context: &Context, line: &str) -> Result<(), Failure> {
+    let shown = if context.screen.is_json() {
+        json!({ "line": line }).to_string()
+    } else {
+        plain(line).into_owned()
+    };
+    context.screen.bytes(format!("{shown}\n").as_bytes())
 }
 
 async fn flush(context: &Context, near: Option<&Path>, timeout: f64) -> Done {
@@ -388,43 +410,41 @@ pub(crate) fn tree_paths(
     let here = std::env::current_dir().and_then(std::fs::canonicalize).unwrap_or_default();
     let base = if here.starts_with(root) { &here } else { root };
     let each = |path: &PathBuf| {
-        let mut parts: Vec<&std::ffi::OsStr> = Vec::new();
-        let whole = base.join(path);
-        for part in whole.components() {
-            match part {
-                std::path::Component::ParentDir => {
-                    parts.pop();
-                }
-                std::path::Component::Normal(name) => parts.push(name),
-                _ => {}
-            }
-        }
-        let whole = Path::new("/").join(parts.iter().collect::<PathBuf>());
-        let inside = whole.strip_prefix(root).map_err(|_| {
+        let inside = below(root, &base.join(path)).ok_or_else(|| {
             Failure::other(format!("{} is not in {}", path.display(), root.display()))
         })?;
-        let text = inside.to_str().unwrap_or_default();
+        // Nothing is not a path here: it would be the whole workspace.
+        let text = inside.to_str().ok_or_else(|| {
+            Failure::other(format!("{} is not UTF-8, and so in no Volume", path.display()))
+        })?;
         TreePath::new(text).map_err(|error| Failure::other(format!("{}: {error}", path.display())))
     };
     given.iter().map(each).collect()
 }
 
+/// The part of a path that is below the root, as it is written or, when a link
+/// leads to the root, as it is.
+fn below(root: &Path, path: &Path) -> Option<PathBuf> {
+    let mut whole = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => {
+                whole.pop();
+            }
+            std::path::Component::Normal(name) => whole.push(name),
+            _ => {}
+        }
+    }
+    if let Ok(inside) = whole.strip_prefix(root) {
+        return Some(inside.to_owned());
+    }
+    // The last name may be a link that is synced itself, or lead to the root.
+    let above = s0_host::canonical(whole.parent()?).join(whole.file_name()?);
+    let inside = above.strip_prefix(root).map(Path::to_owned);
+    inside.or_else(|_| s0_host::canonical(&whole).strip_prefix(root).map(Path::to_owned)).ok()
+}
+
 /// Ends the host of a workspace, and waits until it has.
 pub(crate) async fn stop_host(workspace: &Workspace) -> Result<(), Failure> {
-    match Control::connect(&workspace.directory).await {
-        Ok(mut control) => match control.ask(&Request::Stop).await {
-            Ok(_) | Err(ControlError::Broken(_)) => {}
-            Err(error) => return Err(error.into()),
-        },
-        Err(ControlError::NotRunning) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let deadline = Instant::now() + END;
-    while Instant::now() < deadline {
-        if s0_host::host::has_ended(&workspace.directory) {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Err(Failure::other("the host was asked to end, and goes on; `s0 sync logs` may say why"))
+    Ok(s0_host::host::claim(&workspace.directory).await.map(drop)?)
 }

@@ -147,6 +147,27 @@ fn a_host_that_is_stopped_holds_nobody_up() {
 }
 
 #[test]
+fn a_volume_that_was_deleted_is_said_to_be_gone() {
+    let service = Service::start();
+    let (volume, laptop) = (service.volume(), service.machine("laptop"));
+    let said = laptop.fails(1, &["volume", "delete", "vol_none"]);
+    assert!(said.contains("does not know"), "{said}");
+    laptop.says(&["sync", "attach", &volume]);
+    let said = laptop.fails(1, &["volume", "delete", &volume]);
+    assert!(said.contains("is attached to") && said.contains("--force"), "{said}");
+    laptop.says(&["volume", "delete", &volume, "--force"]);
+    until("the status says that the Volume is gone", || {
+        text(&laptop.run(&["sync", "status"]).stdout).contains("does not exist any more")
+    });
+    laptop.says(&["sync", "stop"]);
+    let said = laptop.fails(5, &["sync", "start"]);
+    assert!(said.contains("does not exist any more") && said.contains("s0 sync detach"), "{said}");
+    let detached = laptop.run(&["sync", "detach"]);
+    assert!(detached.status.success());
+    assert_eq!(text(&detached.stderr), "");
+}
+
+#[test]
 fn a_service_that_starts_while_others_look_has_its_lock() {
     let base = tempfile::tempdir().unwrap();
     let service = Background::start(base.path());

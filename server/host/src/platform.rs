@@ -24,6 +24,12 @@ pub(crate) fn private_file(path: &Path, append: bool) -> io::Result<File> {
     OpenOptions::new().create(true).append(append).write(true).mode(0o600).open(path)
 }
 
+/// Opens a file to be locked, for the user alone.
+pub(crate) fn private_lock(path: &Path) -> io::Result<File> {
+    let mut how = OpenOptions::new();
+    how.create(true).truncate(false).read(true).write(true).mode(0o600).open(path)
+}
+
 /// Leaves the terminal and the process group that started this process, so that
 /// neither's end is this process's end.
 pub fn detach() {

@@ -58,9 +58,9 @@ Examples:
         volume: String,
         /// The directory, made if missing; without it, the current one
         directory: Option<PathBuf>,
-        /// How to begin when both sides hold files
-        #[arg(long, value_enum, default_value = "auto", value_name = "SIDE")]
-        init_from: InitFrom,
+        /// How to begin when both sides hold files [default: auto]
+        #[arg(long, value_enum, value_name = "SIDE")]
+        init_from: Option<InitFrom>,
         /// Stay, and tell what happens, until Ctrl-C
         #[arg(long)]
         foreground: bool,
