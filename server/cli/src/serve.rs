@@ -45,7 +45,6 @@ pub(crate) async fn serve(context: &Context, options: &ServeOptions, background:
     config.checkpoint_every = options.checkpoint_every.unwrap_or(config.checkpoint_every);
     config.allow_insecure = options.allow_insecure;
     config.restored_from_backup = options.restored_from_backup;
-    private(context)?;
     let running = start(&config).await?;
     announce(context, running.url());
     running.wait().await?;
@@ -65,13 +64,6 @@ async fn start(config: &Config) -> Result<Running, ServeError> {
             started => return started,
         }
     }
-}
-
-/// What all who start a service need: a directory for the user alone. Journals
-/// and contents in it are as private as the directory is.
-fn private(context: &Context) -> Result<(), Failure> {
-    let data_dir = &context.data_dir;
-    platform::private_directory(data_dir).map_err(|error| Failure::file(data_dir, &error))
 }
 
 fn announce(context: &Context, url: &str) {
@@ -96,8 +88,10 @@ pub(crate) async fn ensure(
     if let Some(url) = answering(context).await {
         return Ok((url, false));
     }
-    private(context)?;
-    let log = context.data_dir.join(LOG);
+    let data_dir = &context.data_dir;
+    // The service sees to that too; its log is there before it.
+    platform::private_directory(data_dir).map_err(|error| Failure::file(data_dir, &error))?;
+    let log = data_dir.join(LOG);
     let begins = std::fs::metadata(&log).map_or(0, |log| log.len());
     let mut child = Starting(Some(spawn(context, options, &log)?));
     let deadline = Instant::now() + DEADLINE;

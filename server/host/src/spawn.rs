@@ -66,13 +66,15 @@ pub async fn spawn(
         .spawn()?;
     let deadline = Instant::now() + DEADLINE;
     loop {
+        // In this order: if it ended because another host runs, that one answers.
+        let ended = child.try_wait()?;
         match answering(directory).await {
             Ok(Some(control)) => return Ok(control),
             // It may take its time to begin.
             Ok(None) | Err(ControlError::NoAnswer { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        if let Some(status) = child.try_wait()? {
+        if let Some(status) = ended {
             let said = tail(&path, begins, 4096);
             let said = if said.trim().is_empty() { status.to_string() } else { said };
             return Err(SpawnError::Ended(said.trim_end().to_owned()));
