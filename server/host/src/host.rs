@@ -283,6 +283,7 @@ pub async fn run(
         config: Config {
             init: attachment.init.into(),
             pause: attachment.pause.into(),
+            boot: platform::boot_id(),
             ..Config::default()
         },
         ignore: attachment.ignore.clone(),
@@ -320,4 +321,132 @@ pub async fn run(
     serving.abort();
     tracing::info!("the host has ended");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use s0_replica::shell::store::SqliteStore;
+    use s0_replica::state::Store as _;
+
+    use super::*;
+    use crate::protocol::Answer;
+    use crate::state::{InitFrom, PauseOn, ServiceAddress, StateDir};
+
+    struct Room {
+        dir: tempfile::TempDir,
+        directory: AttachmentDir,
+    }
+
+    impl Room {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let directory = StateDir::new(dir.path().join("state")).attachment("r");
+            let room = Self { dir, directory };
+            std::fs::create_dir_all(room.root("one")).unwrap();
+            room.prepare("one");
+            room.directory.save(&room.attachment("one")).unwrap();
+            room
+        }
+
+        fn root(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        fn prepare(&self, root: &str) {
+            HeldRoot::take(&self.root(root)).unwrap().prepare().unwrap();
+        }
+
+        fn attachment(&self, root: &str) -> Attachment {
+            Attachment {
+                replica_id: "r".into(),
+                volume_id: "v".into(),
+                root: self.root(root),
+                // Nobody is there.
+                service: ServiceAddress::Local(self.root("no-service")),
+                sandbox_id: None,
+                pause: PauseOn::default(),
+                init: InitFrom::default(),
+                ignore: Vec::new(),
+            }
+        }
+
+        fn text(&self, name: &str) -> String {
+            std::fs::read_to_string(self.root(name)).unwrap()
+        }
+    }
+
+    async fn status(directory: &AttachmentDir) -> crate::protocol::HostStatus {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Ok(mut control) = Control::connect(directory).await
+                && let Ok(Answer::Status(status)) = control.ask(&Request::Status).await
+            {
+                return *status;
+            }
+            assert!(Instant::now() < deadline, "the host does not answer");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_lock_is_not_followed() {
+        let room = Room::new();
+        std::fs::write(room.root("precious"), "mine").unwrap();
+        symlink(room.root("precious"), room.root("lock")).unwrap();
+        assert!(platform::private_lock(&room.root("lock")).is_err());
+        assert_eq!(room.text("precious"), "mine");
+    }
+
+    #[test]
+    fn what_a_link_leads_to_is_not_cleared() {
+        let room = Room::new();
+        std::fs::create_dir(room.root("elsewhere")).unwrap();
+        std::fs::write(room.root("elsewhere/precious"), "mine").unwrap();
+        let cookies = room.root("one").join(STATE_DIR_NAME).join("cookies");
+        std::fs::remove_dir(&cookies).unwrap();
+        symlink(room.root("elsewhere"), &cookies).unwrap();
+        assert!(!HeldRoot::take(&room.root("one")).unwrap().clear().unwrap());
+        assert_eq!(room.text("elsewhere/precious"), "mine");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_take_over_hears_of_no_answer_and_of_another_attachment() {
+        let room = Room::new();
+        std::fs::create_dir(room.root("two")).unwrap();
+        room.prepare("two");
+        let other = Lock::of(&room.directory).unwrap();
+        let listener = platform::listen(&room.directory.socket()).unwrap();
+        let directory = room.directory.clone();
+        let host = tokio::spawn(async move { run(&directory, true, std::future::pending()).await });
+
+        // The other host ends before it has answered, and not before the user has
+        // attached another directory.
+        let asked = tokio::time::timeout(Duration::from_secs(30), listener.accept()).await;
+        let (mut guest, _) = asked.unwrap().unwrap();
+        guest.readable().await.unwrap();
+        room.directory.save(&room.attachment("two")).unwrap();
+        let mut request = [0; 1024];
+        assert!(tokio::io::AsyncReadExt::read(&mut guest, &mut request).await.unwrap() > 0);
+        drop((guest, listener, other));
+
+        assert_eq!(status(&room.directory).await.root, room.root("two"));
+        let mut control = Control::connect(&room.directory).await.unwrap();
+        let _ = control.ask(&Request::Stop).await;
+        host.await.unwrap().unwrap();
+        // That was an end in order.
+        let mut store = SqliteStore::open(&room.directory.database()).unwrap();
+        assert_eq!(store.load().unwrap().facts.boot, None);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_host_that_is_stuck_is_not_waited_for_without_end() {
+        let room = Room::new();
+        let _other = Lock::of(&room.directory).unwrap();
+        let _stuck = platform::listen(&room.directory.socket()).unwrap();
+        let taken = lock(&room.directory, true);
+        let taken = tokio::time::timeout(Duration::from_secs(20), taken).await.unwrap();
+        assert!(matches!(taken, Err(HostError::NotTakenOver(_))));
+    }
 }

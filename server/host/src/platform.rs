@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The listening end of a control socket.
 pub(crate) type Listener = tokio::net::UnixListener;
@@ -24,10 +25,31 @@ pub(crate) fn private_file(path: &Path, append: bool) -> io::Result<File> {
     OpenOptions::new().create(true).append(append).write(true).mode(0o600).open(path)
 }
 
-/// Opens a file to be locked, for the user alone.
+/// Opens the file of a lock, and makes it, for the user alone, when it is not there. A link that
+/// somebody has put in its place is not followed: what it leads to would be
+/// overwritten.
 pub(crate) fn private_lock(path: &Path) -> io::Result<File> {
-    let mut how = OpenOptions::new();
-    how.create(true).truncate(false).read(true).write(true).mode(0o600).open(path)
+    let no_link = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).map_err(io::Error::other)?;
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(no_link)
+        .open(path)
+}
+
+/// Which run of the operating system this is. Where it does not say, no answer is
+/// like an earlier one: files are then read again more often than they need be,
+/// and never trusted when they should not.
+pub(crate) fn boot_id() -> String {
+    let said = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    if !said.trim().is_empty() {
+        return said.trim().to_owned();
+    }
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("unknown, process {} at {}", std::process::id(), since.as_nanos())
 }
 
 /// Leaves the terminal and the process group that started this process, so that
@@ -75,4 +97,18 @@ fn address(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
 #[must_use]
 pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_run_of_the_system_has_one_name() {
+        assert!(!boot_id().is_empty());
+        // Only Linux gives the run a name.
+        if Path::new("/proc/sys/kernel/random/boot_id").exists() {
+            assert_eq!(boot_id(), boot_id());
+        }
+    }
 }

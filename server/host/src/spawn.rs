@@ -43,7 +43,7 @@ pub async fn spawn(
     state: &StateDir,
     directory: &AttachmentDir,
 ) -> Result<Control, SpawnError> {
-    if let Some(control) = answering(directory).await? {
+    if let Some(control) = answering(directory, Instant::now() + DEADLINE).await? {
         return Ok(control);
     }
     let path = directory.log();
@@ -68,11 +68,11 @@ pub async fn spawn(
     loop {
         // In this order: if it ended because another host runs, that one answers.
         let ended = child.try_wait()?;
-        match answering(directory).await {
+        match answering(directory, deadline).await {
             Ok(Some(control)) => return Ok(control),
             // It may take its time to begin.
-            Ok(None) | Err(ControlError::NoAnswer { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Ok(None) | Err(SpawnError::Control(ControlError::NoAnswer { .. })) => {}
+            Err(error) => return Err(error),
         }
         if let Some(status) = ended {
             let said = tail(&path, begins, 4096);
@@ -88,18 +88,24 @@ pub async fn spawn(
 
 /// The host, if one answers. The socket of one that is about to end, or was
 /// killed just now, takes connections that nobody will answer.
-async fn answering(directory: &AttachmentDir) -> Result<Option<Control>, ControlError> {
+async fn answering(
+    directory: &AttachmentDir,
+    deadline: Instant,
+) -> Result<Option<Control>, SpawnError> {
     let connected = async {
         let mut control = Control::connect(directory).await?;
         control.ask(&Request::Status).await?;
         Ok(control)
     };
-    match connected.await {
-        Ok(control) => Ok(Some(control)),
-        Err(ControlError::NotRunning | ControlError::Broken(_) | ControlError::Refused(_)) => {
+    let left = deadline.saturating_duration_since(Instant::now());
+    match tokio::time::timeout(left, connected).await {
+        Ok(Ok(control)) => Ok(Some(control)),
+        Ok(Err(ControlError::NotRunning | ControlError::Broken(_) | ControlError::Refused(_))) => {
             Ok(None)
         }
-        Err(error) => Err(error),
+        Ok(Err(error)) => Err(error.into()),
+        // The system takes connections for a host that is stuck.
+        Err(_) => Err(SpawnError::Silent(directory.log())),
     }
 }
 
@@ -115,4 +121,20 @@ pub fn tail(path: &Path, begins: u64, limit: u64) -> String {
         Ok::<_, io::Error>(String::from_utf8_lossy(&bytes).into_owned())
     };
     read().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_host_that_is_stuck_is_not_waited_for_without_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = StateDir::new(dir.path().to_owned()).attachment("r");
+        std::fs::create_dir_all(directory.path()).unwrap();
+        let _stuck = platform::listen(&directory.socket()).unwrap();
+        let asked = answering(&directory, Instant::now() + Duration::from_millis(50));
+        let asked = tokio::time::timeout(Duration::from_secs(20), asked).await.unwrap();
+        assert!(matches!(asked, Err(SpawnError::Silent(_))));
+    }
 }

@@ -18,6 +18,19 @@ pub enum Seen {
     Symlink,
     /// A socket, a device, a pipe: nothing that a replica syncs.
     Other,
+    /// A place at which another file system is mounted. What it covers is not
+    /// gone, and what it holds is not the workspace's.
+    Mount,
+    /// A name in a listing whose kind cannot be found out; `Disk::stat` says why.
+    Unknown,
+}
+
+impl Seen {
+    /// Whether a rule that is about directories alone may be about this.
+    #[must_use]
+    pub fn may_be_directory(self) -> bool {
+        matches!(self, Self::Directory | Self::Mount | Self::Unknown)
+    }
 }
 
 /// What the disk says of a file without reading it. Times are nanoseconds since
@@ -130,9 +143,10 @@ pub struct Abilities {
 pub struct RootIdentity {
     /// The random id in the root's marker file; `None` when the file is not there.
     pub marker: Option<String>,
-    /// Device number or file-system id.
+    /// The id of the file system; zero where it has none of its own.
     pub device: u64,
-    /// The root directory's inode.
+    /// The root directory's inode; zero where the file system has no id, since it
+    /// may number its files anew with each mount.
     pub inode: u64,
 }
 

@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    self, AtFlags, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Statx, StatxFlags, Timespec,
-    Timestamps, UTIME_NOW, UTIME_OMIT,
+    self, AtFlags, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Statx, StatxAttributes,
+    StatxFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT,
 };
 use rustix::io::Errno;
 
@@ -38,13 +38,18 @@ pub(crate) fn open_root(path: &Path) -> DiskResult<Directory> {
     })
 }
 
-/// Opens the directory at `path` without leaving `root` and without following
-/// a link, even one that is put there at the same moment.
+/// Opens the directory at `path` without leaving `root`, without following a link
+/// and without entering what is mounted below it, even what is put there at the
+/// same moment. What is mounted below is `OtherDevice`, not `NotFound`: the names
+/// that it covers are still there.
 pub(crate) fn beneath(root: &Directory, path: &str) -> DiskResult<Directory> {
     if path.is_empty() {
         return root.try_clone().map_err(io_error);
     }
-    let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let how = ResolveFlags::BENEATH
+        | ResolveFlags::NO_SYMLINKS
+        | ResolveFlags::NO_MAGICLINKS
+        | ResolveFlags::NO_XDEV;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     for _ in 0..RESOLVE_TRIES {
         match fs::openat2(root, path, flags, Mode::empty(), how) {
@@ -64,29 +69,56 @@ fn walk(root: &Directory, path: &str) -> DiskResult<Directory> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut directory = root.try_clone().map_err(io_error)?;
     for name in path.split('/') {
-        directory = fs::openat(&directory, name, flags, Mode::empty()).map_err(resolve_error)?;
+        let next = fs::openat(&directory, name, flags, Mode::empty()).map_err(resolve_error)?;
+        let found = statx(&next, "").map_err(resolve_error)?;
+        if is_mounted(&found, &directory).map_err(resolve_error)? {
+            return Err(DiskError::OtherDevice);
+        }
+        directory = next;
     }
     Ok(directory)
 }
 
 /// What `name` is; `None` when nothing has that name.
 pub(crate) fn stat_at(directory: &Directory, name: &str) -> DiskResult<Option<Stat>> {
-    match statx(directory, name) {
-        Ok(found) => Ok(Some(found)),
-        Err(Errno::NOENT) => Ok(None),
-        Err(errno) => Err(disk_error(errno)),
+    let found = match statx(directory, name) {
+        Ok(found) => found,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(disk_error(errno)),
+    };
+    let stat = stat_from(&found);
+    // The root itself may be where something is mounted.
+    if name != "." && is_mounted(&found, directory).map_err(disk_error)? {
+        return Ok(Some(Stat { kind: Seen::Mount, ..stat }));
     }
+    Ok(Some(stat))
 }
 
 /// What an open file is.
 pub(crate) fn stat_of(file: impl AsFd) -> DiskResult<Stat> {
-    statx(file, "").map_err(disk_error)
+    statx(file, "").map(|found| stat_from(&found)).map_err(disk_error)
 }
 
-fn statx(at: impl AsFd, name: &str) -> Result<Stat, Errno> {
+fn statx(at: impl AsFd, name: &str) -> Result<Statx, Errno> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
     let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-    Ok(stat_from(&fs::statx(at, name, flags, mask)?))
+    fs::statx(at, name, flags, mask)
+}
+
+/// Whether something is mounted at a name that was found in `directory`.
+///
+/// Kernels before 5.8 do not say so. For them the device number decides, and of
+/// directories only: an overlay gives its files the numbers of other devices.
+fn is_mounted(found: &Statx, directory: &Directory) -> Result<bool, Errno> {
+    if found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
+        return Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
+    }
+    if !fs::FileType::from_raw_mode(found.stx_mode.into()).is_dir() {
+        return Ok(false);
+    }
+    let own = statx(directory, "")?;
+    let device = |of: &Statx| (of.stx_dev_major, of.stx_dev_minor);
+    Ok(device(found) != device(&own))
 }
 
 fn stat_from(from: &Statx) -> Stat {
@@ -110,15 +142,10 @@ fn stat_from(from: &Statx) -> Stat {
     }
 }
 
-/// Which file system a directory lies on. The id of the file system is better
-/// than the device number, which for many kinds changes with each mount; but
-/// some have none.
-pub(crate) fn file_system_id(directory: &Directory) -> DiskResult<u64> {
+/// The id of the file system that a directory lies on, if it has one of its own.
+pub(crate) fn file_system_id(directory: &Directory) -> DiskResult<Option<u64>> {
     let fsid = fs::fstatvfs(directory).map_err(disk_error)?.f_fsid;
-    if fsid != 0 {
-        return Ok(fsid);
-    }
-    Ok(fs::fstat(directory).map_err(disk_error)?.st_dev)
+    Ok((fsid != 0).then_some(fsid))
 }
 
 /// The names in a directory, as raw bytes, without `.` and `..`. They are asked
@@ -283,7 +310,7 @@ pub(crate) fn set_mode_of(file: &File, mode: u32) -> DiskResult<()> {
 pub(crate) fn set_mode(directory: &Directory, name: &str, mode: u32) -> DiskResult<()> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let held = fs::openat(directory, name, flags, Mode::empty()).map_err(disk_error)?;
-    if statx(&held, "").map_err(disk_error)?.kind == Seen::Symlink {
+    if stat_of(&held)?.kind == Seen::Symlink {
         return Err(DiskError::Other("a link has no permission bits".into()));
     }
     // A file that may not be read cannot be opened for `fchmod`; what is held
@@ -366,8 +393,8 @@ pub(crate) fn has_writer(file: &File) -> Option<bool> {
 
 fn resolve_error(errno: Errno) -> DiskError {
     match errno {
-        // Resolution stopped at the border of the root.
-        Errno::XDEV => DiskError::NotADirectory,
+        // No path of a tree leads up, so that this is the border of a mount.
+        Errno::XDEV => DiskError::OtherDevice,
         other => disk_error(other),
     }
 }
@@ -409,8 +436,20 @@ mod tests {
         std::fs::write(dir.path().join("a/file"), "").unwrap();
         std::os::unix::fs::symlink("b", dir.path().join("a/link")).unwrap();
         let root = open_root(dir.path()).unwrap();
+        let mount = dir.path().join("a/mount");
+        std::fs::create_dir_all(mount.join("inner")).unwrap();
+        let mount_command = |program: &str, arguments: &[&str]| {
+            let mut command = std::process::Command::new(program);
+            command.args(arguments).arg(&mount).stderr(std::process::Stdio::null());
+            command.status().is_ok_and(|status| status.success())
+        };
+        // Where nothing can be mounted, these are ordinary directories.
+        let mounted = mount_command("mount", &["-t", "tmpfs", "none"]);
+        std::fs::create_dir_all(mount.join("inner")).unwrap();
         for (at, good) in [
             ("a/b/c", true),
+            ("a/mount", !mounted),
+            ("a/mount/inner", !mounted),
             ("a/link", false),
             ("a/link/c", false),
             ("a/file", false),
@@ -424,6 +463,7 @@ mod tests {
             assert_eq!(one.is_ok(), good, "{at}");
             assert_eq!(word(one), word(other), "{at}");
         }
+        assert!(!mounted || mount_command("umount", &["-l"]));
     }
 
     #[test]

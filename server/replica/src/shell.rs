@@ -8,6 +8,7 @@ mod git_index;
 mod network;
 pub mod own;
 mod pattern;
+mod place;
 mod probe;
 mod root;
 pub mod rules;

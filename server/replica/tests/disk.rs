@@ -1,5 +1,7 @@
 //! The promises of `Disk`, on a real directory.
 
+mod mount;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -8,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use mount::Mount;
 use s0_replica::disk::{
     Description, Disk, DiskError, DiskResult, IntentId, Seen, Spot, StagedName,
 };
@@ -480,6 +483,90 @@ fn a_planted_state_directory_is_refused() {
     symlink(&outside, root.join(".s0")).unwrap();
     assert!(matches!(RootDisk::open(&root, Marker::Create), Err(DiskError::NotADirectory)));
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+}
+
+#[test]
+fn nothing_is_done_below_a_mount() {
+    let mut room = Room::new();
+    room.write("d/covered", "mine");
+    room.write("same/f", "mine");
+    room.write("file", "mine");
+    let Some(mount) = Mount::tmpfs(&room.at("d")) else { return };
+    fs::create_dir(room.at("elsewhere")).unwrap();
+    let _same = Mount::bind(&room.at("elsewhere"), &room.at("same")).unwrap();
+    let _file = Mount::bind(&room.at(".s0/id"), &room.at("file")).unwrap();
+    fs::create_dir(room.at("d/deep")).unwrap();
+
+    for mounted in ["d", "same", "file"] {
+        let stat = room.disk.stat(&spot(mounted)).unwrap().unwrap();
+        assert_eq!(stat.kind, Seen::Mount, "{mounted}");
+    }
+    let listing = room.disk.list(&TreePath::root()).unwrap();
+    let mut kinds: Vec<_> =
+        listing.entries.iter().map(|(name, stat)| (name.as_str(), stat.kind)).collect();
+    kinds.sort_by_key(|(name, _)| *name);
+    assert_eq!(
+        kinds,
+        [
+            ("d", Seen::Mount),
+            ("elsewhere", Seen::Directory),
+            ("file", Seen::Mount),
+            ("same", Seen::Mount)
+        ]
+    );
+    // Not `None`: what is covered is not gone.
+    for below in ["d/covered", "d/deep", "d/deep/f", "same/f"] {
+        assert!(matches!(room.disk.stat(&spot(below)), Err(DiskError::OtherDevice)), "{below}");
+    }
+    assert!(matches!(room.disk.list(&path("d")), Err(DiskError::OtherDevice)));
+    assert!(matches!(room.disk.list(&path("d/deep")), Err(DiskError::OtherDevice)));
+    assert!(describe(&mut room.disk, "file").is_err());
+    let slot = room.stage(2, "theirs");
+    for at in ["d/new", "d/deep/new", "same/new", "d", "same", "file"] {
+        assert!(room.disk.place(slot, &path(at)).is_err(), "{at}");
+        assert!(room.disk.exchange(slot, &path(at)).is_err(), "{at}");
+        assert!(room.disk.take(&path(at), IntentId(4)).is_err(), "{at}");
+        assert!(room.disk.make_directory(&path(at), 0o755).is_err(), "{at}");
+        assert!(room.disk.remove_directory(&path(at)).is_err(), "{at}");
+    }
+    room.disk.sync_directories(&[path("d"), path("d/deep"), TreePath::root()]).unwrap();
+    assert_eq!(fs::read_dir(room.at("d")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(room.at("elsewhere")).unwrap().count(), 0);
+
+    drop(mount);
+    assert_eq!(room.disk.stat(&spot("d")).unwrap().unwrap().kind, Seen::Directory);
+    assert_eq!(room.read("d/covered"), "mine");
+}
+
+#[test]
+fn a_root_may_be_a_mount_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    fs::create_dir(&root).unwrap();
+    let Some(_mount) = Mount::tmpfs(&root) else { return };
+    let mut disk = RootDisk::open(&root, Marker::Create).unwrap();
+    fs::create_dir(root.join("d")).unwrap();
+    fs::write(root.join("d/f"), "x").unwrap();
+    assert_eq!(disk.stat(&Spot::Path(TreePath::root())).unwrap().unwrap().kind, Seen::Directory);
+    assert_eq!(disk.list(&TreePath::root()).unwrap().entries.len(), 1);
+    assert_eq!(disk.stat(&spot("d/f")).unwrap().unwrap().kind, Seen::File);
+}
+
+#[test]
+fn one_name_that_cannot_be_read_hides_no_other() {
+    let mut room = Room::new();
+    room.write("d/f", "mine");
+    fs::create_dir(room.at("d/dead")).unwrap();
+    let Some(_mount) = Mount::dead(&room.at("d/dead")) else { return };
+    let listing = room.disk.list(&path("d")).unwrap();
+    let kind = |name: &str| {
+        let found = listing.entries.iter().find(|(other, _)| other.as_str() == name);
+        found.map(|(_, stat)| stat.kind)
+    };
+    assert_eq!((kind("f"), kind("dead")), (Some(Seen::File), Some(Seen::Unknown)));
+    // Which says why, and that it is not the root.
+    let why = room.disk.stat(&spot("d/dead"));
+    assert!(matches!(why, Err(DiskError::Other(_))), "{why:?}");
 }
 
 #[test]

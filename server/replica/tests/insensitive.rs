@@ -34,6 +34,19 @@ impl Mount {
         .then_some(mount)
     }
 
+    /// Takes it away and puts it back; the system gives it another number.
+    fn again(&self) {
+        let run = |command: &mut Command| assert!(command.status().unwrap().success());
+        run(Command::new("umount").arg(self.root()));
+        let other = self.dir.path().join("other");
+        fs::create_dir(&other).unwrap();
+        run(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&other));
+        let options = "ignore_case,windows_names,permissions";
+        let image = self.dir.path().join("image");
+        run(Command::new("lowntfs-3g").args(["-o", options]).arg(image).arg(self.root()));
+        run(Command::new("umount").arg(&other));
+    }
+
     fn root(&self) -> PathBuf {
         self.dir.path().join("root")
     }
@@ -115,4 +128,18 @@ fn a_disk_without_case_keeps_its_promises() {
     let writer = fs::OpenOptions::new().append(true).open(at("there/file")).unwrap();
     assert_ne!(disk.has_writer(&spot("there/file")), Some(false));
     drop(writer);
+}
+
+#[test]
+fn a_disk_that_is_mounted_again_is_the_same() {
+    let Some(mount) = Mount::new() else { return };
+    for root in [mount.root(), mount.root().join("inner")] {
+        fs::create_dir_all(&root).unwrap();
+        let before = RootDisk::open(&root, Marker::Create).unwrap().identity().unwrap();
+        mount.again();
+        let after = RootDisk::open(&root, Marker::Expect).unwrap().identity().unwrap();
+        assert_eq!(after, before);
+        assert!(after.marker.is_some());
+        fs::remove_dir(mount.dir.path().join("other")).unwrap();
+    }
 }

@@ -1,5 +1,7 @@
 //! The watcher says where to look, whatever way files are saved and moved.
 
+mod limits;
+
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -7,6 +9,7 @@ use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use limits::WATCHES;
 use s0_replica::shell::disk::{Marker, RootDisk};
 use s0_replica::shell::watch::{WatchError, WatchEvent, Watcher};
 use s0_tree::TreePath;
@@ -155,6 +158,39 @@ fn only_what_was_asked_for_is_watched() {
     std::os::unix::fs::symlink("/", room.at("link")).unwrap();
     assert!(matches!(room.watcher.watch(&path("link")), Err(WatchError::Gone)));
     assert!(matches!(room.watcher.watch(&path("link/tmp")), Err(WatchError::Gone)));
+}
+
+#[test]
+fn watching_a_directory_again_loses_nothing_below() {
+    let room = Room::new(&["a", "a/b", "a/b/c"]);
+    // What an engine does for a listing that goes no deeper.
+    room.watcher.watch(&path("a")).unwrap();
+    room.watcher.watch(&TreePath::root()).unwrap();
+    assert!(room.watcher.is_watched(&path("a/b/c")));
+    room.shell("touch a/x a/b/y a/b/c/z");
+    assert_order(&room.events(), &[created("a/x"), created("a/b/y"), created("a/b/c/z")]);
+}
+
+#[test]
+fn what_the_system_had_no_watch_for_is_asked_for_again() {
+    // The root, its cookies, and two more.
+    if !limits::lowered_for("what_the_system_had_no_watch_for_is_asked_for_again", WATCHES, 4) {
+        return;
+    }
+    let room = Room::new(&["a", "b"]);
+    assert!(room.watcher.is_complete());
+    for name in ["c", "d"] {
+        fs::create_dir(room.at(name)).unwrap();
+        assert!(matches!(room.watcher.watch(&path(name)), Err(WatchError::LimitReached)));
+    }
+    room.watcher.watch_refused();
+    assert!(!room.watcher.is_complete());
+    limits::set(WATCHES, 100);
+    fs::remove_dir(room.at("d")).unwrap();
+    room.watcher.watch_refused();
+    assert!(room.watcher.is_complete(), "one is watched, one is gone");
+    room.shell("touch c/f");
+    assert_order(&room.events(), &[created("c/f")]);
 }
 
 #[test]

@@ -246,7 +246,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 }
             }
             crate::disk::Seen::Directory => Some(What::Directory),
-            crate::disk::Seen::Other => None,
+            crate::disk::Seen::Other | crate::disk::Seen::Mount | crate::disk::Seen::Unknown => {
+                None
+            }
         }
     }
 

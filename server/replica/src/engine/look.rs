@@ -22,6 +22,9 @@ const BYTES_BUDGET: usize = 32 << 20;
 /// Milliseconds after which a root that does not keep spellings is looked
 /// through once more.
 const SECOND_LOOK: u64 = 1000;
+/// Why what is at a mount is not synced.
+pub(super) const MOUNTED: &str =
+    "another file system is mounted here, which is not synced; unmount it, or have it ignored";
 /// The longest, in milliseconds, that a file which never rests is left alone.
 const LONGEST_WAIT: u64 = 1000;
 
@@ -159,7 +162,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             && !self.disk.abilities().case_preserving
             && self.place_at(path).is_some_and(|place| self.namesake(&place).is_some());
         let stat = stat.filter(|_| !namesake);
-        let is_directory = stat.is_some_and(|stat| stat.kind == Seen::Directory);
+        let is_directory = stat.is_some_and(|stat| stat.kind.may_be_directory());
         if self.state.kept.contains(path) && (!is_directory || synced.is_some()) {
             self.commit(vec![Record::Kept(path.clone(), false)], false)?;
         }
@@ -179,6 +182,12 @@ impl<D: Disk, S: Store> Replica<D, S> {
             Seen::Other => {
                 self.refuse(path, "it is neither a file, a directory nor a link".into());
             }
+            Seen::Mount => self.refuse(path, MOUNTED.into()),
+            Seen::Unknown => match self.disk.stat(&Spot::Path(path.clone())) {
+                Err(error) => self.problem(path, &error),
+                // It can be known by now.
+                Ok(_) => self.touch_to(path.clone(), self.now, reach),
+            },
             Seen::Directory => self.compare_directory(path, stat, synced, reach, unread)?,
             Seen::File => {
                 self.forget_below(path);

@@ -158,7 +158,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
     /// has not been asked about it.
     pub(super) fn is_wanted(&self, path: &TreePath) -> bool {
         !self.in_conflict(path)
-            && !self.state.withheld.iter().any(|held| path.is_at_or_below(held))
+            && !self.state.withheld.contains(path)
+            && !path.ancestors().any(|above| self.state.withheld.contains(&above))
             && !self.is_kept(path)
     }
 
@@ -310,7 +311,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             .collect();
         for (name, stat) in listing.entries {
             let child = path.join(&name);
-            let is_directory = stat.kind == Seen::Directory;
+            let is_directory = stat.kind.may_be_directory();
             let apart = self.in_conflict(&child)
                 || self.state.withheld.contains(&child)
                 || self.state.kept.contains(&child)
@@ -325,25 +326,36 @@ impl<D: Disk, S: Store> Replica<D, S> {
             if apart {
                 continue;
             }
-            let kind = match (&remote.what, stat.kind) {
+            let different = match (&remote.what, stat.kind) {
                 (What::File(content), Seen::File) => {
                     files.push((child.clone(), *content));
-                    true
+                    None
                 }
-                (What::Directory, Seen::Directory) => true,
+                (What::Directory, Seen::Directory) => None,
                 (What::Symlink(target), Seen::Symlink) => {
-                    self.disk.read_link(&Spot::Path(child.clone()))?.as_str() == &**target
+                    match self.disk.read_link(&Spot::Path(child.clone())) {
+                        Ok(there) if *there == **target => None,
+                        Ok(_) => Some("of another kind".to_owned()),
+                        Err(error) => Some(error.to_string()),
+                    }
                 }
-                _ => false,
+                (_, Seen::Mount) => Some(super::look::MOUNTED.to_owned()),
+                (_, Seen::Unknown) => Some("it cannot be read".to_owned()),
+                _ => Some("of another kind".to_owned()),
             };
-            if !kind {
-                found.push(Difference { path: child.clone(), why: "of another kind".into() });
-            } else if !self.same_mode(&remote.what, remote.mode, stat.mode) {
+            if let Some(why) = different {
+                found.push(Difference { path: child, why });
+                continue;
+            }
+            if !self.same_mode(&remote.what, remote.mode, stat.mode) {
                 let why = format!("the mode is {:o}, not {:o}", stat.mode, remote.mode);
                 found.push(Difference { path: child.clone(), why });
             }
-            if kind && is_directory {
-                self.verify_directory(tree, &child, remote.node, files, found)?;
+            if stat.kind == Seen::Directory
+                && let Err(error) = self.verify_directory(tree, &child, remote.node, files, found)
+            {
+                // The others can be compared all the same.
+                found.push(Difference { path: child, why: error.to_string() });
             }
         }
         for (name, remote) in missing {

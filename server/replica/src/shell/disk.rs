@@ -15,6 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use s0_tree::{Content, INLINE_LIMIT, Name, TreePath, comparison_key, describe};
 
 use super::access::{Located, RootAccess, is_state_dir, part_name, slot_name};
+use super::place::{place, rename_directory_to_free};
 use super::watch::Watcher;
 use super::{probe, root};
 use crate::disk::{
@@ -29,6 +30,10 @@ pub use super::access::STATE_DIR_NAME;
 const READ_TRIES: u32 = 3;
 /// More than this many are synced with the whole file system at once.
 const SYNC_EACH: usize = 8;
+
+/// What is said of a listed name that nothing can be found out about.
+const UNKNOWN: Stat =
+    Stat { kind: Seen::Unknown, mode: 0, size: 0, mtime: 0, ctime: 0, inode: 0, born: None };
 
 /// What to do about the marker of a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +87,12 @@ impl RootDisk {
     #[must_use]
     pub fn access(&self) -> RootAccess {
         self.access.clone()
+    }
+
+    /// Returns when all that was written to the root's file system, by whomever,
+    /// would survive a power cut.
+    pub(super) fn sync_all(&self) -> DiskResult<()> {
+        platform::sync_all(self.access.root())
     }
 
     fn path(&self, path: &TreePath) -> DiskResult<Located> {
@@ -151,6 +162,10 @@ impl RootDisk {
     }
 
     fn describe_one(&self, at: &Spot) -> DiskResult<Description> {
+        self.read(at).map_err(|error| self.meaning(at, error))
+    }
+
+    fn read(&self, at: &Spot) -> DiskResult<Description> {
         for _ in 0..READ_TRIES {
             let mut reader = self.access.open(at)?;
             let stat = reader.stat();
@@ -198,6 +213,20 @@ impl RootDisk {
         }
     }
 
+    /// What an error at a place means. That nobody answers for a path any more
+    /// concerns the whole root only if nobody answers for the root either:
+    /// something may be mounted below it whose driver has died.
+    fn meaning(&self, at: &Spot, error: DiskError) -> DiskError {
+        match (at, error) {
+            (Spot::Path(path), DiskError::RootGone)
+                if !path.is_root() && platform::stat_of(self.access.root()).is_ok() =>
+            {
+                DiskError::Other("its file system is gone, or does not answer".into())
+            }
+            (_, other) => other,
+        }
+    }
+
     fn sync(&self, each: &[Located]) -> DiskResult<()> {
         let mut all = each.len() > SYNC_EACH;
         for one in each {
@@ -212,39 +241,6 @@ impl RootDisk {
         }
         if all { platform::sync_all(self.access.root()) } else { Ok(()) }
     }
-}
-
-/// Moves something out of the staging directory to a free name.
-fn place(from: &Located, to: &Located) -> DiskResult<()> {
-    match platform::rename_to_free(from.at(), to.at())? {
-        Renamed::Done => Ok(()),
-        Renamed::Unsupported => place_without_rename(from, to),
-    }
-}
-
-/// Does what [`place`] does where the file system has no call for it. Nobody
-/// else touches the staged name, so that it can be deleted once the other is there.
-fn place_without_rename(from: &Located, to: &Located) -> DiskResult<()> {
-    let stat = from.stat()?.ok_or(DiskError::NotFound)?;
-    match stat.kind {
-        Seen::Directory => return rename_directory_to_free(from, to),
-        Seen::Symlink => {
-            let target = platform::read_link(&from.directory, &from.name)?;
-            platform::make_link(&to.directory, &to.name, &target)?;
-        }
-        Seen::File | Seen::Other => platform::hard_link(from.at(), to.at())?,
-    }
-    platform::unlink(&from.directory, &from.name)
-}
-
-/// Renames a directory to a name that is free as far as can be seen. What takes
-/// the name meanwhile is safe: the kernel replaces nothing by a directory but
-/// an empty directory.
-fn rename_directory_to_free(from: &Located, to: &Located) -> DiskResult<()> {
-    if to.stat()?.is_some() {
-        return Err(DiskError::Exists);
-    }
-    platform::rename_over(from.at(), to.at())
 }
 
 impl Disk for RootDisk {
@@ -269,8 +265,8 @@ impl Disk for RootDisk {
         let Some(watcher) = &self.watcher else { return };
         let watched = watcher.watch(directory).and_then(|()| watcher.watch_repository(directory));
         if let Err(error) = watched {
-            // A limit was reported to the watcher's sink; a directory that is
-            // gone is found to be gone by whoever lists it next.
+            // The watcher knows what it had no watch for; a directory that is gone
+            // is found to be gone by whoever lists it next.
             tracing::debug!(%directory, %error, "a directory is not watched");
         }
     }
@@ -280,7 +276,7 @@ impl Disk for RootDisk {
             Ok(stat) => Ok(stat.map(|stat| self.access.shown(stat))),
             // Below a file, a link or nothing there is nothing.
             Err(DiskError::NotFound | DiskError::NotADirectory) => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => Err(self.meaning(at, error)),
         }
     }
 
@@ -306,9 +302,12 @@ impl Disk for RootDisk {
             if directory.is_root() && is_state_dir(name.as_str()) {
                 continue;
             }
-            // What vanished meanwhile is not a child any more.
-            if let Some(stat) = platform::stat_at(&opened, name.as_str())? {
-                listing.entries.push((name, self.access.shown(stat)));
+            match platform::stat_at(&opened, name.as_str()) {
+                Ok(Some(stat)) => listing.entries.push((name, self.access.shown(stat))),
+                // What vanished meanwhile is not a child any more.
+                Ok(None) => {}
+                // It is this name's problem, and none of the others'.
+                Err(_) => listing.entries.push((name, UNKNOWN)),
             }
         }
         Ok(listing)
@@ -400,6 +399,8 @@ impl Disk for RootDisk {
             match platform::beneath(self.access.root(), path.as_str()) {
                 Ok(directory) => each.push(Located { directory, name: ".".into() }),
                 Err(DiskError::NotFound | DiskError::NotADirectory) => {}
+                // Something was mounted over it; its names are below that.
+                Err(DiskError::OtherDevice) => return platform::sync_all(self.access.root()),
                 Err(error) => return Err(error),
             }
         }

@@ -9,9 +9,11 @@
 
 mod transfer;
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
@@ -34,6 +36,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 const BATCH: (usize, usize) = (1024, 4 << 20);
 /// Batches of entries that may wait for the engine.
 const BATCHES_AHEAD: usize = 4;
+/// A session that lived this long was a good one, whatever ended it.
+const GOOD_SESSION: Duration = Duration::from_secs(5);
 /// How often the service is told the cursor at most.
 const CURSOR_EVERY: Duration = Duration::from_secs(1);
 /// Large files that are uploaded, and downloaded, at one time.
@@ -78,6 +82,8 @@ struct Session {
     /// Takes the reason for which the session must end.
     lost: mpsc::UnboundedSender<String>,
     large: Arc<Semaphore>,
+    /// Something came across: an entry, or the answer to a submission.
+    useful: Arc<AtomicBool>,
 }
 
 impl Session {
@@ -86,45 +92,75 @@ impl Session {
         let _ = self.out.send(Message::Network(self.number, event, None));
     }
 
+    fn was_useful(&self) {
+        self.useful.store(true, Relaxed);
+    }
+
     fn end(&self, why: &Error) {
         let _ = self.lost.send(why.to_string());
     }
 }
 
 /// Pauses that grow, with jitter, so that many clients do not come back at once.
-struct Backoff(Duration);
+struct Backoff {
+    next: Duration,
+    /// The last attempt failed.
+    failed: bool,
+}
 
 impl Backoff {
     fn new() -> Self {
-        Self(PAUSES.0)
+        Self { next: PAUSES.0, failed: false }
     }
 
-    async fn pause(&mut self) {
-        let jitter = rand::random_range(0.5..1.0);
-        sleep(self.0.mul_f64(jitter)).await;
-        self.0 = (self.0 * 2).min(PAUSES.1);
+    fn failed(&mut self) {
+        self.failed = true;
+    }
+
+    /// Begins again with the shortest pause.
+    fn reset(&mut self) {
+        self.next = PAUSES.0;
+    }
+
+    async fn pause_after_failure(&mut self) {
+        if self.failed {
+            let jitter = rand::random_range(0.5..1.0);
+            sleep(self.next.mul_f64(jitter)).await;
+            self.next = (self.next * 2).min(PAUSES.1);
+            self.failed = false;
+        }
     }
 }
 
 impl Network {
     pub(super) async fn run(self, mut commands: mpsc::UnboundedReceiver<Command>) {
         let mut wanted: Option<(Box<Registration>, RootAccess)> = None;
+        let mut backoff = Backoff::new();
         let mut number = 0;
         loop {
-            let command = if let Some((registration, access)) = &wanted {
-                tokio::select! {
-                    command = commands.recv() => command,
-                    (client, registered) = self.register(registration) => {
-                        number += 1;
-                        match self.session(number, client, registered, access, &mut commands).await {
-                            Some(command) => Some(command),
-                            None if commands.is_closed() => None,
-                            None => continue,
+            let command = match &wanted {
+                None => commands.recv().await,
+                Some((registration, access)) => {
+                    match self.connect(registration, &mut backoff, &mut commands).await {
+                        Err(command) => command,
+                        Ok(connected) => {
+                            number += 1;
+                            let session = self.session(
+                                number,
+                                connected,
+                                access,
+                                &mut backoff,
+                                &mut commands,
+                            );
+                            match session.await {
+                                // If that was the end of all commands, the next attempt
+                                // to connect hears of it.
+                                None => continue,
+                                command => command,
+                            }
                         }
                     }
                 }
-            } else {
-                commands.recv().await
             };
             match command {
                 None => return,
@@ -132,19 +168,49 @@ impl Network {
                     wanted = Some((registration, access));
                 }
                 Some(Command::Disconnect) => wanted = None,
-                Some(Command::Head(flush)) => {
-                    let _ = self.out.send(Message::Head(flush, None));
-                }
-                // Of a session that has ended: the next one is asked again.
-                Some(Command::Perform(..)) => {}
+                Some(other) => self.without_session(&other),
             }
         }
     }
 
-    /// Registers, however long it takes.
-    async fn register(&self, registration: &Registration) -> (Client, Registered) {
-        let mut backoff = Backoff::new();
+    /// Answers what can only be done in a session.
+    fn without_session(&self, command: &Command) {
+        // Other commands are of a session that has ended: the next one is asked again.
+        if let Command::Head(flush) = *command {
+            let _ = self.out.send(Message::Head(flush, None));
+        }
+    }
+
+    /// Registers, however long it takes, or until a command (or the end of all
+    /// commands) ends that. What only a session can do must not: a flush asks
+    /// again and again, and the answer to a registration takes its time.
+    async fn connect(
+        &self,
+        registration: &Registration,
+        backoff: &mut Backoff,
+        commands: &mut mpsc::UnboundedReceiver<Command>,
+    ) -> Result<(Client, Registered), Option<Command>> {
+        let mut register = pin!(self.register(registration, backoff));
         loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command @ (Command::Head(_) | Command::Perform(..))) => {
+                        self.without_session(&command);
+                    }
+                    other => return Err(other),
+                },
+                registered = &mut register => return Ok(registered),
+            }
+        }
+    }
+
+    async fn register(
+        &self,
+        registration: &Registration,
+        backoff: &mut Backoff,
+    ) -> (Client, Registered) {
+        loop {
+            backoff.pause_after_failure().await;
             let attempt = async {
                 let client = (self.connect)()?;
                 let registered = client.register(&self.volume, &self.replica, registration).await;
@@ -164,7 +230,7 @@ impl Network {
                     let _ = self.out.send(Message::Unreachable(why));
                 }
             }
-            backoff.pause().await;
+            backoff.failed();
         }
     }
 
@@ -172,11 +238,12 @@ impl Network {
     async fn session(
         &self,
         number: u64,
-        client: Client,
-        registered: Registered,
+        (client, registered): (Client, Registered),
         access: &RootAccess,
+        backoff: &mut Backoff,
         commands: &mut mpsc::UnboundedReceiver<Command>,
     ) -> Option<Command> {
+        let begun = Instant::now();
         let (lost, mut ended) = mpsc::unbounded_channel();
         let session = Session {
             number,
@@ -189,6 +256,7 @@ impl Network {
             out: self.out.clone(),
             lost,
             large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
+            useful: Arc::default(),
         };
         // Dropping these ends all that was asked for in this session.
         let mut work = Work::start(session.clone());
@@ -208,6 +276,10 @@ impl Network {
                     let why = why.unwrap_or_default();
                     tracing::info!(why, "the connection is lost");
                     let _ = self.out.send(Message::Lost(number, why));
+                    if session.useful.load(Relaxed) || begun.elapsed() > GOOD_SESSION {
+                        backoff.reset();
+                    }
+                    backoff.failed();
                     return None;
                 }
                 Some(_) = work.tasks.join_next(), if !work.tasks.is_empty() => {}
@@ -224,7 +296,7 @@ struct Work {
     small: mpsc::UnboundedSender<transfer::Wanted>,
     cursor: watch::Sender<Option<Seq>>,
     /// How many submissions in a row were not answered.
-    unanswered: Arc<std::sync::atomic::AtomicU32>,
+    unanswered: Arc<AtomicU32>,
 }
 
 impl Work {
@@ -333,6 +405,7 @@ async fn follow(session: Session, after: Seq) {
         };
         if !entries.is_empty() {
             let Ok(permit) = ahead.clone().acquire_owned().await else { return };
+            session.was_useful();
             let event = Event::Entries(entries);
             let _ = session.out.send(Message::Network(session.number, event, Some(permit)));
         }
@@ -350,15 +423,15 @@ async fn submit(
     session: Session,
     submission: &s0_api::sync::Submission,
     inline: Vec<(s0_tree::ContentId, Arc<[u8]>)>,
-    unanswered: &std::sync::atomic::AtomicU32,
+    unanswered: &AtomicU32,
 ) {
-    use std::sync::atomic::Ordering::Relaxed;
     let inline: Vec<_> =
         inline.into_iter().map(|(id, bytes)| (id, Bytes::from_owner(bytes))).collect();
     let Session { client, volume, replica, instance, .. } = &session;
     let number = submission.number;
     match client.submit(volume, replica, *instance, submission, &inline).await {
         Ok(answer) => {
+            session.was_useful();
             unanswered.store(0, Relaxed);
             session.tell(Event::Answered(number, Ok(answer)));
         }
@@ -407,7 +480,10 @@ async fn settle(session: Session, id: String, settlement: Settlement) {
             .set_conflict(&session.volume, &id, status, &settlement.resolution, "")
             .await;
         match told {
-            Err(error) if error.is_transient() => backoff.pause().await,
+            Err(error) if error.is_transient() => {
+                backoff.failed();
+                backoff.pause_after_failure().await;
+            }
             // Whoever settled it before: the service knows of no open one.
             Ok(_) | Err(_) => return session.tell(Event::SettlementHeard(id)),
         }

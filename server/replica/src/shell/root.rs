@@ -71,11 +71,18 @@ pub(super) fn marker(root: &Directory) -> DiskResult<Option<String>> {
 }
 
 /// Which root this is.
+///
+/// A file system without an id of its own (one in user space, one over a network)
+/// has another device number with each mount, and may number its files anew. There
+/// only the marker is the same after a remount; a root must not be taken for
+/// another one for good because it was mounted again. What is lost is that a copy
+/// in its place, marker included, goes unnoticed: its files are then compared, and
+/// what they lack is held back if it is much.
 pub(super) fn identity(root: &Directory) -> DiskResult<RootIdentity> {
-    Ok(RootIdentity {
-        marker: marker(root)?,
-        device: platform::file_system_id(root)?,
-        inode: platform::stat_of(root)?.inode,
+    let marker = marker(root)?;
+    Ok(match platform::file_system_id(root)? {
+        Some(device) => RootIdentity { marker, device, inode: platform::stat_of(root)?.inode },
+        None => RootIdentity { marker, device: 0, inode: 0 },
     })
 }
 

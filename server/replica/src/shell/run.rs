@@ -8,10 +8,11 @@
 mod flush;
 mod handle;
 mod report;
+mod watching;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -23,9 +24,10 @@ use super::disk::{Marker, RootDisk};
 use super::network::{Command, Network};
 use super::rules::GitRules;
 use super::store::SqliteStore;
-use super::watch::{self, WatchEvent, Watcher};
+use super::watch::{WatchEvent, Watcher};
 use crate::disk::{Disk, DiskError};
 use crate::engine::{Config, Effect, Event, Halt, Hint, Replica, Resume, Stop};
+use watching::{Inlet, hint};
 
 pub use super::network::Connect;
 pub use flush::{Flushed, Unfinished};
@@ -35,13 +37,12 @@ pub use report::{News, Report};
 /// The engine as it runs here.
 pub type Engine = Replica<RootDisk, SqliteStore>;
 
-/// The whole workspace is looked through this often: what is written through a
-/// memory map raises no event.
-const SWEEP: u64 = 5 * 60 * 1000;
-/// The same while some directories are not watched.
-const SWEEP_UNWATCHED: u64 = 10 * 1000;
 /// How often the engine is loaded again after a failure, before a user must say so.
 const RELOADS: u32 = 5;
+/// Failures are counted together when less than this lies between the end of one
+/// reload and the next failure, in milliseconds: it takes a while to register and
+/// to fetch the tree before the same thing can fail again.
+const LATELY: u64 = 60 * 1000;
 /// Messages that are taken in before the engine gets its turn.
 const MESSAGES_AT_ONCE: usize = 10_000;
 /// When the engine asks for its next turn at once this often, and nothing comes
@@ -77,7 +78,8 @@ pub struct Setup {
 
 /// What reaches the thread.
 pub(super) enum Message {
-    Watch(WatchEvent),
+    /// An event of the watcher. It counts against a limit until it has been taken in.
+    Watch(WatchEvent, Option<OwnedSemaphorePermit>),
     Unreachable(String),
     Connected(u64, Registered),
     Lost(u64, String),
@@ -114,7 +116,7 @@ pub fn start(
         let mut this = RunLoop {
             setup,
             inbox,
-            sender,
+            inlet: Arc::new(Inlet::new(sender)),
             network,
             news,
             started: now,
@@ -122,8 +124,8 @@ pub fn start(
             watcher: None,
             session: 0,
             unreachable: None,
-            unwatched: false,
-            next_sweep: SWEEP,
+            swept: 0,
+            failures: Failures::default(),
             flushes: flush::Flushes::default(),
             restless: 0,
             reported: None,
@@ -148,11 +150,28 @@ impl Asleep {
     }
 }
 
+/// Failures of the engine that came close after one another.
+#[derive(Default)]
+struct Failures {
+    count: u32,
+    /// When the last one had been dealt with.
+    over: Option<u64>,
+}
+
+impl Failures {
+    /// Counts one more. Returns how many there have been lately.
+    fn add(&mut self, now: u64) -> u32 {
+        let lately = self.over.is_some_and(|over| now < over + LATELY);
+        self.count = if lately { self.count + 1 } else { 1 };
+        self.count
+    }
+}
+
 /// The thread's own.
 pub(super) struct RunLoop {
     setup: Setup,
     inbox: Receiver<Message>,
-    sender: Sender<Message>,
+    inlet: Arc<Inlet>,
     network: tokio::sync::mpsc::UnboundedSender<Command>,
     news: broadcast::Sender<News>,
     started: Instant,
@@ -162,9 +181,9 @@ pub(super) struct RunLoop {
     session: u64,
     /// Why the service is not reached.
     unreachable: Option<String>,
-    /// Some directories are not watched.
-    unwatched: bool,
-    next_sweep: u64,
+    /// When the whole workspace was looked through last.
+    swept: u64,
+    failures: Failures,
     flushes: flush::Flushes,
     /// Turns in a row after which the engine wanted another one at once, and in
     /// which it did nothing that can be seen.
@@ -181,21 +200,11 @@ impl RunLoop {
     }
 
     fn run(mut self) {
-        let mut failures = 0;
         loop {
-            let wake = match self.turn() {
-                Ok(wake) => {
-                    if self.now() > SWEEP_UNWATCHED {
-                        failures = 0;
-                    }
-                    wake
-                }
-                Err(stop) => {
-                    failures += 1;
-                    self.reload(&stop, failures);
-                    Some(self.now())
-                }
-            };
+            let wake = self.turn().unwrap_or_else(|stop| {
+                self.reload(&stop);
+                Some(self.now())
+            });
             if self.stopping {
                 break;
             }
@@ -203,8 +212,7 @@ impl RunLoop {
             match self.inbox.recv_timeout(wait) {
                 Ok(message) => {
                     if let Err(stop) = self.take_in(message) {
-                        failures += 1;
-                        self.reload(&stop, failures);
+                        self.reload(&stop);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -212,12 +220,23 @@ impl RunLoop {
             }
         }
         let _ = self.network.send(Command::Disconnect);
+        if let Err(stop) = self.close() {
+            tracing::warn!(%stop, "not left in order; files will be read again after a power cut");
+        }
+    }
+
+    /// Leaves everything in order. What is known of the files is then believed in
+    /// the next run of the operating system too, so it is made to last first.
+    fn close(&mut self) -> Result<(), Stop> {
+        let Ok(engine) = &mut self.engine else { return Ok(()) };
+        engine.disk().sync_all()?;
+        engine.close()
     }
 
     /// Lets the engine work once. Returns when it wants to be called again.
     fn turn(&mut self) -> Result<Option<u64>, Stop> {
         let now = self.now();
-        if now >= self.next_sweep {
+        if now >= self.next_sweep() {
             self.sweep()?;
         }
         let wake = match &mut self.engine {
@@ -235,7 +254,8 @@ impl RunLoop {
     /// How long to wait for a message.
     fn wait_until(&self, wake: Option<u64>) -> Duration {
         let now = self.now();
-        let wake = wake.map_or(self.next_sweep, |at| at.min(self.next_sweep));
+        let sweep = self.next_sweep();
+        let wake = wake.map_or(sweep, |at| at.min(sweep));
         let mut wait = Duration::from_millis(wake.saturating_sub(now));
         if let Some((_, pause)) = RESTLESS.iter().find(|(turns, _)| self.restless > *turns) {
             wait = wait.max(*pause);
@@ -257,7 +277,7 @@ impl RunLoop {
             let Some(message) = next.or_else(|| self.inbox.try_recv().ok()) else { break };
             next = None;
             match message {
-                Message::Watch(event) => {
+                Message::Watch(event, _permit) => {
                     self.watch_new_repository(&event);
                     match hint(event) {
                         Ok(touch) => touched.push(touch),
@@ -277,17 +297,6 @@ impl RunLoop {
         self.touched(&mut touched)
     }
 
-    /// The engine asks for no watch on what is never synced, but hears of what
-    /// changes the rules. It is told of the event after this, and reads them then.
-    fn watch_new_repository(&self, event: &WatchEvent) {
-        let (Some(watcher), Some(at)) = (&self.watcher, watch::new_repository(event)) else {
-            return;
-        };
-        if let Err(error) = watcher.watch_repository(&at) {
-            tracing::debug!(%at, %error, "a repository is not watched");
-        }
-    }
-
     fn touched(&mut self, touched: &mut Vec<(TreePath, Hint)>) -> Result<(), Stop> {
         if touched.is_empty() {
             return Ok(());
@@ -297,7 +306,7 @@ impl RunLoop {
 
     fn take_one(&mut self, message: Message) -> Result<(), Stop> {
         match message {
-            Message::Watch(event) => self.watched(event),
+            Message::Watch(event, _permit) => self.watched(event),
             Message::Unreachable(why) => {
                 self.unreachable = Some(why);
                 Ok(())
@@ -344,35 +353,6 @@ impl RunLoop {
         }
     }
 
-    /// What the watcher says about itself rather than about a path.
-    fn watched(&mut self, event: WatchEvent) -> Result<(), Stop> {
-        match event {
-            WatchEvent::Cookie(name) => {
-                self.flushes.heard_cookie(&name);
-                Ok(())
-            }
-            WatchEvent::LimitReached => {
-                if !self.unwatched {
-                    tracing::warn!("the system allows no more watches");
-                    self.unwatched = true;
-                    self.next_sweep = self.next_sweep.min(self.now() + SWEEP_UNWATCHED);
-                }
-                Ok(())
-            }
-            // Overflow, the end of the root, and whatever else is no hint.
-            _ => self.handle(Event::Rescan(TreePath::root())),
-        }
-    }
-
-    fn sweep(&mut self) -> Result<(), Stop> {
-        // The look that follows watches each directory again, and says so if
-        // that still cannot be done.
-        let every = if self.unwatched { SWEEP_UNWATCHED } else { SWEEP };
-        self.unwatched = false;
-        self.next_sweep = self.now() + every;
-        self.handle(Event::Rescan(TreePath::root()))
-    }
-
     /// Hands the engine's effects to the network, and its notices to listeners.
     /// Says whether there were any.
     fn hand_out(&mut self) -> bool {
@@ -404,6 +384,10 @@ impl RunLoop {
                 let mut engine = Box::new(engine);
                 let access = engine.disk().access();
                 self.engine = Ok(engine);
+                // Before the first look, which asks for the watches.
+                if let Err(error) = self.start_watcher() {
+                    tracing::warn!(%error, "the workspace is not watched");
+                }
                 let connect = Command::Connect(Box::new(registration), access);
                 let _ = self.network.send(connect);
             }
@@ -413,35 +397,20 @@ impl RunLoop {
                 self.engine = Err(asleep);
             }
         }
-        // Nothing that the old session was asked for concerns the new engine.
+        // Nothing that the old session was asked for concerns the new engine, and it
+        // looks through the whole workspace first.
         self.session = 0;
+        self.swept = self.now();
     }
 
     fn try_open(&mut self) -> Result<(Engine, Registration), Asleep> {
         let disk = RootDisk::open(&self.setup.root, self.setup.marker);
-        let mut disk = disk.map_err(|error| match error {
+        let disk = disk.map_err(|error| match error {
             DiskError::RootGone => Asleep::new(Halt::RootGone.to_string(), Some(Halt::RootGone)),
             other => Asleep::new(format!("the workspace cannot be opened: {other}"), None),
         })?;
         // From here on a root without its marker is another one.
         self.setup.marker = Marker::Expect;
-        let sender = self.sender.clone();
-        let watcher = Watcher::start(&self.setup.root, move |event| {
-            // The thread has ended, and the watcher will in a moment.
-            let _ = sender.send(Message::Watch(event));
-        });
-        match watcher {
-            Ok(watcher) => {
-                let watcher = Arc::new(watcher);
-                disk.set_watcher(watcher.clone());
-                self.watcher = Some(watcher);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the workspace is not watched");
-                self.unwatched = true;
-                self.next_sweep = self.now() + SWEEP_UNWATCHED;
-            }
-        }
         let store = SqliteStore::open(&self.setup.database)
             .map_err(|error| Asleep::new(error.to_string(), None))?;
         let abilities = disk.abilities();
@@ -467,15 +436,17 @@ impl RunLoop {
 
     /// The engine does not know any more what is true: it loads again, a few
     /// times, and then waits for a user.
-    fn reload(&mut self, stop: &Stop, failures: u32) {
+    fn reload(&mut self, stop: &Stop) {
+        let failures = self.failures.add(self.now());
         tracing::error!(%stop, failures, "the engine stopped; it is loaded again");
         if failures > RELOADS {
             let _ = self.network.send(Command::Disconnect);
             self.engine = Err(Asleep::new(stop.to_string(), None));
-            return;
+        } else {
+            std::thread::sleep(Duration::from_millis(100 << failures));
+            self.open();
         }
-        std::thread::sleep(Duration::from_millis(100 << failures));
-        self.open();
+        self.failures.over = Some(self.now());
     }
 
     /// Goes on after a halt.
@@ -486,7 +457,9 @@ impl RunLoop {
         {
             return engine.resume(how, now);
         }
-        // What was watched and held open may be another directory by now.
+        // What was watched and held open may be another directory by now, and
+        // whatever failed before may be mended.
+        self.failures = Failures::default();
         self.open();
         match &mut self.engine {
             Ok(engine) if how == Resume::ConfirmDeletions => engine.resume(how, now),
@@ -495,18 +468,21 @@ impl RunLoop {
     }
 }
 
-/// What the engine is told of a path; other events are given back.
-fn hint(event: WatchEvent) -> Result<(TreePath, Hint), WatchEvent> {
-    match event {
-        WatchEvent::Closed(path) | WatchEvent::MovedTo(path) => Ok((path, Hint::Complete)),
-        WatchEvent::MovedFrom(path)
-        | WatchEvent::Created(path)
-        | WatchEvent::Modified(path)
-        | WatchEvent::Removed(path)
-        | WatchEvent::Attributes(path) => Ok((path, Hint::Unsettled)),
-        WatchEvent::Overflow
-        | WatchEvent::Cookie(_)
-        | WatchEvent::RootGone
-        | WatchEvent::LimitReached => Err(event),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_far_from_the_start_are_counted_too() {
+        // Each reload works for a while before the same thing fails again.
+        let (mut failures, mut now) = (Failures::default(), 3_600_000);
+        for count in 1..=RELOADS + 1 {
+            assert_eq!(failures.add(now), count);
+            failures.over = Some(now + 3000);
+            now += 15_000;
+        }
+        // What is long past is another story.
+        now += LATELY;
+        assert_eq!(failures.add(now), 1);
     }
 }

@@ -7,11 +7,11 @@
 //! watched before, and listed after that: what happened in it before the watch
 //! was there is not reported.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
 use notify::{Config, ErrorKind, RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -49,14 +49,12 @@ pub enum WatchEvent {
     Cookie(String),
     /// The root was moved or removed, or its state directory was.
     RootGone,
-    /// A directory is not watched: the system allows no more watches.
-    LimitReached,
 }
 
 /// Why a directory is not watched.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
-    /// The system allows no more watches; `LimitReached` was reported, too.
+    /// The system allows no more watches.
     #[error("the system allows no more watches")]
     LimitReached,
     /// It is not there, or is no directory.
@@ -67,12 +65,9 @@ pub enum WatchError {
     Other(String),
 }
 
-type Sink = Arc<dyn Fn(WatchEvent) + Send + Sync>;
-
 /// Watches one root. Dropping it ends that.
 pub struct Watcher {
     inner: Mutex<Inner>,
-    sink: Sink,
     root: PathBuf,
     held: Directory,
 }
@@ -83,6 +78,8 @@ struct Inner {
     /// keeps its watch, under its old name, when it is moved.
     watched: HashMap<TreePath, u64>,
     paths: HashMap<u64, TreePath>,
+    /// Directories for which the system had no watch left.
+    refused: BTreeSet<TreePath>,
 }
 
 impl Watcher {
@@ -98,16 +95,19 @@ impl Watcher {
     ) -> Result<Self, WatchError> {
         let root = std::fs::canonicalize(root).map_err(other)?;
         let held = platform::open_root(&root).map_err(other)?;
-        let sink: Sink = Arc::new(sink);
         let translate = Translate { root: root.clone(), cookies: cookies(&root) };
-        let heard = sink.clone();
         let notify = RecommendedWatcher::new(
-            move |event| translate.each(event, &*heard),
+            move |event| translate.each(event, &sink),
             Config::default().with_follow_symlinks(false),
         )
         .map_err(|error| watch_error(&error))?;
-        let inner = Inner { notify, watched: HashMap::new(), paths: HashMap::new() };
-        let watcher = Self { inner: Mutex::new(inner), sink, root, held };
+        let inner = Inner {
+            notify,
+            watched: HashMap::new(),
+            paths: HashMap::new(),
+            refused: BTreeSet::new(),
+        };
+        let watcher = Self { inner: Mutex::new(inner), root, held };
         watcher.remove_cookies().map_err(other)?;
         watcher.add(&cookies(&watcher.root))?;
         watcher.watch(&TreePath::root())?;
@@ -120,6 +120,40 @@ impl Watcher {
     /// # Errors
     /// It is not watched.
     pub fn watch(&self, path: &TreePath) -> Result<(), WatchError> {
+        let done = self.try_watch(path);
+        let mut inner = self.inner();
+        if matches!(done, Err(WatchError::LimitReached)) {
+            if inner.refused.is_empty() {
+                tracing::warn!("the system allows no more watches");
+            }
+            inner.refused.insert(path.clone());
+        } else {
+            // It is watched, or not there any more.
+            inner.refused.remove(path);
+        }
+        done
+    }
+
+    /// Whether the system had a watch for each directory that was asked for. If
+    /// not, a cookie proves nothing.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.inner().refused.is_empty()
+    }
+
+    /// Asks again for the watches that the system did not have. What happened in
+    /// those directories before is not reported.
+    pub fn watch_refused(&self) {
+        loop {
+            let next = self.inner().refused.first().cloned();
+            let Some(path) = next else { return };
+            if matches!(self.watch(&path), Err(WatchError::LimitReached)) {
+                return;
+            }
+        }
+    }
+
+    fn try_watch(&self, path: &TreePath) -> Result<(), WatchError> {
         let inode = platform::beneath(&self.held, path.as_str())
             .and_then(|directory| platform::stat_of(&directory))
             .map_err(|error| match error {
@@ -132,7 +166,7 @@ impl Watcher {
         // The system has one watch for each inode. If an old name of it were
         // given up only after this one is watched, this watch would go with it.
         let old = self.inner().paths.get(&inode).cloned();
-        if let Some(old) = old {
+        if let Some(old) = old.filter(|old| old != path) {
             self.unwatch(&old);
         }
         // And the name may have a watch on a directory that is no longer there.
@@ -213,11 +247,7 @@ impl Watcher {
 
     fn add(&self, path: &Path) -> Result<(), WatchError> {
         let added = self.inner().notify.watch(path, RecursiveMode::NonRecursive);
-        let added = added.map_err(|error| watch_error(&error));
-        if let Err(WatchError::LimitReached) = added {
-            (self.sink)(WatchEvent::LimitReached);
-        }
-        added
+        added.map_err(|error| watch_error(&error))
     }
 
     fn unwatch_one(&self, path: &TreePath) {
@@ -277,9 +307,6 @@ impl Translate {
     ) {
         let event = match event {
             Ok(event) => event,
-            Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => {
-                return sink(WatchEvent::LimitReached);
-            }
             // Whatever it is, something may have been missed.
             Err(error) => {
                 tracing::warn!(%error, "the watcher failed");

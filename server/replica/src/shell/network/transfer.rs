@@ -13,7 +13,7 @@ use tokio::time::{Duration, sleep};
 
 use super::Session;
 use crate::disk::{DiskError, IntentId, Spot};
-use crate::engine::{Event, Fetched};
+use crate::engine::{Event, Fetched, Hint};
 use crate::shell::access::{FileReader, PartWriter};
 
 /// The most small contents, and bytes of them, in one request.
@@ -256,6 +256,10 @@ pub(super) async fn upload(session: Session, path: TreePath, content: Content) {
         tracing::info!(%path, %error, "an upload broke off");
         if matches!(error, Broken::Network(_)) {
             sleep(AFTER_FAILURE).await;
+        } else {
+            // It is not what it was thought to be, or cannot be read. The watcher
+            // may have said nothing, or may have said it before the last look.
+            session.tell(Event::Touched(vec![(path, Hint::Unsettled)]));
         }
     }
     session.tell(Event::Uploaded(content.id, done.is_ok()));
@@ -314,6 +318,39 @@ mod tests {
     use std::io;
 
     use super::*;
+    use crate::shell::disk::{Marker, RootDisk};
+    use crate::shell::run::Message;
+
+    #[tokio::test]
+    async fn a_file_that_is_not_what_it_was_is_looked_at_again() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("emptied"), "").unwrap();
+        let (out, inbox) = std::sync::mpsc::channel();
+        let session = Session {
+            number: 1,
+            // Nothing is sent of a file that has nothing to send.
+            client: s0_api::Client::new("http://127.0.0.1:9", "t").unwrap(),
+            volume: "v".into(),
+            replica: "r".into(),
+            instance: 1,
+            epoch: tokio::sync::watch::Sender::default(),
+            access: RootDisk::open(dir.path(), Marker::Create).unwrap().access(),
+            out,
+            lost: mpsc::unbounded_channel().0,
+            large: Arc::new(tokio::sync::Semaphore::new(1)),
+            useful: Arc::default(),
+        };
+        for name in ["emptied", "removed"] {
+            let path = TreePath::new(name).unwrap();
+            upload(session.clone(), path.clone(), Content::of(&[7; 100_000])).await;
+            let told: Vec<_> = inbox.try_iter().collect();
+            let [Message::Network(_, first, _), Message::Network(_, last, _)] = &told[..] else {
+                panic!("{} messages about {name}", told.len());
+            };
+            assert!(matches!(first, Event::Touched(paths) if paths[0].0 == path), "{name}");
+            assert!(matches!(last, Event::Uploaded(_, false)), "{name}");
+        }
+    }
 
     #[test]
     fn only_a_full_disk_is_one() {

@@ -84,6 +84,15 @@ impl Flushes {
         }
     }
 
+    /// Everything is about to be looked at, which says more than any cookie.
+    pub(super) fn will_look(&mut self) {
+        for flush in &mut self.waiting {
+            if matches!(flush.stage, Stage::Cookie(..)) {
+                flush.stage = Stage::Ask(Instant::now());
+            }
+        }
+    }
+
     pub(super) fn heard_head(&mut self, number: u64, head: Option<Seq>) {
         for flush in self.waiting.iter_mut().filter(|flush| flush.number == number) {
             flush.stage = match head {
@@ -97,10 +106,8 @@ impl Flushes {
 impl RunLoop {
     pub(super) fn begin_flush(&mut self, patience: Duration, answer: oneshot::Sender<Flushed>) {
         let now = Instant::now();
-        let cookie = match (&self.watcher, self.unwatched) {
-            (Some(watcher), false) => watcher.cookie().ok(),
-            _ => None,
-        };
+        let watcher = self.watcher.as_ref().filter(|watcher| watcher.is_complete());
+        let cookie = watcher.and_then(|watcher| watcher.cookie().ok());
         let stage = match cookie {
             Some(name) => Stage::Cookie(name, now + COOKIE),
             // Nothing proves that the watcher has caught up; a look does.

@@ -36,9 +36,9 @@ pub enum News {
 impl RunLoop {
     /// What is to be said to those who ask.
     pub(super) fn status(&self) -> Report {
-        let unwatched = self.unwatched.then(|| {
-            "the system allows no more watches (on Linux: fs.inotify.max_user_watches); the \
-             workspace is looked through every 10 seconds instead"
+        let unwatched = self.is_unwatched().then(|| {
+            "the system allows no more watches (on Linux: fs.inotify.max_user_watches and \
+             max_user_instances); the workspace is looked through every 10 seconds instead"
                 .to_owned()
         });
         match &self.engine {

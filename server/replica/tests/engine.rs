@@ -1,0 +1,193 @@
+//! The engine on a real disk: what stands in its way belongs to its path, and
+//! is no removal.
+
+mod mount;
+mod volume;
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use mount::Mount;
+use s0_api::sync::Registered;
+use s0_replica::engine::{Config, Effect, Event, Hint, Init, Pending, Replica};
+use s0_replica::shell::disk::{Marker, RootDisk};
+use s0_replica::shell::rules::GitRules;
+use s0_replica::shell::store::SqliteStore;
+use s0_tree::{Tree, TreePath};
+use volume::{At, tree};
+
+struct Room {
+    dir: tempfile::TempDir,
+    engine: Replica<RootDisk, SqliteStore>,
+    now: u64,
+}
+
+impl Room {
+    /// A workspace that is in sync with a Volume that holds all this.
+    fn synced(all: &[(&str, At)]) -> Self {
+        let dir = workspace();
+        let root = dir.path().join("root");
+        for (path, what) in all {
+            let at = root.join(path);
+            match what {
+                At::Directory => fs::create_dir(&at).unwrap(),
+                At::File(text) => fs::write(&at, text).unwrap(),
+                At::Link(target) => symlink(target, &at).unwrap(),
+            }
+            if let At::Directory | At::File(_) = what {
+                let mode = if at.is_dir() { 0o755 } else { 0o644 };
+                fs::set_permissions(&at, fs::Permissions::from_mode(mode)).unwrap();
+            }
+        }
+        let mut room = Self::connected(dir, Init::Auto, tree(all));
+        assert_eq!(room.settle(), Vec::<String>::new(), "what is equal is not sent");
+        assert_eq!(room.engine.pending(), Pending::default());
+        assert_eq!(room.engine.status().progress.synced, all.len());
+        room
+    }
+
+    /// A replica that has been given the Volume's tree, and has done nothing yet.
+    fn connected(dir: tempfile::TempDir, init: Init, tree: Tree) -> Self {
+        let disk = RootDisk::open(&dir.path().join("root"), Marker::Create).unwrap();
+        let rules = Box::new(GitRules::new(disk.access(), &[]));
+        let store = SqliteStore::open(&dir.path().join("state.db")).unwrap();
+        let config = Config { init, ..Config::default() };
+        let engine = Replica::open(config, disk, store, rules, 0).unwrap();
+        let mut room = Self { dir, engine, now: 0 };
+        let (epoch, head) = ("e".to_owned(), tree.head());
+        let registered = Registered { instance: 1, last_number: 0, epoch: epoch.clone(), head };
+        room.tell(Event::Online(registered));
+        room.tell(Event::Tree { epoch, tree });
+        room
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.dir.path().join("root").join(path)
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.engine.handle(event, self.now).unwrap();
+    }
+
+    /// Everything is looked at. Gives what would be sent.
+    fn look(&mut self) -> Vec<String> {
+        self.tell(Event::Rescan(TreePath::root()));
+        self.settle()
+    }
+
+    /// Lets the engine work until it wants nothing for a while.
+    fn settle(&mut self) -> Vec<String> {
+        let mut sent = Vec::new();
+        let end = self.now + 5000;
+        loop {
+            let wake = self.engine.step(self.now).unwrap();
+            for effect in self.engine.effects() {
+                if let Effect::Submit(submission, _) = effect {
+                    sent.extend(submission.changes.iter().map(|change| format!("{change:?}")));
+                }
+            }
+            match wake {
+                Some(at) if at <= end => self.now = self.now.max(at) + 1,
+                _ => return sent,
+            }
+        }
+    }
+
+    fn problem(&self, at: &str) -> Option<String> {
+        self.engine.status().problems.get(&path(at)).cloned()
+    }
+}
+
+fn workspace() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("root")).unwrap();
+    dir
+}
+
+fn path(text: &str) -> TreePath {
+    TreePath::new(text).unwrap()
+}
+
+#[test]
+fn what_a_mount_covers_is_not_removed_and_what_it_holds_is_not_synced() {
+    let mut room = Room::synced(&[
+        ("d", At::Directory),
+        ("d/f", At::File("x")),
+        ("d/inner", At::Directory),
+        ("d/inner/g", At::File("y")),
+        ("top", At::File("z")),
+    ]);
+    let Some(mount) = Mount::tmpfs(&room.at("d")) else { return };
+    fs::create_dir(room.at("new")).unwrap();
+    let _other = Mount::tmpfs(&room.at("new")).unwrap();
+    for theirs in ["d/f", "d/theirs", "new/theirs"] {
+        fs::write(room.at(theirs), "not the workspace's").unwrap();
+    }
+    let touched = ["d", "d/f", "d/inner/g", "d/theirs", "new", "new/theirs"];
+    room.tell(Event::Touched(touched.map(|at| (path(at), Hint::Complete)).into()));
+    assert_eq!(room.settle(), Vec::<String>::new());
+    assert_eq!(room.look(), Vec::<String>::new());
+    for mounted in ["d", "new"] {
+        let problem = room.problem(mounted).unwrap_or_default();
+        assert!(problem.contains("file system is mounted"), "{mounted}: {problem}");
+    }
+    assert!(room.engine.row_for(&path("d/inner/g")).is_some());
+    let differences = room.engine.verify().unwrap();
+    assert_eq!(differences.iter().map(|it| it.path.as_str()).collect::<Vec<_>>(), ["d", "new"]);
+
+    drop(mount);
+    fs::write(room.at("d/f"), "edited").unwrap();
+    let sent = room.look();
+    assert_eq!(sent.len(), 1, "{sent:?}");
+    assert_eq!(room.problem("d"), None);
+}
+
+#[test]
+fn a_name_that_cannot_be_read_is_its_own_problem() {
+    let mut room = Room::synced(&[
+        ("d", At::Directory),
+        ("d/dead", At::Directory),
+        ("d/dead/f", At::File("x")),
+        ("d/other", At::File("y")),
+    ]);
+    let Some(_mount) = Mount::dead(&room.at("d/dead")) else { return };
+    fs::write(room.at("d/other"), "edited").unwrap();
+    let sent = room.look();
+    assert!(sent.len() == 1 && sent[0].contains("other"), "{sent:?}");
+    assert!(room.problem("d/dead").is_some() && room.problem("d").is_none());
+    assert!(room.engine.row_for(&path("d/dead/f")).is_some());
+}
+
+#[test]
+fn verify_goes_on_after_what_cannot_be_read() {
+    let mut room =
+        Room::synced(&[("a", At::Directory), ("a/link", At::Link("target")), ("b", At::File("x"))]);
+    fs::remove_file(room.at("a/link")).unwrap();
+    symlink(Path::new(std::ffi::OsStr::from_bytes(b"not utf-8: \xff")), room.at("a/link")).unwrap();
+    fs::write(room.at("b"), "y").unwrap();
+    let differences = room.engine.verify().unwrap();
+    let told: Vec<_> = differences.iter().map(|it| (it.path.as_str(), it.why.as_str())).collect();
+    assert_eq!(
+        told,
+        [("a/link", "the target of the link is not UTF-8"), ("b", "the contents differ")]
+    );
+}
+
+#[test]
+fn what_waits_for_the_users_word_costs_little() {
+    let dir = workspace();
+    for number in 0..8000 {
+        fs::write(dir.path().join(format!("root/{number}")), "x").unwrap();
+    }
+    let mut room = Room::connected(dir, Init::Volume, tree(&[("theirs", At::File("y"))]));
+    room.settle();
+    assert_eq!(room.engine.status().withheld.len(), 8000);
+    let begun = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(room.engine.pending().uploads, 0);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}

@@ -1,0 +1,44 @@
+//! A Volume's tree, for tests.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use s0_tree::{
+    Actor, Attributes, Content, Entry, FORMAT, New, NodeId, Op, Place, Source, Time, Tree,
+    TreePath, fold,
+};
+
+/// What is at a path: a directory, a file with this text, a link to there.
+pub(crate) enum At {
+    Directory,
+    File(&'static str),
+    Link(&'static str),
+}
+
+/// A tree that holds these, whose directories come before what is in them.
+pub(crate) fn tree(all: &[(&str, At)]) -> Tree {
+    let mut tree = Tree::default();
+    for (path, what) in all {
+        let path = TreePath::new(path).unwrap();
+        let (above, name) = path.split().unwrap();
+        let parent = if above.is_root() { NodeId::ROOT } else { tree.lookup(&above).unwrap() };
+        let (what, mode) = match what {
+            At::Directory => (New::Directory, 0o755),
+            At::File(text) => (New::File { content: Content::of(text.as_bytes()) }, 0o644),
+            At::Link(target) => (New::Symlink { target: (*target).into() }, 0o777),
+        };
+        let attributes = Attributes { mode, uid: 0, gid: 0, mtime: Time(0), xattrs: None };
+        let entry = Entry {
+            format: FORMAT,
+            seq: tree.head().next(),
+            time: Time(0),
+            source: Source::Sandbox,
+            actor: Actor::default(),
+            request: None,
+            op: Op::Create { at: Place { parent, name }, what, attributes },
+            path,
+            old_path: None,
+        };
+        fold(&mut tree, &entry).unwrap();
+    }
+    tree
+}
