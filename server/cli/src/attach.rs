@@ -7,7 +7,7 @@ use s0_api::Client;
 use s0_api::volumes::NewVolume;
 use s0_host::host::{self, HeldRoot};
 use s0_host::protocol::{Answer, Request};
-use s0_host::{Attachment, AttachmentDir, Control, InitFrom, PauseOn};
+use s0_host::{Attachment, AttachmentDir, Control, InitFrom, PauseOn, SpawnError};
 use s0_replica::shell::disk::STATE_DIR_NAME;
 
 use crate::args;
@@ -274,7 +274,10 @@ pub(crate) async fn in_background(context: &Context, attached: Attached, wait: b
     let control = match s0_host::spawn(&program, &context.state, &workspace.directory).await {
         Ok(control) => control,
         Err(error) => {
-            attached.take_back(context).await;
+            // One that is only slow may go on.
+            if matches!(error, SpawnError::Ended(_) | SpawnError::Io(_)) {
+                attached.take_back(context).await;
+            }
             return Err(error.into());
         }
     };
