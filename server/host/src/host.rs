@@ -233,13 +233,14 @@ async fn lock(directory: &AttachmentDir, take_over: bool) -> Result<Lock, HostEr
             return if asked { Err(HostError::NotTakenOver(why.into())) } else { taken };
         }
         match Control::connect(directory).await {
-            Ok(mut other) if take_over && !asked => match other.ask(&Request::Stop).await {
+            // Each one that answers: when one ends, another that waited may begin.
+            Ok(mut other) if take_over => match other.ask(&Request::Stop).await {
                 // One that ends at once hangs up.
                 Ok(_) | Err(ControlError::Broken(_)) => asked = true,
                 Err(error) => return Err(HostError::NotTakenOver(error.to_string())),
             },
-            Ok(_) if !asked => return taken,
-            Ok(_) | Err(ControlError::NotRunning | ControlError::Broken(_)) => {}
+            Ok(_) => return taken,
+            Err(ControlError::NotRunning | ControlError::Broken(_)) => {}
             Err(error) => return Err(HostError::NotTakenOver(error.to_string())),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
