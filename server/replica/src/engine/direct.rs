@@ -116,6 +116,12 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 self.touch(path, self.now, true);
             }
         }
+        let moved: Vec<_> = super::look::below(&self.moved, old).cloned().collect();
+        for path in moved {
+            if let (Some(node), Some(path)) = (self.moved.remove(&path), rebase(&path)) {
+                self.moved.insert(path, node);
+            }
+        }
         let dirty: Vec<_> = super::look::below(&self.dirty, old).cloned().collect();
         for path in dirty {
             if let (Some(dirt), Some(path)) = (self.dirty.remove(&path), rebase(&path)) {

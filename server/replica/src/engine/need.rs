@@ -155,6 +155,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
         self.changed.remove(path);
         self.touch(path.clone(), self.now, true);
         self.incoming.insert(old.clone(), None);
+        // Its mode is compared next.
+        self.incoming.insert(place.clone(), None);
         let row = Row { version: remote.version, ..row };
         Need::Remember(vec![Record::Moved { from: old, to: place.clone(), row }])
     }

@@ -66,7 +66,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
 
     /// Whether a node is a synced directory that is not at this path of the disk.
     pub(super) fn is_elsewhere(&self, node: NodeId, path: &TreePath) -> bool {
-        self.directory_path(node).is_some_and(|there| there != *path)
+        let is_directory = |home| self.row(home).is_some_and(|row| row.what.is_directory());
+        self.state.synced.home(node).is_some_and(is_directory)
+            && self.directory_path(node).is_some_and(|there| there != *path)
     }
 
     /// Where the user has moved the directory that is synced at this path.

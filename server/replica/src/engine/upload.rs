@@ -419,7 +419,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         let Some(at) = self.volume_path(path).filter(|at| !draft.is_apart(at)) else {
             return Ok(());
         };
-        if row.is_none() && what.is_directory() && self.is_told_of_another(&at, path) {
+        if what.is_directory() && self.is_told_of_another(&at, path) {
             return Ok(());
         }
         let change = match &row {
