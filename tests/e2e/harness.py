@@ -464,7 +464,7 @@ class Replica:
     def verify(self):
         """Rehashes everything against the Volume; fails when something differs."""
         said = self.json("verify", ok=False, timeout=600)
-        check(said["equal"], lambda: f"{self}: verify found {str(said['differences'])[:1500]}")
+        check(said["equal"], lambda: f"{self}: verify found {str(said['differences'])[:1500]}, apart: {said['apart']}")
 
     def conflicts(self):
         """The open conflicts, by path."""

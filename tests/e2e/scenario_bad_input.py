@@ -1,6 +1,7 @@
 """What hostile or mistaken input gets: a clear answer, and no effect."""
 import base64
 import json
+import os
 
 from harness import Http, check, check_all_equal, check_equal, disk_tree, settle, wait_until, write
 
@@ -109,6 +110,38 @@ def test_wrong_requests_are_answered_in_the_envelope(bench):
     check(service.http.data("GET", volume.base)["id"] == volume.id, "the service is no longer well")
 
 
+def test_what_a_repository_brings_as_dot_s0_leads_nowhere(bench):
+    service = bench.service()
+    volume = service.create_volume()
+    machine = bench.machine("laptop", service)
+    precious = machine.dir / "precious"
+    cookie = precious / "00000000-0000-4000-8000-000000000000"
+    write(cookie, "mine\n")
+    write(precious / "rc", "mine\n")
+    outside = disk_tree(precious)
+    workspace = machine.dir / "workspace"
+
+    def brings(name, target):
+        """A repository with a link of this name in its .s0."""
+        (workspace / ".s0").mkdir(parents=True, exist_ok=True)
+        (workspace / ".s0" / name).unlink(missing_ok=True)
+        (workspace / ".s0" / name).symlink_to(target)
+
+    for name, target in (("lock", precious / "rc"), ("staging", precious), ("cookies", precious)):
+        brings(name, target)
+        done = machine.run("sync", "attach", volume.id, workspace, ok=False)
+        check(done.returncode == 1, lambda: f".s0/{name} is a link, and attaching ended with {done.returncode}")
+        check(b".s0" in done.stderr, lambda: f"it does not say where it is: {done.stderr!r}")
+        check_equal(outside, disk_tree(precious), f"what .s0/{name} leads to, before and after")
+        (workspace / ".s0" / name).unlink()
+    replica = machine.attach(volume, workspace)
+    replica.stop()
+    (workspace / ".s0" / "cookies").rmdir()
+    brings("cookies", precious)
+    machine.run("sync", "detach", workspace)
+    check_equal(outside, disk_tree(precious), "what the cookies' link leads to, before and after")
+
+
 def test_mistakes_at_the_command_line_are_explained(bench):
     service = bench.service()
     volume = service.create_volume()
@@ -146,6 +179,13 @@ def test_mistakes_at_the_command_line_are_explained(bench):
     machine.run("sync", "attach", volume.id, workspace, ok=False)
     wait_until("the host is still there", lambda: replica.pid == pid, 5)
     replica.sync("conflicts", "list")
+    refused("sync", "detach", "typo", cwd=workspace, saying=["typo"])
+    refused("sync", "detach", nested, saying=["part of"])
+    refused("sync", "stop", "-C", workspace / "typo", saying=["not a directory"])
+    refused("sync", "conflicts", "resolve", "--take-theirs", os.fsdecode(b"odd-\xff"), cwd=workspace, saying=["utf-8"])
+    refused("sync", "attach", volume.id, workspace, "--pause", "path", saying=["detach"])
+    refused("volume", "delete", "no-such-volume", saying=["does not know"])
+    refused("volume", "files", "rm", volume.id, "/none", saying=["nothing at"])
     refused("sync", "conflicts", "show", "none.txt", cwd=workspace, saying=["none.txt", "no conflict"])
     write(replica / "fine.txt", "still works\n")
     settle(replica)

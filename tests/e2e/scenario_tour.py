@@ -19,6 +19,21 @@ def test_the_tour_passes_and_tells_its_steps(bench):
     wait_until("nothing of it runs on", lambda: not [p for p in bench.own_processes() if is_running(p)], 20)
 
 
+def test_a_tour_that_is_broken_off_leaves_nothing(bench):
+    home = bench.dir / "home"
+    home.mkdir()
+    for lines in (1, 2, 3, 4, 7):
+        tour = subprocess.Popen([BIN, "up", "--tour"], cwd=home, stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, env=bench.environment(HOME=str(home), TMPDIR=str(home)))
+        for _ in range(lines):
+            tour.stdout.readline()
+        tour.send_signal(signal.SIGINT)
+        tour.stdout.read()
+        check(tour.wait(60) == 1, f"broken off after {lines} lines it ended with {tour.returncode}")
+        wait_until("nothing of it runs on", lambda: not [p for p in bench.own_processes() if is_running(p)], 20)
+        check(not list(home.iterdir()), lambda: f"after {lines} lines there are {list(home.iterdir())}")
+
+
 def test_up_attaches_a_directory_and_ends_on_ctrl_c(bench):
     root, home = bench.dir / "project", bench.dir / "home"
     write(root / "README.md", "# Mine\n")

@@ -11,7 +11,7 @@ use crate::args::{Conflicts, Side};
 use crate::context::{Context, Workspace};
 use crate::failure::{Done, Failure, code};
 use crate::live::reason;
-use crate::screen::{columns, count};
+use crate::screen::{columns, count, plain, quoted, shown};
 use crate::sync::{tree_paths, unexpected};
 
 impl From<Side> for protocol::Side {
@@ -64,7 +64,7 @@ fn table(conflicts: &[ConflictView]) -> String {
     let head = ["PATH", "STATUS", "MINE", "THEIRS", "WHY"].map(String::from).to_vec();
     let rows = conflicts.iter().map(|conflict| {
         vec![
-            conflict.path.to_string(),
+            shown(&conflict.path).to_owned(),
             format!("{:?}", conflict.status).to_lowercase(),
             thing(conflict.mine.as_ref()),
             thing(conflict.theirs.as_ref()),
@@ -113,19 +113,21 @@ async fn show(
     let found = all(workspace).await?.into_iter().find(|conflict| conflict.path == path);
     let Some(conflict) = found else {
         return Err(Failure::other(format!(
-            "there is no conflict at {path}; `s0 sync conflicts list` shows those that are"
+            "there is no conflict at {}; `s0 sync conflicts list` shows those that are",
+            plain(shown(&path))
         )));
     };
     context.screen.show(&conflict, || {
         let row = |name: &str, value: String| vec![name.to_owned(), value];
         let rows = columns(&[
-            row("path", conflict.path.to_string()),
+            row("path", shown(&conflict.path).to_owned()),
             row("why", reason(conflict.reason).to_owned()),
-            row("in the way", conflict.other.to_string()),
+            row("in the way", shown(&conflict.other).to_owned()),
             row("base", thing(conflict.base.as_ref())),
             row("mine", thing(conflict.mine.as_ref())),
             row("theirs", thing(conflict.theirs.as_ref())),
         ]);
+        let path = quoted(Path::new(shown(&path)));
         format!(
             "{rows}\n  s0 sync conflicts show {path} --side theirs      to read a side\n  \
              s0 sync conflicts mark {path}                   to keep the file as it is now\n  \
@@ -153,13 +155,15 @@ async fn resolve(
         let mut text = format!("{} settled", count(settled, "conflict"));
         for ResolvedPath { path, overlaps, error } in &paths {
             if let Some(error) = error {
-                text.push_str(&format!("\nnot settled: {error}"));
+                text.push_str(&format!("\nnot settled: {}", plain(error)));
             }
             if *overlaps > 0 {
                 text.push_str(&format!(
-                    "\n{path}: both sides changed {}, marked in the file; edit it, then \
-                     `s0 sync conflicts mark {path}`",
-                    count(*overlaps, "place")
+                    "\n{}: both sides changed {}, marked in the file; edit it, then \
+                     `s0 sync conflicts mark {}`",
+                    plain(shown(path)),
+                    count(*overlaps, "place"),
+                    quoted(Path::new(&*plain(shown(path))))
                 ));
             }
         }

@@ -1,20 +1,58 @@
 //! What all commands need: where things are, and who answers.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use s0_api::Client;
-use s0_host::{Attachment, AttachmentDir, Control, ServiceAddress, StateDir, Token};
+use s0_api::volumes::SandboxVolume;
+use s0_host::{Attachment, AttachmentDir, Control, ServiceAddress, StateDir, Token, canonical};
 
 use crate::args::Args;
 use crate::failure::Failure;
 use crate::platform;
-use crate::screen::Screen;
+use crate::screen::{Screen, plain, quoted};
+
+/// How long the answer to a question may take that needs no work.
+pub(crate) const ANSWER: Duration = Duration::from_secs(10);
+
+/// What the service answers to a short question. One that is stopped, or hangs,
+/// still takes connections.
+pub(crate) async fn soon<T>(
+    asked: impl Future<Output = Result<T, s0_api::Error>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(ANSWER, asked).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(offline(format!(
+            "the service takes requests and does not answer within {} s; `s0 serve --stop` says \
+             what to do about the one of this machine",
+            ANSWER.as_secs()
+        ))),
+    }
+}
+
+/// A Volume that must be there.
+pub(crate) async fn known_volume(client: &Client, id: &str) -> Result<SandboxVolume, Failure> {
+    soon(client.volume(id)).await.map_err(|failure| {
+        if failure.is_not_found() {
+            let at = client.base_url();
+            failure.saying(format!(
+                "the service at {at} does not know the Volume {}; `s0 volume list` shows those \
+                 that it knows",
+                plain(id)
+            ))
+        } else {
+            failure
+        }
+    })
+}
 
 /// Where things are.
 pub(crate) struct Context {
     pub(crate) screen: Screen,
     pub(crate) state: StateDir,
     pub(crate) data_dir: PathBuf,
+    /// The data directory was named, not found.
+    data_dir_is_given: bool,
     server: Option<String>,
     token: Option<String>,
 }
@@ -37,6 +75,7 @@ impl Context {
         Ok(Self {
             screen,
             state: StateDir::new(state),
+            data_dir_is_given: args.data_dir.is_some(),
             data_dir: std::path::absolute(&data_dir).unwrap_or(data_dir),
             server: args.server.clone().filter(|url| !url.is_empty()),
             token: args.token.clone().filter(|token| !token.is_empty()),
@@ -49,6 +88,7 @@ impl Context {
             screen: self.screen.clone(),
             state: StateDir::new(state),
             data_dir,
+            data_dir_is_given: true,
             server: None,
             token: None,
         }
@@ -74,6 +114,46 @@ impl Context {
         }
     }
 
+    /// What is asked for and is not so with a service, in words about that one.
+    pub(crate) fn differs_from(&self, service: &ServiceAddress) -> Option<String> {
+        let bare = |url: &str| url.trim_end_matches('/').to_owned();
+        if let Some(server) = &self.server {
+            let url = service.url().ok();
+            if url.as_deref().is_none_or(|url| bare(url) != bare(server)) {
+                return Some(match (service, url) {
+                    (ServiceAddress::Local(data_dir), _) => {
+                        format!("at the service of {}", data_dir.display())
+                    }
+                    (_, url) => format!("at the service {}", url.unwrap_or_default()),
+                });
+            }
+        }
+        match service {
+            ServiceAddress::Local(data_dir)
+                if self.server.is_none()
+                    && self.data_dir_is_given
+                    && canonical(data_dir) != canonical(&self.data_dir) =>
+            {
+                Some(format!("at the service of {}", data_dir.display()))
+            }
+            ServiceAddress::Remote { token: Token::Text(known), .. }
+                if self.token.as_ref().is_some_and(|token| *token != known.0) =>
+            {
+                Some("with another token".into())
+            }
+            _ => None,
+        }
+    }
+
+    /// The option with which another command finds the same workspaces; nothing
+    /// when it finds them without.
+    pub(crate) fn state_option(&self) -> String {
+        if Some(self.state.path()) == platform::default_state_dir().as_deref() {
+            return String::new();
+        }
+        format!(" --state-dir {}", quoted(self.state.path()))
+    }
+
     fn local(&self) -> ServiceAddress {
         ServiceAddress::Local(self.data_dir.clone())
     }
@@ -85,17 +165,46 @@ impl Context {
 
     /// The workspace at or above a directory; without one, above the current one.
     pub(crate) fn workspace(&self, near: Option<&Path>) -> Result<Workspace, Failure> {
-        let near = match near {
+        let place = match near {
             Some(near) => near.to_owned(),
             None => std::env::current_dir()?,
         };
-        match self.state.find(&near)? {
-            Some((directory, attachment)) => Ok(Workspace { directory, attachment }),
-            None => Err(Failure::other(format!(
-                "{} is in no attached workspace; `s0 sync list` shows those of this machine, and \
-                 `s0 sync attach VOLUME` attaches one",
-                near.display()
-            ))),
+        let found = self.state.find(&place)?;
+        // A workspace may be gone, but what only looks like a part of one is a
+        // mistyped word.
+        let is_meant = |root: &Path| near.is_none() || place.is_dir() || canonical(&place) == root;
+        match found {
+            Some((directory, attachment)) if is_meant(&attachment.root) => {
+                Ok(Workspace { directory, attachment })
+            }
+            Some(_) => Err(Failure::other(format!("{} is not a directory", place.display()))),
+            None => Err(Failure::other(self.in_no_workspace(&place)?)),
+        }
+    }
+
+    fn in_no_workspace(&self, place: &Path) -> Result<String, Failure> {
+        let mut said = format!(
+            "{} is in no attached workspace; `s0 sync list` shows those of this machine, and \
+             `s0 sync attach VOLUME` attaches one",
+            place.display()
+        );
+        for (_, damage) in self.state.damaged()? {
+            said.push_str(&format!("\none attachment is damaged: {damage}"));
+        }
+        Ok(said)
+    }
+}
+
+/// The option with which another command finds a service; nothing when it finds
+/// it without.
+pub(crate) fn service_option(service: &ServiceAddress) -> String {
+    match service {
+        ServiceAddress::Remote { url, .. } => format!(" --server {}", quoted(url.as_ref())),
+        ServiceAddress::Local(data_dir) => {
+            if Some(data_dir) == platform::default_data_dir().as_ref() {
+                return String::new();
+            }
+            format!(" --data-dir {}", quoted(data_dir))
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::screen::plain;
+
 /// The exit codes beside 0 (as asked) and 2 (the arguments are wrong).
 pub(crate) mod code {
     /// It failed, or the answer is no.
@@ -19,6 +21,17 @@ pub(crate) mod code {
 pub(crate) struct Failure {
     message: String,
     code: u8,
+    kind: Kind,
+}
+
+/// What some failures are more than that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The service does not know what was asked for.
+    NotFound,
+    /// Whoever read the output has gone.
+    Unread,
+    Other,
 }
 
 /// How a command ends.
@@ -26,11 +39,11 @@ pub(crate) type Done = Result<ExitCode, Failure>;
 
 impl Failure {
     pub(crate) fn other(message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: code::FAILED }
+        Self::with_code(message, code::FAILED)
     }
 
     pub(crate) fn with_code(message: impl Into<String>, code: u8) -> Self {
-        Self { message: message.into(), code }
+        Self { message: message.into(), code, kind: Kind::Other }
     }
 
     /// Of a file of the user's.
@@ -38,8 +51,36 @@ impl Failure {
         Self::other(format!("{}: {error}", path.display()))
     }
 
+    /// The same in better words.
+    pub(crate) fn saying(self, message: impl Into<String>) -> Self {
+        Self { message: message.into(), ..self }
+    }
+
+    /// Of standard output.
+    pub(crate) fn output(error: &std::io::Error) -> Self {
+        let mut failure = Self::other(format!("the output cannot be written: {error}"));
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            failure.kind = Kind::Unread;
+        }
+        failure
+    }
+
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.kind == Kind::NotFound
+    }
+
+    /// Nobody reads any more, which is how `| head` ends and no failure.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.kind == Kind::Unread
+    }
+
     pub(crate) fn code(&self) -> ExitCode {
-        ExitCode::from(self.code)
+        ExitCode::from(self.number())
+    }
+
+    /// The same, as a number.
+    pub(crate) fn number(&self) -> u8 {
+        if self.is_unread() { 0 } else { self.code }
     }
 }
 
@@ -51,11 +92,15 @@ impl std::fmt::Display for Failure {
 
 impl From<s0_api::Error> for Failure {
     fn from(error: s0_api::Error) -> Self {
-        let code = match error {
+        let code = match &error {
             s0_api::Error::Unavailable(_) => code::OFFLINE,
             _ => code::FAILED,
         };
-        Self::with_code(error.to_string(), code)
+        let mut failure = Self::with_code(one_line(&error), code);
+        if matches!(error, s0_api::Error::NotFound(_)) {
+            failure.kind = Kind::NotFound;
+        }
+        failure
     }
 }
 
@@ -63,16 +108,27 @@ macro_rules! other {
     ($($error:ty),*) => {
         $(impl From<$error> for Failure {
             fn from(error: $error) -> Self {
-                Self::other(error.to_string())
+                Self::other(one_line(error))
             }
         })*
     };
 }
 
+/// What a failure of another room says. It may hold names that others chose.
+fn one_line(error: impl std::fmt::Display) -> String {
+    plain(&error.to_string()).into_owned()
+}
+
+impl From<s0_host::SpawnError> for Failure {
+    fn from(error: s0_host::SpawnError) -> Self {
+        // It quotes lines of the log, in which names are plain.
+        Self::other(error.to_string())
+    }
+}
+
 other!(
     s0_host::ControlError,
     s0_host::HostError,
-    s0_host::SpawnError,
     s0_host::StateError,
     s0_service::ServeError,
     std::io::Error,

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use futures_util::StreamExt as _;
+use s0_api::documented::{AppendRequest, ChangeRequest};
+use s0_api::sync::{Capabilities, Registration};
 use s0_api::volumes::{FileInfo, FileType};
 use s0_api::{Body, Client};
 use serde_json::json;
@@ -11,9 +13,10 @@ use tokio::io::AsyncWriteExt as _;
 use tokio_util::io::ReaderStream;
 
 use crate::args::Files;
-use crate::context::Context;
+use crate::context::{Context, soon};
 use crate::failure::Failure;
-use crate::screen::{columns, count};
+use crate::platform;
+use crate::screen::{columns, count, plain};
 
 pub(crate) async fn files(
     context: &Context,
@@ -23,7 +26,7 @@ pub(crate) async fn files(
     let screen = &context.screen;
     match command {
         Files::Ls { volume, path } => {
-            let files = client.list_files(&volume, &path).await?;
+            let files = soon(client.list_files(&volume, &path)).await?;
             screen.show(&files, || table(&files));
         }
         Files::Cat { volume, path } => {
@@ -33,7 +36,7 @@ pub(crate) async fn files(
             }
         }
         Files::Stat { volume, path } => {
-            let file = client.stat_file(&volume, &path).await?;
+            let file = soon(client.stat_file(&volume, &path)).await?;
             screen.show(&file, || table(std::slice::from_ref(&file)));
         }
         Files::Mkdir { volume, path, parents } => {
@@ -41,6 +44,14 @@ pub(crate) async fn files(
             screen.show(&json!({ "path": path }), String::new);
         }
         Files::Rm { volume, path } => {
+            // The service says that all is well when there was nothing.
+            soon(client.stat_file(&volume, &path)).await.map_err(|failure| {
+                if failure.is_not_found() {
+                    failure.saying(format!("there is nothing at {} in {volume}", plain(&path)))
+                } else {
+                    failure
+                }
+            })?;
             client.remove_file(&volume, &path).await?;
             screen.show(&json!({ "path": path }), String::new);
         }
@@ -52,11 +63,11 @@ pub(crate) async fn files(
             let done = upload(client, &volume, &local, &path).await?;
             screen.show(&json!({ "files": done }), || count(done, "file"));
         }
-        Files::Download { volume, path, local } => {
+        Files::Download { volume, path, local, force } => {
             let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
             let name = if name.is_empty() { volume.as_str() } else { name };
             let local = local.unwrap_or_else(|| PathBuf::from(name));
-            let done = download(client, &volume, &path, &local).await?;
+            let done = download(client, &volume, &path, &local, force).await?;
             screen.show(&json!({ "files": done, "local": local }), || {
                 format!("{} in {}", count(done, "file"), local.display())
             });
@@ -92,7 +103,7 @@ fn table(files: &[FileInfo]) -> String {
 /// directory are left out.
 async fn upload(client: &Client, volume: &str, local: &Path, path: &str) -> Result<usize, Failure> {
     let mut queue = VecDeque::from([(local.to_owned(), path.to_owned())]);
-    let mut files = 0;
+    let (mut files, mut programs) = (0, Vec::new());
     while let Some((local, path)) = queue.pop_front() {
         let failed = |error: std::io::Error| Failure::file(&local, &error);
         let kind = std::fs::metadata(&local).map_err(failed)?;
@@ -100,7 +111,16 @@ async fn upload(client: &Client, volume: &str, local: &Path, path: &str) -> Resu
             let file = tokio::fs::File::open(&local).await.map_err(failed)?;
             client.write_file(volume, &path, Body::from(file)).await?;
             files += 1;
+            if platform::mode(&kind) & 0o100 != 0 {
+                programs.push(path);
+            }
             continue;
+        }
+        if !kind.is_dir() {
+            return Err(Failure::other(format!(
+                "{} is neither a file nor a directory",
+                local.display()
+            )));
         }
         client.make_directory(volume, &path, true).await?;
         for entry in std::fs::read_dir(&local).map_err(failed)? {
@@ -117,33 +137,72 @@ async fn upload(client: &Client, volume: &str, local: &Path, path: &str) -> Resu
             }
         }
     }
+    if !programs.is_empty() {
+        make_executable(client, volume, programs).await?;
+    }
     Ok(files)
 }
 
-/// Copies out of the Volume; says how many files.
+/// Makes files of a Volume executable. The file API has no word for it; the
+/// journal has, for those who register.
+async fn make_executable(client: &Client, volume: &str, paths: Vec<String>) -> Result<(), Failure> {
+    let replica = format!("upload_{}", uuid::Uuid::new_v4().simple());
+    let capabilities = Capabilities {
+        case_sensitive: true,
+        unicode_normalization_insensitive: false,
+        windows_compatible_paths: false,
+    };
+    let registration = Registration {
+        display_name: "s0 volume files upload".into(),
+        platform: std::env::consts::OS.into(),
+        root_path: String::new(),
+        case_sensitive: true,
+        capabilities,
+        take_instance: false,
+        sandbox_id: None,
+    };
+    let base_seq = client.register(volume, &replica, &registration).await?.head.0;
+    let change = |path| ChangeRequest {
+        event_type: "chmod".into(),
+        path,
+        mode: Some(0o755),
+        ..ChangeRequest::default()
+    };
+    let changes = paths.into_iter().map(change).collect();
+    let request = AppendRequest { request_id: replica.clone(), base_seq, changes };
+    let changed = client.append_changes(volume, &replica, &request).await;
+    client.unregister(volume, &replica).await?;
+    match changed?.conflicts.len() {
+        0 => Ok(()),
+        several => Err(Failure::other(format!(
+            "somebody changed {} at the same moment; upload again to make them executable",
+            count(several, "uploaded file")
+        ))),
+    }
+}
+
+/// Copies out of the Volume; says how many files. Nothing on the disk is replaced
+/// unless that was asked for, and no link there is followed.
 async fn download(
     client: &Client,
     volume: &str,
     path: &str,
     local: &Path,
+    force: bool,
 ) -> Result<usize, Failure> {
-    let top = client.stat_file(volume, path).await?;
+    let top = soon(client.stat_file(volume, path)).await?;
     let mut queue = VecDeque::from([(top, local.to_owned())]);
     let mut files = 0;
     while let Some((file, local)) = queue.pop_front() {
-        let failed = |error: std::io::Error| Failure::file(&local, &error);
         match file.kind {
             FileType::File => {
-                let mut bytes = client.read_file(volume, &file.path).await?;
-                let mut out = tokio::fs::File::create(&local).await.map_err(failed)?;
-                while let Some(piece) = bytes.next().await {
-                    out.write_all(&piece?).await.map_err(failed)?;
-                }
-                out.flush().await.map_err(failed)?;
+                // Before anything is fetched.
+                free(&local, force)?;
+                download_file(client, volume, &file, &local, force).await?;
                 files += 1;
             }
             FileType::Dir => {
-                std::fs::create_dir_all(&local).map_err(failed)?;
+                make_directory(&local)?;
                 for child in client.list_files(volume, &file.path).await? {
                     // What a service says is not yet a name.
                     let name = s0_tree::Name::new(&child.name)
@@ -156,4 +215,61 @@ async fn download(
         }
     }
     Ok(files)
+}
+
+/// Whether a file may come to this path.
+fn free(local: &Path, force: bool) -> Result<(), Failure> {
+    let place = local.display();
+    match std::fs::symlink_metadata(local) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Failure::file(local, &error)),
+        Ok(there) if !there.is_file() => {
+            Err(Failure::other(format!("{place} is there, and is no file; move it away first")))
+        }
+        Ok(_) if !force => Err(Failure::other(format!("{place} is there; --force replaces it"))),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Makes a directory, or takes the one that is there, but no link to one.
+fn make_directory(local: &Path) -> Result<(), Failure> {
+    match std::fs::create_dir(local) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let there = std::fs::symlink_metadata(local);
+            if there.map_err(|error| Failure::file(local, &error))?.is_dir() {
+                return Ok(());
+            }
+            let place = local.display();
+            Err(Failure::other(format!(
+                "{place} is there, and is no directory; move it away first"
+            )))
+        }
+        made => made.map_err(|error| Failure::file(local, &error)),
+    }
+}
+
+/// Fetches a file beside its path, so that the path has all of it or nothing.
+async fn download_file(
+    client: &Client,
+    volume: &str,
+    file: &FileInfo,
+    local: &Path,
+    force: bool,
+) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::file(local, &error);
+    let above = local.parent().filter(|above| !above.as_os_str().is_empty());
+    let executable = u32::from_str_radix(&file.mode, 8).is_ok_and(|mode| mode & 0o100 != 0);
+    let beside = tempfile::Builder::new()
+        .prefix(".s0-download-")
+        .permissions(platform::new_file(executable))
+        .tempfile_in(above.unwrap_or(Path::new(".")))
+        .map_err(failed)?;
+    let mut out = tokio::fs::File::from_std(beside.reopen().map_err(failed)?);
+    let mut bytes = client.read_file(volume, &file.path).await?;
+    while let Some(piece) = bytes.next().await {
+        out.write_all(&piece?).await.map_err(failed)?;
+    }
+    out.flush().await.map_err(failed)?;
+    let placed = if force { beside.persist(local) } else { beside.persist_noclobber(local) };
+    placed.map(drop).map_err(|error| failed(error.error))
 }

@@ -32,15 +32,13 @@ mod volumes;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use args::{Args, Command};
 use context::Context;
 
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::of_process();
     if matches!(args.command, Command::Host { .. } | Command::Serve { detached: true, .. }) {
         s0_host::detach();
     }
@@ -56,9 +54,11 @@ pub fn main() -> ExitCode {
         }
         Err(error) => Err(failure::Failure::other(format!("no runtime: {error}"))),
     };
-    match done {
-        Ok(code) => code,
-        Err(failure) => {
+    match (done, screen.finish()) {
+        (Ok(code), Ok(())) => code,
+        (Ok(code), Err(failure)) if failure.is_unread() => code,
+        (Err(failure), _) if failure.is_unread() => failure.code(),
+        (Err(failure), _) | (_, Err(failure)) => {
             screen.complain(&failure);
             failure.code()
         }

@@ -9,11 +9,13 @@ use s0_tree::Reason;
 
 use crate::context::{Context, Workspace};
 use crate::failure::Failure;
-use crate::screen::{Screen, count, shown};
+use crate::screen::{Screen, count, plain, shown};
 use crate::sync::status_of;
 
 /// How long the service may be out of reach before nobody waits for it.
 const OFFLINE: Duration = Duration::from_secs(10);
+/// How often it is looked whether waiting still helps.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How often progress is told where it cannot be written over.
 const PLAIN_PROGRESS: Duration = Duration::from_secs(2);
 /// How long a host in this process may take until it can be asked.
@@ -82,13 +84,13 @@ pub(crate) fn state_line(status: &HostStatus) -> String {
 /// Follows a host until both sides are equal, or waiting would not help.
 pub(crate) async fn until_settled(
     screen: &Screen,
-    control: Control,
+    mut control: Control,
 ) -> Result<HostStatus, Failure> {
     let begun = Instant::now();
+    let mut status = status_of(control.ask(&Request::Status).await?)?;
     let mut feed = control.subscribe().await?;
     let mut told = Instant::now();
     loop {
-        let News::Status { status } = feed.next().await? else { continue };
         let it = &status.report.status;
         let line = state_line(&status);
         screen.bottom(format!("{line} …"));
@@ -108,11 +110,17 @@ pub(crate) async fn until_settled(
             if let Some(why) = why {
                 screen.warn(why);
             }
-            return Ok(*status);
+            return Ok(status);
         }
         if !screen.is_terminal() && told.elapsed() > PLAIN_PROGRESS {
             told = Instant::now();
             screen.line(line);
+        }
+        // A host that waits for the service has no news.
+        match tokio::time::timeout(LOOK_AGAIN, feed.next()).await {
+            Ok(Ok(News::Status { status: new })) => status = *new,
+            Ok(Ok(_)) | Err(_) => {}
+            Ok(Err(error)) => return Err(error.into()),
         }
     }
 }
@@ -138,8 +146,18 @@ pub(crate) async fn follow(workspace: &Workspace) -> Result<(HostStatus, Feed), 
 pub(crate) async fn tell(context: &Context, workspace: &Workspace) -> Result<(), Failure> {
     let screen = &context.screen;
     let (mut status, mut feed) = follow(workspace).await?;
+    if screen.is_json() {
+        screen.json(&News::Status { status: Box::new(status.clone()) });
+    }
     let (mut state, mut told) = (None, Instant::now());
+    let mut trouble = None;
     loop {
+        if status.report.trouble != trouble {
+            trouble.clone_from(&status.report.trouble);
+            if let Some(trouble) = &trouble {
+                screen.line(plain(&format!("! {trouble}")));
+            }
+        }
         let now = (status.report.status.condition, is_connecting(&status));
         if screen.is_terminal() {
             screen.bottom(state_line(&status));
@@ -162,7 +180,7 @@ pub(crate) async fn tell(context: &Context, workspace: &Workspace) -> Result<(),
                 if screen.is_json() {
                     screen.json(&news);
                 } else if let Some(line) = line(&news) {
-                    screen.line(line);
+                    screen.line(plain(&line));
                 }
             }
             Err(ControlError::Broken(_)) => return Ok(()),

@@ -5,7 +5,7 @@ use s0_api::volumes::Snapshot as Taken;
 use serde_json::json;
 
 use crate::args::Snapshot;
-use crate::context::Context;
+use crate::context::{Context, soon};
 use crate::failure::Failure;
 use crate::screen::columns;
 
@@ -21,15 +21,15 @@ pub(crate) async fn snapshot(
             screen.show(&taken, || taken.id.clone());
         }
         Snapshot::List { volume } => {
-            let all = client.snapshots(&volume).await?;
+            let all = soon(client.snapshots(&volume)).await?;
             screen.show(&all, || table(&all));
         }
         Snapshot::Get { volume, snapshot } => {
-            let taken = client.snapshot(&volume, &snapshot).await?;
+            let taken = soon(client.snapshot(&volume, &snapshot)).await?;
             screen.show(&taken, || table(std::slice::from_ref(&taken)));
         }
         Snapshot::Delete { volume, snapshot } => {
-            client.delete_snapshot(&volume, &snapshot).await?;
+            soon(client.delete_snapshot(&volume, &snapshot)).await?;
             screen.show(&json!({ "deleted": snapshot }), || format!("deleted {snapshot}"));
         }
         Snapshot::Restore { volume, snapshot } => {

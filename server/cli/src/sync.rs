@@ -2,25 +2,22 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use s0_host::protocol::{Answer, HostStatus, Request};
-use s0_host::{Control, ControlError};
+use s0_host::protocol::{Answer, Apart, HostStatus, Request};
+use s0_host::{AttachmentDir, Control, ControlError};
 use s0_replica::engine::Condition;
 use s0_tree::TreePath;
 use serde_json::json;
 
 use crate::args::{Role, Sync};
-use crate::attach::{self, Wanted};
+use crate::attach::{self, Attached, Wanted};
 use crate::conflicts;
-use crate::context::{Context, Workspace};
+use crate::context::{ANSWER, Context, Workspace};
 use crate::failure::{Done, Failure, code};
 use crate::live;
 use crate::platform;
-use crate::screen::{columns, count, shown};
-
-/// How long a host may take to end.
-const END: Duration = Duration::from_secs(30);
+use crate::screen::{columns, count, plain, shown};
 
 /// `s0 sync …`.
 pub(crate) async fn sync(context: &Context, near: Option<PathBuf>, command: Sync) -> Done {
@@ -38,13 +35,13 @@ pub(crate) async fn sync(context: &Context, near: Option<PathBuf>, command: Sync
         } => {
             let directory = directory.or(near).unwrap_or_else(|| PathBuf::from("."));
             let sandbox = role.and(sandbox_id).filter(|_| role == Some(Role::Sandbox));
-            let (init, pause) = (init_from.into(), pause.map(Into::into));
-            let wanted = Wanted { volume, directory, init, sandbox, pause };
-            let workspace = attach::make(context, wanted).await?;
+            let (init, pause) = (init_from.map(Into::into), pause.map(Into::into));
+            let wanted = Wanted { volume: Some(volume), directory, init, sandbox, pause };
+            let attached = attach::make(context, wanted).await?;
             if foreground {
-                attach::in_foreground(context, &workspace).await
+                attach::in_foreground(context, attached).await
             } else {
-                attach::in_background(context, &workspace, !no_wait).await
+                attach::in_background(context, attached, !no_wait).await
             }
         }
         Sync::Detach { target } => attach::detach(context, here, target.as_deref()).await,
@@ -68,8 +65,8 @@ pub(crate) async fn sync(context: &Context, near: Option<PathBuf>, command: Sync
         Sync::Include { paths, all: _ } => include(context, here, &paths).await,
         Sync::Forget { paths } => forget(context, here, &paths).await,
         Sync::Start { no_wait } => {
-            let workspace = context.workspace(here)?;
-            attach::in_background(context, &workspace, !no_wait).await
+            let attached = Attached::found(context.workspace(here)?);
+            attach::in_background(context, attached, !no_wait).await
         }
         Sync::Stop => {
             let workspace = context.workspace(here)?;
@@ -183,37 +180,78 @@ fn show_status(context: &Context, status: &HostStatus) {
 }
 
 async fn list(context: &Context) -> Done {
+    let attached = context.state.list()?;
+    // All at once: each one that does not answer takes its time.
+    let asked = attached.iter().map(|(directory, _)| word_of(directory));
+    let words = futures_util::future::join_all(asked).await;
     let mut found = Vec::new();
-    for (directory, attachment) in context.state.list()? {
-        let status = match Control::connect(&directory).await {
-            Ok(mut control) => {
-                control.ask(&Request::Status).await.ok().and_then(|it| status_of(it).ok())
-            }
-            Err(_) => None,
-        };
-        let condition = match &status {
-            Some(status) => serde_json::to_value(status.report.status.condition)?,
-            None => "stopped".into(),
-        };
+    for ((_, attachment), word) in attached.iter().zip(words) {
         found.push(json!({
             "root": attachment.root,
             "volume_id": attachment.volume_id,
             "replica_id": attachment.replica_id,
-            "running": status.is_some(),
-            "pid": status.as_ref().map(|status| status.pid),
-            "condition": condition,
+            "running": word.condition != "stopped",
+            "pid": word.pid,
+            "condition": word.condition,
+            "trouble": word.trouble,
+        }));
+    }
+    for (directory, damage) in context.state.damaged()? {
+        found.push(json!({
+            "root": null,
+            "volume_id": null,
+            "replica_id": directory.replica(),
+            "running": false,
+            "pid": null,
+            "condition": "damaged",
+            "trouble": damage.to_string(),
         }));
     }
     context.screen.show(&found, || {
+        if found.is_empty() {
+            return "nothing is attached on this machine; `s0 up` attaches the directory you are in"
+                .into();
+        }
         let head = ["WORKSPACE", "VOLUME", "STATE"].map(String::from).to_vec();
-        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or("?").to_owned();
         let rows = found.iter().map(|it| {
-            let state = text(&it["condition"]).replace('_', " ");
-            vec![text(&it["root"]), text(&it["volume_id"]), state]
+            let mut state = text(&it["condition"]).replace('_', " ");
+            if let Some(trouble) = it["trouble"].as_str() {
+                state.push_str(&format!(": {trouble}"));
+            }
+            let root = if it["root"].is_null() { &it["replica_id"] } else { &it["root"] };
+            vec![text(root), text(&it["volume_id"]), state]
         });
         columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
     });
     Ok(ExitCode::SUCCESS)
+}
+
+/// How a replica is, in a word.
+struct Word {
+    condition: String,
+    pid: Option<u32>,
+    trouble: Option<String>,
+}
+
+async fn word_of(directory: &AttachmentDir) -> Word {
+    let silent = |pid| Word { condition: "no_answer".into(), pid, trouble: None };
+    let mut control = match Control::connect(directory).await {
+        Ok(control) => control,
+        Err(ControlError::NotRunning) => {
+            return Word { condition: "stopped".into(), pid: None, trouble: None };
+        }
+        Err(ControlError::NoAnswer { pid }) => return silent(pid),
+        Err(_) => return silent(None),
+    };
+    match tokio::time::timeout(ANSWER, control.ask(&Request::Status)).await {
+        Ok(Ok(Answer::Status(status))) => Word {
+            condition: attach::word(&status.report.status.condition),
+            pid: Some(status.pid),
+            trouble: status.report.trouble,
+        },
+        _ => silent(None),
+    }
 }
 
 async fn logs(context: &Context, near: Option<&Path>, follow: bool, lines: usize) -> Done {
@@ -222,7 +260,7 @@ async fn logs(context: &Context, near: Option<&Path>, follow: bool, lines: usize
     let text = s0_host::tail(&path, 0, 4 << 20);
     let all: Vec<&str> = text.lines().collect();
     for line in &all[all.len().saturating_sub(lines)..] {
-        context.screen.bytes(format!("{line}\n").as_bytes())?;
+        log_line(context, line)?;
     }
     let mut at = std::fs::metadata(&path).map_or(0, |log| log.len());
     if !follow {
@@ -230,6 +268,7 @@ async fn logs(context: &Context, near: Option<&Path>, follow: bool, lines: usize
     }
     let end = platform::asked_to_end();
     tokio::pin!(end);
+    let mut unfinished = String::new();
     loop {
         tokio::select! {
             () = &mut end => break,
@@ -240,11 +279,23 @@ async fn logs(context: &Context, near: Option<&Path>, follow: bool, lines: usize
             // A new log was begun.
             at = 0;
         }
-        let new = s0_host::tail(&path, at, 1 << 20);
+        unfinished.push_str(&s0_host::tail(&path, at, 1 << 20));
         at = len.max(at);
-        context.screen.bytes(new.as_bytes())?;
+        while let Some((line, rest)) = unfinished.split_once('\n') {
+            log_line(context, line)?;
+            unfinished = rest.to_owned();
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn log_line(context: &Context, line: &str) -> Result<(), Failure> {
+    let shown = if context.screen.is_json() {
+        json!({ "line": line }).to_string()
+    } else {
+        plain(line).into_owned()
+    };
+    context.screen.bytes(format!("{shown}\n").as_bytes())
 }
 
 async fn flush(context: &Context, near: Option<&Path>, timeout: f64) -> Done {
@@ -287,16 +338,40 @@ async fn verify(context: &Context, near: Option<&Path>) -> Done {
     let answer = ask(context, near, &Request::Verify).await;
     context.screen.bottom("");
     let answer = answer?;
-    let Answer::Verified { differences } = answer else { return Err(unexpected(&answer)) };
-    let equal = differences.is_empty();
-    let differences: Vec<_> = differences.iter().map(|it| Said::new(&it.path, &it.why)).collect();
-    context.screen.show(&json!({ "equal": equal, "differences": differences }), || {
-        if equal {
-            return "this workspace and the Volume are equal".into();
+    let Answer::Verified { differences, apart } = answer else { return Err(unexpected(&answer)) };
+    let equal = differences.is_empty() && apart.conflicts.is_empty();
+    let said: Vec<_> = differences.iter().map(|it| Said::new(&it.path, &it.why)).collect();
+    let document = json!({ "equal": equal, "differences": said, "apart": apart });
+    context.screen.show(&document, || {
+        let mut rows = table(&said);
+        let open = apart.conflicts.iter();
+        rows.push_str(&table(&open.map(|path| Said::new(path, "in conflict")).collect::<Vec<_>>()));
+        let aside = set_apart(&apart);
+        match (equal, aside.is_empty()) {
+            (true, true) => "this workspace and the Volume are equal".into(),
+            (true, false) => format!("this workspace and the Volume are equal, but for {aside}"),
+            (false, true) => rows,
+            (false, false) => format!("{rows}not compared: {aside}"),
         }
-        table(&differences)
     });
-    Ok(if equal { ExitCode::SUCCESS } else { ExitCode::from(code::FAILED) })
+    Ok(match (apart.conflicts.is_empty(), equal) {
+        (false, _) => ExitCode::from(code::BLOCKED),
+        (true, true) => ExitCode::SUCCESS,
+        (true, false) => ExitCode::from(code::FAILED),
+    })
+}
+
+/// What a comparison left out because it is meant to differ.
+fn set_apart(apart: &Apart) -> String {
+    let each = [
+        (apart.left.len(), "conflict", "left as it is"),
+        (apart.withheld, "local path", "waiting for `s0 sync include`"),
+        (apart.ignored, "path", "of the Volume that ignore rules keep away"),
+    ];
+    let said = each.into_iter().filter(|(number, ..)| *number > 0);
+    said.map(|(number, word, why)| format!("{} {why}", count(number, word)))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 async fn include(context: &Context, near: Option<&Path>, paths: &[PathBuf]) -> Done {
@@ -335,43 +410,41 @@ pub(crate) fn tree_paths(
     let here = std::env::current_dir().and_then(std::fs::canonicalize).unwrap_or_default();
     let base = if here.starts_with(root) { &here } else { root };
     let each = |path: &PathBuf| {
-        let mut parts: Vec<&std::ffi::OsStr> = Vec::new();
-        let whole = base.join(path);
-        for part in whole.components() {
-            match part {
-                std::path::Component::ParentDir => {
-                    parts.pop();
-                }
-                std::path::Component::Normal(name) => parts.push(name),
-                _ => {}
-            }
-        }
-        let whole = Path::new("/").join(parts.iter().collect::<PathBuf>());
-        let inside = whole.strip_prefix(root).map_err(|_| {
+        let inside = below(root, &base.join(path)).ok_or_else(|| {
             Failure::other(format!("{} is not in {}", path.display(), root.display()))
         })?;
-        let text = inside.to_str().unwrap_or_default();
+        // Nothing is not a path here: it would be the whole workspace.
+        let text = inside.to_str().ok_or_else(|| {
+            Failure::other(format!("{} is not UTF-8, and so in no Volume", path.display()))
+        })?;
         TreePath::new(text).map_err(|error| Failure::other(format!("{}: {error}", path.display())))
     };
     given.iter().map(each).collect()
 }
 
+/// The part of a path that is below the root, as it is written or, when a link
+/// leads to the root, as it is.
+fn below(root: &Path, path: &Path) -> Option<PathBuf> {
+    let mut whole = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => {
+                whole.pop();
+            }
+            std::path::Component::Normal(name) => whole.push(name),
+            _ => {}
+        }
+    }
+    if let Ok(inside) = whole.strip_prefix(root) {
+        return Some(inside.to_owned());
+    }
+    // The last name may be a link that is synced itself, or lead to the root.
+    let above = s0_host::canonical(whole.parent()?).join(whole.file_name()?);
+    let inside = above.strip_prefix(root).map(Path::to_owned);
+    inside.or_else(|_| s0_host::canonical(&whole).strip_prefix(root).map(Path::to_owned)).ok()
+}
+
 /// Ends the host of a workspace, and waits until it has.
 pub(crate) async fn stop_host(workspace: &Workspace) -> Result<(), Failure> {
-    match Control::connect(&workspace.directory).await {
-        Ok(mut control) => match control.ask(&Request::Stop).await {
-            Ok(_) | Err(ControlError::Broken(_)) => {}
-            Err(error) => return Err(error.into()),
-        },
-        Err(ControlError::NotRunning) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let deadline = Instant::now() + END;
-    while Instant::now() < deadline {
-        if s0_host::host::has_ended(&workspace.directory) {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Err(Failure::other("the host was asked to end, and goes on; `s0 sync logs` may say why"))
+    Ok(s0_host::host::claim(&workspace.directory).await.map(drop)?)
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use s0_api::Client;
 use s0_api::volumes::NewVolume;
 use s0_host::protocol::{Answer, Request, Side as ConflictSide, Way};
-use s0_host::{Control, InitFrom};
+use s0_host::{Control, host};
 use s0_replica::engine::Condition;
 use s0_tree::TreePath;
 use serde_json::json;
@@ -61,9 +61,11 @@ pub(crate) async fn tour(context: &Context) -> Done {
     };
     // However it ended, nothing of it stays.
     for side in [&user, &agent] {
-        for (directory, attachment) in side.state.list().unwrap_or_default() {
-            if let Err(failure) = stop_host(&Workspace { directory, attachment }).await {
-                context.screen.warn(failure.to_string());
+        for (directory, _) in side.state.list().unwrap_or_default() {
+            // One that is starting finds no attachment when it has waited for this.
+            match host::claim(&directory).await {
+                Ok(_claim) => directory.remove()?,
+                Err(error) => context.screen.warn(error.to_string()),
             }
         }
     }
@@ -98,13 +100,13 @@ impl Side {
         sandbox: Option<&str>,
     ) -> Result<(Self, usize), Failure> {
         let wanted = Wanted {
-            volume: volume.into(),
+            volume: Some(volume.into()),
             directory: root,
-            init: InitFrom::Auto,
+            init: None,
             sandbox: sandbox.map(String::from),
             pause: None,
         };
-        let workspace = attach::make(context, wanted).await?;
+        let workspace = attach::make(context, wanted).await?.workspace;
         let side = Self { root: workspace.attachment.root.clone(), workspace };
         let synced = side.start(context).await?;
         Ok((side, synced))
@@ -343,7 +345,8 @@ async fn equal(
     let of_volume = compare::volume(client, volume).await?;
     for side in [mine, sandbox] {
         match side.ask(&Request::Verify).await? {
-            Answer::Verified { differences } if differences.is_empty() => {}
+            Answer::Verified { differences, apart }
+                if differences.is_empty() && apart.conflicts.is_empty() => {}
             other => return Err(Failure::other(format!("not equal: {other:?}"))),
         }
         let on_disk = compare::disk(&side.root, &["node_modules"])?;

@@ -6,9 +6,9 @@ use s0_api::volumes::{NewVolume, SandboxVolume};
 use serde_json::json;
 
 use crate::args::Volume;
-use crate::context::Context;
-use crate::failure::Done;
-use crate::screen::columns;
+use crate::context::{Context, known_volume, soon};
+use crate::failure::{Done, Failure};
+use crate::screen::{columns, quoted};
 use crate::{files, snapshots};
 
 /// `s0 volume …`.
@@ -18,19 +18,24 @@ pub(crate) async fn volume(context: &Context, command: Volume) -> Done {
     match command {
         Volume::Create { access_mode } => {
             let new = NewVolume { access_mode: Some(access_mode), ..NewVolume::default() };
-            let volume = client.create_volume(&new).await?;
+            let volume = soon(client.create_volume(&new)).await?;
             screen.show(&volume, || volume.id.clone());
         }
         Volume::Get { volume } => {
-            let volume = client.volume(&volume).await?;
+            let volume = known_volume(&client, &volume).await?;
             screen.show(&volume, || table(std::slice::from_ref(&volume)));
         }
         Volume::List => {
-            let volumes = client.volumes().await?;
+            let volumes = soon(client.volumes()).await?;
             screen.show(&volumes, || table(&volumes));
         }
         Volume::Delete { volume, force } => {
-            client.delete_volume(&volume, force).await?;
+            // The service says that all is well when there was none.
+            known_volume(&client, &volume).await?;
+            if !force {
+                refuse_if_attached(context, &volume)?;
+            }
+            soon(client.delete_volume(&volume, force)).await?;
             screen.show(&json!({ "deleted": volume }), || format!("deleted {volume}"));
         }
         Volume::Fork { volume, access_mode } => {
@@ -42,6 +47,19 @@ pub(crate) async fn volume(context: &Context, command: Volume) -> Done {
         Volume::Snapshot { command } => snapshots::snapshot(context, &client, command).await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A workspace of a deleted Volume is in sync with nothing.
+fn refuse_if_attached(context: &Context, volume: &str) -> Result<(), Failure> {
+    let attached = context.state.list()?;
+    match attached.iter().find(|(_, attachment)| attachment.volume_id == volume) {
+        None => Ok(()),
+        Some((_, attachment)) => Err(Failure::other(format!(
+            "{} is attached to {volume}; `s0 sync detach {}` comes first, or --force",
+            attachment.root.display(),
+            quoted(&attachment.root)
+        ))),
+    }
 }
 
 fn table(volumes: &[SandboxVolume]) -> String {

@@ -1,13 +1,18 @@
 //! A guest's end of the control socket.
 
 use std::io;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 
+use crate::host::last_pid;
 use crate::platform::{self, Stream};
 use crate::protocol::{Answer, News, Request, Side};
 use crate::state::AttachmentDir;
+
+/// How long a host that lives may take to say so, however busy its replica is.
+const LIVES: Duration = Duration::from_secs(5);
 
 /// Why a host was not heard.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +20,16 @@ pub enum ControlError {
     /// There is none.
     #[error("no host runs this workspace; `s0 sync start` starts one")]
     NotRunning,
+    /// There is one, and it says nothing.
+    #[error(
+        "the host{} does not answer; it may be stopped (`kill -CONT` lets it go on) or hang{}",
+        .pid.map_or(String::new(), |pid| format!(" (process {pid})")),
+        .pid.map_or(String::new(), |pid| format!(": `kill -9 {pid}` ends it, which loses nothing"))
+    )]
+    NoAnswer {
+        /// Its process, when that is known.
+        pid: Option<u32>,
+    },
     /// The connection broke.
     #[error("the host hung up: {0}; its log (`s0 sync logs`) says more")]
     Broken(io::Error),
@@ -34,11 +49,28 @@ pub struct Control {
 }
 
 impl Control {
-    /// Connects to the host of an attachment.
+    /// Connects to the host of an attachment, and hears that it lives.
     ///
     /// # Errors
-    /// None runs.
+    /// None runs, or it does not answer.
     pub async fn connect(directory: &AttachmentDir) -> Result<Self, ControlError> {
+        // A process that is stopped still has a socket that takes connections.
+        let greeted = async {
+            let mut control = Self::open(directory).await?;
+            match control.ask(&Request::Ping).await {
+                Ok(_) => Ok(control),
+                // One of an earlier version does not know the question, but lives.
+                Err(ControlError::Refused(_)) => Self::open(directory).await,
+                Err(error) => Err(error),
+            }
+        };
+        match tokio::time::timeout(LIVES, greeted).await {
+            Ok(control) => control,
+            Err(_) => Err(ControlError::NoAnswer { pid: last_pid(directory) }),
+        }
+    }
+
+    async fn open(directory: &AttachmentDir) -> Result<Self, ControlError> {
         match platform::connect(&directory.socket()).await {
             Ok(stream) => Ok(Self { stream: BufReader::new(stream) }),
             Err(error)

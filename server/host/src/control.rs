@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use s0_replica::engine::{ForgetError, Notice, Resume};
+use s0_replica::engine::{ForgetError, Notice, Resume, Status};
 use s0_replica::shell::run;
+use s0_replica::state::ConflictStatus;
 use s0_tree::TreePath;
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -13,7 +14,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::conflicts;
 use crate::host::Host;
 use crate::platform::{Listener, Stream};
-use crate::protocol::{Answer, HostStatus, News, Request};
+use crate::protocol::{Answer, Apart, HostStatus, News, Request};
 
 /// The longest request, in bytes: many thousand paths.
 const MAX_REQUEST: u64 = 16 << 20;
@@ -111,6 +112,7 @@ fn text(error: impl std::fmt::Display) -> String {
 async fn try_answer(host: &Host, request: Request) -> Result<Answer, String> {
     let replica = &host.replica;
     Ok(match request {
+        Request::Ping => Answer::Ok,
         Request::Status => {
             let report = replica.status().await.map_err(text)?;
             Answer::Status(Box::new(host.status(report)))
@@ -123,7 +125,10 @@ async fn try_answer(host: &Host, request: Request) -> Result<Answer, String> {
         }
         Request::Verify => {
             replica.flush(BEFORE_VERIFY).await.map_err(text)?;
-            Answer::Verified { differences: replica.verify().await.map_err(text)? }
+            // In one go, so that both are about the same moment.
+            let verified = replica.ask(|engine, _| (engine.verify(), engine.status()));
+            let (differences, status) = verified.await.map_err(text)?;
+            Answer::Verified { differences: differences.map_err(text)?, apart: apart(&status) }
         }
         Request::Conflicts => Answer::Conflicts { conflicts: conflicts::list(host).await? },
         Request::Resolve { paths, way } => {
@@ -147,6 +152,19 @@ async fn try_answer(host: &Host, request: Request) -> Result<Answer, String> {
         // Those have answers of their own.
         Request::Subscribe | Request::Content { .. } => Answer::Ok,
     })
+}
+
+/// What a verification does not compare.
+fn apart(status: &Status) -> Apart {
+    let (open, left): (Vec<_>, Vec<_>) =
+        status.conflicts.iter().partition(|(_, it)| it.status == ConflictStatus::Open);
+    let paths = |of: Vec<(&TreePath, _)>| of.into_iter().map(|(path, _)| path.clone()).collect();
+    Apart {
+        conflicts: paths(open),
+        left: paths(left),
+        withheld: status.withheld.len(),
+        ignored: status.ignored_incoming,
+    }
 }
 
 /// Paths that are on their way are tried again for a while.

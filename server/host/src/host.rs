@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use s0_replica::disk::DiskError;
 use s0_replica::engine::Config;
 use s0_replica::shell::disk::{Marker, RootDisk, STATE_DIR_NAME};
+use s0_replica::shell::own::OwnDirectory;
 use s0_replica::shell::run::{self, Handle, Setup};
 use tokio::sync::watch;
 
@@ -20,7 +21,7 @@ use crate::protocol::Request;
 use crate::state::{Attachment, AttachmentDir, StateError};
 
 /// How long another host may take to end when it was asked to.
-const TAKE_OVER: Duration = Duration::from_secs(20);
+const TAKE_OVER: Duration = Duration::from_secs(30);
 
 /// Why a host does not run.
 #[derive(Debug, thiserror::Error)]
@@ -35,8 +36,24 @@ pub enum HostError {
         pid: Option<u32>,
     },
     /// Another one did not end.
-    #[error("the other host was asked to end, and did not: {0}")]
+    #[error("the host that runs does not end: {0}")]
     NotTakenOver(String),
+    /// One with another state directory does.
+    #[error(
+        "another host{} syncs {} already, for another state directory (--state-dir); attach it \
+         in one of them only",
+        .pid.map_or(String::new(), |pid| format!(" (process {pid})")),
+        .root.display()
+    )]
+    RootTaken {
+        /// The workspace.
+        root: PathBuf,
+        /// The other's process, when it says so.
+        pid: Option<u32>,
+    },
+    /// It was detached, or never attached.
+    #[error("this workspace is not attached any more; `s0 sync attach` attaches it")]
+    NotAttached,
     /// The state.
     #[error(transparent)]
     State(#[from] StateError),
@@ -62,56 +79,6 @@ fn at(path: &Path) -> impl Fn(io::Error) -> HostError + '_ {
     move |error| HostError::File { path: path.into(), error }
 }
 
-/// Makes a directory ready to be a workspace: its marker and staging area.
-///
-/// # Errors
-/// The directory cannot be used.
-pub fn prepare(root: &Path) -> Result<(), HostError> {
-    RootDisk::open(root, Marker::Create)
-        .map(drop)
-        .map_err(|error| HostError::Root { root: root.into(), error })
-}
-
-/// Takes away what [`prepare`] made, if nothing of the user's is in it. Says
-/// whether it did.
-///
-/// # Errors
-/// Something cannot be removed.
-pub fn clear(root: &Path) -> io::Result<bool> {
-    let own = root.join(STATE_DIR_NAME);
-    let empty = |name: &str| match std::fs::read_dir(own.join(name)) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(_) => true,
-    };
-    if !own.is_dir() || own.is_symlink() {
-        return Ok(true);
-    }
-    // What a link leads to is not what was made here.
-    if ["staging", "cookies"].iter().any(|name| own.join(name).is_symlink()) {
-        return Ok(false);
-    }
-    if !empty("staging") {
-        return Ok(false);
-    }
-    let gone = |done: io::Result<()>| match done {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    };
-    if let Ok(cookies) = std::fs::read_dir(own.join("cookies")) {
-        for cookie in cookies.filter_map(Result::ok) {
-            gone(std::fs::remove_file(cookie.path()))?;
-        }
-    }
-    for name in ["staging", "cookies"] {
-        gone(std::fs::remove_dir(own.join(name)))?;
-    }
-    for name in ["id", "clock", ".gitignore", ROOT_LOCK] {
-        gone(std::fs::remove_file(own.join(name)))?;
-    }
-    // What nobody here made stays, and so does the directory then.
-    Ok(std::fs::remove_dir(&own).is_ok())
-}
-
 /// The lock in the root's own directory, for hosts with other state directories.
 const ROOT_LOCK: &str = "lock";
 
@@ -121,15 +88,11 @@ struct Lock {
 }
 
 impl Lock {
-    fn take(path: &Path) -> Result<Self, HostError> {
-        let mut file = platform::open_lock(path).map_err(at(path))?;
+    fn take(mut file: File, path: &Path) -> Result<Self, HostError> {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                let read = (&mut file).take(32).read_to_string(&mut text);
-                let pid = read.ok().and_then(|_| text.trim().parse().ok());
-                return Err(HostError::Running { pid });
+                return Err(HostError::Running { pid: pid(&mut file) });
             }
             Err(TryLockError::Error(error)) => return Err(at(path)(error)),
         }
@@ -141,48 +104,146 @@ impl Lock {
         write(&mut file).map_err(at(path))?;
         Ok(Self { _file: file })
     }
+
+    /// The lock of an attachment.
+    fn of(directory: &AttachmentDir) -> Result<Self, HostError> {
+        let path = directory.lock();
+        match platform::private_lock(&path) {
+            Ok(file) => Self::take(file, &path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(HostError::NotAttached),
+            Err(error) => Err(at(&path)(error)),
+        }
+    }
+}
+
+/// The process that a lock's file names.
+fn pid(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+/// The process that holds the lock of an attachment, or held it last.
+pub(crate) fn last_pid(directory: &AttachmentDir) -> Option<u32> {
+    pid(&mut File::open(directory.lock()).ok()?)
+}
+
+/// A root that no host syncs as long as this lives, whatever its state directory.
+pub struct HeldRoot {
+    path: PathBuf,
+    own: OwnDirectory,
+    lock: Lock,
+    /// Nobody had prepared it before.
+    pub is_new: bool,
+}
+
+impl HeldRoot {
+    /// Takes a root. Its own directory is made if it is missing.
+    ///
+    /// # Errors
+    /// A host syncs it, or it cannot be used.
+    pub fn take(root: &Path) -> Result<Self, HostError> {
+        let (own, is_new) = OwnDirectory::make(root).map_err(of_root(root))?;
+        let lock = lock_root(root, &own)?;
+        Ok(Self { path: root.into(), own, lock, is_new })
+    }
+
+    /// Takes a root that was prepared before; `None` for another one.
+    ///
+    /// # Errors
+    /// A host syncs it, or it cannot be used.
+    pub fn find(root: &Path) -> Result<Option<Self>, HostError> {
+        match OwnDirectory::find(root) {
+            Ok(Some(own)) => {
+                let lock = lock_root(root, &own)?;
+                Ok(Some(Self { path: root.into(), own, lock, is_new: false }))
+            }
+            Ok(None) | Err(DiskError::RootGone) => Ok(None),
+            Err(error) => Err(of_root(root)(error)),
+        }
+    }
+
+    /// Makes the directory ready to be a workspace: its marker and staging area.
+    ///
+    /// # Errors
+    /// The directory cannot be used.
+    pub fn prepare(&self) -> Result<(), HostError> {
+        let prepared = RootDisk::open(&self.path, Marker::Create).map(drop);
+        prepared
+            .map_err(|error| match error {
+                DiskError::NotADirectory => DiskError::Other(format!(
+                    "a link or a file in {STATE_DIR_NAME} is where s0 needs a directory; remove \
+                 {STATE_DIR_NAME}"
+                )),
+                other => other,
+            })
+            .map_err(of_root(&self.path))
+    }
+
+    /// Takes away what was made in it, if nothing of the user's is there. Says
+    /// whether it did.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn clear(self) -> Result<bool, HostError> {
+        let cleared = self.own.clear(&[ROOT_LOCK]).map_err(of_root(&self.path));
+        drop(self.lock);
+        cleared
+    }
+}
+
+fn of_root(root: &Path) -> impl Fn(DiskError) -> HostError + '_ {
+    move |error| HostError::Root { root: root.into(), error }
+}
+
+fn lock_root(root: &Path, own: &OwnDirectory) -> Result<Lock, HostError> {
+    let path = root.join(STATE_DIR_NAME).join(ROOT_LOCK);
+    let file = own.file(ROOT_LOCK).map_err(|error| at(&path)(io::Error::other(error)))?;
+    Lock::take(file, &path).map_err(|error| match error {
+        HostError::Running { pid } => HostError::RootTaken { root: root.into(), pid },
+        other => other,
+    })
+}
+
+/// An attachment that no host runs as long as this lives.
+pub struct Claim {
+    _lock: Lock,
+}
+
+/// Ends the host of an attachment, if there is one, and keeps others from starting.
+///
+/// # Errors
+/// It does not end, or the attachment is gone.
+pub async fn claim(directory: &AttachmentDir) -> Result<Claim, HostError> {
+    lock(directory, true).await.map(|lock| Claim { _lock: lock })
 }
 
 /// Takes the lock of an attachment. One that is about to end is waited for; one
 /// that goes on is asked to end if its place is to be taken over.
-async fn lock(
-    directory: &AttachmentDir,
-    take_over: bool,
-    patience: Duration,
-) -> Result<Lock, HostError> {
-    let path = directory.lock();
-    let deadline = Instant::now() + patience;
+async fn lock(directory: &AttachmentDir, take_over: bool) -> Result<Lock, HostError> {
+    let deadline = Instant::now() + TAKE_OVER;
     let mut asked = false;
     loop {
-        let taken = Lock::take(&path);
-        if !matches!(taken, Err(HostError::Running { .. })) || Instant::now() > deadline {
+        let taken = Lock::of(directory);
+        if !matches!(taken, Err(HostError::Running { .. })) {
             return taken;
         }
+        if Instant::now() > deadline {
+            let why = "it goes on; its log (`s0 sync logs`) may say why";
+            return if asked { Err(HostError::NotTakenOver(why.into())) } else { taken };
+        }
         match Control::connect(directory).await {
-            Ok(mut other) if take_over && !asked => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                match tokio::time::timeout(left, other.ask(&Request::Stop)).await {
-                    // It may end before its answer is written.
-                    Ok(Ok(_) | Err(ControlError::Broken(_))) => asked = true,
-                    Ok(Err(error)) => return Err(HostError::NotTakenOver(error.to_string())),
-                    // It takes connections, or the system does for it, and is stuck.
-                    Err(_) => return Err(HostError::NotTakenOver("it does not answer".into())),
-                }
-            }
-            Ok(_) if !asked => return taken,
-            Ok(_) | Err(ControlError::NotRunning) => {}
+            // Each one that answers: when one ends, another that waited may begin.
+            Ok(mut other) if take_over => match other.ask(&Request::Stop).await {
+                // One that ends at once hangs up.
+                Ok(_) | Err(ControlError::Broken(_)) => asked = true,
+                Err(error) => return Err(HostError::NotTakenOver(error.to_string())),
+            },
+            Ok(_) => return taken,
+            Err(ControlError::NotRunning | ControlError::Broken(_)) => {}
             Err(error) => return Err(HostError::NotTakenOver(error.to_string())),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// Whether no host runs an attachment, not even one that is about to end.
-#[must_use]
-pub fn has_ended(directory: &AttachmentDir) -> bool {
-    match File::open(directory.lock()) {
-        Ok(file) => !matches!(file.try_lock(), Err(TryLockError::WouldBlock)),
-        Err(_) => true,
     }
 }
 
@@ -204,14 +265,14 @@ pub async fn run(
     take_over: bool,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), HostError> {
-    // First, so that nothing is made for what is not attached.
-    directory.load()?;
-    let _lock = lock(directory, take_over, TAKE_OVER).await?;
-    // While the other host ended, it may have been attached anew, or detached.
-    let attachment = directory.load()?;
-    let own = attachment.root.join(STATE_DIR_NAME);
-    // Without the directory the replica halts, and says why.
-    let _root_lock = if own.is_dir() { Some(Lock::take(&own.join(ROOT_LOCK))?) } else { None };
+    let _lock = lock(directory, take_over).await?;
+    // Only now: whoever held the lock may have detached the workspace.
+    let attachment = directory.load_if_attached()?.ok_or(HostError::NotAttached)?;
+    let _root = match HeldRoot::find(&attachment.root) {
+        // Without the directory the replica halts, and says why.
+        Err(HostError::Root { error: DiskError::Denied, .. }) => None,
+        found => found?,
+    };
     let socket = directory.socket();
     let listener = platform::listen(&socket).map_err(at(&socket))?;
 
@@ -285,13 +346,17 @@ mod tests {
             let directory = StateDir::new(dir.path().join("state")).attachment("r");
             let room = Self { dir, directory };
             std::fs::create_dir_all(room.root("one")).unwrap();
-            prepare(&room.root("one")).unwrap();
+            room.prepare("one");
             room.directory.save(&room.attachment("one")).unwrap();
             room
         }
 
         fn root(&self, name: &str) -> PathBuf {
             self.dir.path().join(name)
+        }
+
+        fn prepare(&self, root: &str) {
+            HeldRoot::take(&self.root(root)).unwrap().prepare().unwrap();
         }
 
         fn attachment(&self, root: &str) -> Attachment {
@@ -331,7 +396,7 @@ mod tests {
         let room = Room::new();
         std::fs::write(room.root("precious"), "mine").unwrap();
         symlink(room.root("precious"), room.root("lock")).unwrap();
-        assert!(matches!(Lock::take(&room.root("lock")), Err(HostError::File { .. })));
+        assert!(platform::private_lock(&room.root("lock")).is_err());
         assert_eq!(room.text("precious"), "mine");
     }
 
@@ -343,7 +408,7 @@ mod tests {
         let cookies = room.root("one").join(STATE_DIR_NAME).join("cookies");
         std::fs::remove_dir(&cookies).unwrap();
         symlink(room.root("elsewhere"), &cookies).unwrap();
-        assert!(!clear(&room.root("one")).unwrap());
+        assert!(!HeldRoot::take(&room.root("one")).unwrap().clear().unwrap());
         assert_eq!(room.text("elsewhere/precious"), "mine");
     }
 
@@ -351,8 +416,8 @@ mod tests {
     async fn a_take_over_hears_of_no_answer_and_of_another_attachment() {
         let room = Room::new();
         std::fs::create_dir(room.root("two")).unwrap();
-        prepare(&room.root("two")).unwrap();
-        let other = Lock::take(&room.directory.lock()).unwrap();
+        room.prepare("two");
+        let other = Lock::of(&room.directory).unwrap();
         let listener = platform::listen(&room.directory.socket()).unwrap();
         let directory = room.directory.clone();
         let host = tokio::spawn(async move { run(&directory, true, std::future::pending()).await });
@@ -379,9 +444,9 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_host_that_is_stuck_is_not_waited_for_without_end() {
         let room = Room::new();
-        let _other = Lock::take(&room.directory.lock()).unwrap();
+        let _other = Lock::of(&room.directory).unwrap();
         let _stuck = platform::listen(&room.directory.socket()).unwrap();
-        let taken = lock(&room.directory, true, Duration::from_millis(100));
+        let taken = lock(&room.directory, true);
         let taken = tokio::time::timeout(Duration::from_secs(20), taken).await.unwrap();
         assert!(matches!(taken, Err(HostError::NotTakenOver(_))));
     }

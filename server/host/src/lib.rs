@@ -34,5 +34,5 @@ pub use platform::{detach, host_name};
 pub use spawn::{SpawnError, spawn, tail};
 pub use state::{
     Attachment, AttachmentDir, InitFrom, PauseOn, Secret, ServiceAddress, StateDir, StateError,
-    Token,
+    StateLock, Token, canonical, service_runs,
 };

@@ -25,16 +25,17 @@ pub(crate) fn private_file(path: &Path, append: bool) -> io::Result<File> {
     OpenOptions::new().create(true).append(append).write(true).mode(0o600).open(path)
 }
 
-/// Opens the file of a lock, and makes it when it is not there. A link that
+/// Opens the file of a lock, and makes it, for the user alone, when it is not there. A link that
 /// somebody has put in its place is not followed: what it leads to would be
 /// overwritten.
-pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
+pub(crate) fn private_lock(path: &Path) -> io::Result<File> {
     let no_link = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).map_err(io::Error::other)?;
     OpenOptions::new()
         .create(true)
         .truncate(false)
         .read(true)
         .write(true)
+        .mode(0o600)
         .custom_flags(no_link)
         .open(path)
 }

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
 pub enum Request {
+    /// Do you live? Answered however busy the replica is.
+    Ping,
     /// How are you?
     Status,
     /// Wait until everything is across.
@@ -110,6 +112,9 @@ pub enum Answer {
     Verified {
         /// The differences.
         differences: Vec<Difference>,
+        /// What was not compared.
+        #[serde(default)]
+        apart: Apart,
     },
     /// The conflicts.
     Conflicts {
@@ -143,6 +148,19 @@ pub enum Answer {
         /// Why, and what to do.
         message: String,
     },
+}
+
+/// What a comparison sets apart: where both sides are meant to differ.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Apart {
+    /// Paths with conflicts that wait for the user.
+    pub conflicts: Vec<TreePath>,
+    /// Paths with conflicts whose sides the user left as they are.
+    pub left: Vec<TreePath>,
+    /// How many local paths wait for the user's word.
+    pub withheld: usize,
+    /// How many paths of the Volume ignore rules keep away.
+    pub ignored: usize,
 }
 
 /// What became of one conflict.
@@ -369,6 +387,7 @@ mod tests {
     #[test]
     fn requests_cross_in_one_line() {
         for request in [
+            Request::Ping,
             Request::Status,
             Request::Flush { timeout_ms: 7 },
             Request::Verify,
@@ -404,6 +423,7 @@ mod tests {
             Answer::Flushed { done: false, unfinished, ms: 3 },
             Answer::Verified {
                 differences: vec![Difference { path: path("a"), why: "why".into() }],
+                apart: Apart { conflicts: vec![path("b")], withheld: 2, ..Apart::default() },
             },
             Answer::Conflicts { conflicts: vec![view] },
             Answer::Content { size: u64::MAX },

@@ -68,8 +68,11 @@ pub async fn spawn(
     loop {
         // In this order: if it ended because another host runs, that one answers.
         let ended = child.try_wait()?;
-        if let Some(control) = answering(directory, deadline).await? {
-            return Ok(control);
+        match answering(directory, deadline).await {
+            Ok(Some(control)) => return Ok(control),
+            // It may take its time to begin.
+            Ok(None) | Err(SpawnError::Control(ControlError::NoAnswer { .. })) => {}
+            Err(error) => return Err(error),
         }
         if let Some(status) = ended {
             let said = tail(&path, begins, 4096);

@@ -1,7 +1,9 @@
 //! What is attached on this machine: the state directory.
 
+use std::fs::{File, TryLockError};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use s0_api::Client;
 use s0_replica::engine::{Init, Pause};
@@ -17,6 +19,12 @@ const LOCK: &str = "host.lock";
 /// What the service calls the files in its data directory that clients read.
 const SERVICE_FILE: &str = "service.json";
 const TOKEN_FILE: &str = "token";
+/// What the service locks there as long as it runs.
+const SERVICE_LOCK: &str = "lock";
+/// The lock of the state directory, for those who attach.
+const STATE_LOCK: &str = "attach.lock";
+/// How long another one may take to attach.
+const ATTACHING: Duration = Duration::from_secs(60);
 
 /// The state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -30,13 +38,21 @@ pub enum StateError {
         error: io::Error,
     },
     /// A file does not say what it should.
-    #[error("{} cannot be read: {why}; detach the workspace and attach it again", .path.display())]
+    #[error(
+        "{} cannot be read: {why}. `s0 sync detach {}` forgets the attachment; the workspace can be \
+         attached again then",
+        .path.display(),
+        .path.parent().and_then(Path::file_name).unwrap_or_default().display()
+    )]
     Damaged {
         /// Which.
         path: PathBuf,
         /// Why.
         why: String,
     },
+    /// Somebody else attaches.
+    #[error("another s0 has been attaching a directory for a minute ({} is locked); end it", .0.display())]
+    Attaching(PathBuf),
 }
 
 fn file(path: &Path) -> impl Fn(io::Error) -> StateError + '_ {
@@ -86,22 +102,12 @@ impl ServiceAddress {
     /// # Errors
     /// The service of this machine does not run; in words for people.
     pub fn url(&self) -> Result<String, String> {
-        #[derive(Deserialize)]
-        struct ServiceFile {
-            url: String,
-        }
         match self {
             Self::Remote { url, .. } => Ok(url.clone()),
-            Self::Local(data_dir) => std::fs::read(data_dir.join(SERVICE_FILE))
-                .ok()
-                .and_then(|bytes| serde_json::from_slice::<ServiceFile>(&bytes).ok())
-                .map(|found| found.url)
-                .ok_or_else(|| {
-                    format!(
-                        "no service runs in {}; `s0 serve` or `s0 up` starts one",
-                        data_dir.display()
-                    )
-                }),
+            Self::Local(data_dir) => local_url(data_dir).ok_or_else(|| {
+                let data_dir = data_dir.display();
+                format!("no service runs; `s0 serve --background --data-dir {data_dir}` starts one")
+            }),
         }
     }
 
@@ -122,6 +128,26 @@ impl ServiceAddress {
         };
         Client::new(&url, token.trim()).map_err(|error| error.to_string())
     }
+}
+
+/// Where the service of a data directory is, if it runs.
+fn local_url(data_dir: &Path) -> Option<String> {
+    #[derive(Deserialize)]
+    struct ServiceFile {
+        url: String,
+    }
+    let said = std::fs::read(data_dir.join(SERVICE_FILE)).ok()?;
+    let found: ServiceFile = serde_json::from_slice(&said).ok()?;
+    // A service that was killed leaves its file, and anybody may listen at its
+    // port now. The lock went with the process.
+    service_runs(data_dir).then_some(found.url)
+}
+
+/// Whether a service holds a data directory, answering or not.
+#[must_use]
+pub fn service_runs(data_dir: &Path) -> bool {
+    File::open(data_dir.join(SERVICE_LOCK))
+        .is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// How a replica begins.
@@ -192,6 +218,11 @@ pub struct Attachment {
     pub ignore: Vec<String>,
 }
 
+/// Held while something is attached; see [`StateDir::lock`].
+pub struct StateLock {
+    _file: File,
+}
+
 /// The state of all hosts of this user on this machine.
 #[derive(Debug, Clone)]
 pub struct StateDir(PathBuf);
@@ -220,29 +251,70 @@ impl StateDir {
         AttachmentDir(self.0.join("replicas").join(replica))
     }
 
+    /// Keeps others from attaching as long as the lock lives, so that what was
+    /// looked up stays true until it is saved.
+    ///
+    /// # Errors
+    /// Somebody holds it for long, or it cannot be made.
+    pub async fn lock(&self) -> Result<StateLock, StateError> {
+        platform::create_private_directory(&self.0).map_err(file(&self.0))?;
+        let path = self.0.join(STATE_LOCK);
+        let lock = platform::private_lock(&path).map_err(file(&path))?;
+        let deadline = Instant::now() + ATTACHING;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(StateLock { _file: lock }),
+                Err(TryLockError::Error(error)) => return Err(file(&path)(error)),
+                Err(TryLockError::WouldBlock) if Instant::now() > deadline => {
+                    return Err(StateError::Attaching(path));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+    }
+
     /// All that is attached, by root.
     ///
     /// # Errors
-    /// The directory cannot be read. What is damaged is left out, and logged.
+    /// The directory cannot be read. What is damaged is left out; see
+    /// [`damaged`](Self::damaged).
     pub fn list(&self) -> Result<Vec<(AttachmentDir, Attachment)>, StateError> {
+        let mut found = Vec::new();
+        for directory in self.directories()? {
+            // There is nothing in one that is being made or removed now.
+            if let Ok(Some(attachment)) = directory.load_if_attached() {
+                found.push((directory, attachment));
+            }
+        }
+        found.sort_by(|a, b| a.1.root.cmp(&b.1.root));
+        Ok(found)
+    }
+
+    /// The attachments that cannot be read, and why.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn damaged(&self) -> Result<Vec<(AttachmentDir, StateError)>, StateError> {
+        let mut found = Vec::new();
+        for directory in self.directories()? {
+            if let Err(damage) = directory.load_if_attached() {
+                found.push((directory, damage));
+            }
+        }
+        Ok(found)
+    }
+
+    fn directories(&self) -> Result<Vec<AttachmentDir>, StateError> {
         let path = self.0.join("replicas");
         let entries = match std::fs::read_dir(&path) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(file(&path)(error)),
         };
-        let mut found = Vec::new();
-        for entry in entries {
-            let directory = AttachmentDir(entry.map_err(file(&path))?.path());
-            match directory.load() {
-                Ok(attachment) => found.push((directory, attachment)),
-                // One that is being made or removed now.
-                Err(StateError::File { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => tracing::warn!(%error, "an attachment is left out"),
-            }
-        }
-        found.sort_by(|a, b| a.1.root.cmp(&b.1.root));
-        Ok(found)
+        let each = entries.map(|entry| Ok(AttachmentDir(entry.map_err(file(&path))?.path())));
+        each.collect()
     }
 
     /// The attachment of `directory`, or of the nearest one above it.
@@ -261,10 +333,26 @@ impl StateDir {
 }
 
 /// The path without links, as far as it exists.
-pub(crate) fn canonical(path: &Path) -> PathBuf {
-    std::fs::canonicalize(path)
-        .or_else(|_| std::path::absolute(path))
-        .unwrap_or_else(|_| path.to_owned())
+#[must_use]
+pub fn canonical(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for existing in path.ancestors() {
+        if let Ok(mut found) = std::fs::canonicalize(existing) {
+            // What is not there is no link, so that `..` means what it says.
+            for part in path.strip_prefix(existing).unwrap_or(Path::new("")).components() {
+                match part {
+                    Component::ParentDir => drop(found.pop()),
+                    part => found.push(part),
+                }
+            }
+            return found;
+        }
+    }
+    path
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 impl AttachmentDir {
@@ -292,14 +380,25 @@ impl AttachmentDir {
         self.0.join(LOCK)
     }
 
-    /// What is attached.
+    /// The replica that it is of.
+    #[must_use]
+    pub fn replica(&self) -> String {
+        self.0.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// What is attached, if anything is.
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn load(&self) -> Result<Attachment, StateError> {
+    pub fn load_if_attached(&self) -> Result<Option<Attachment>, StateError> {
         let path = self.0.join(ATTACHMENT);
-        let bytes = std::fs::read(&path).map_err(file(&path))?;
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if is_missing(&error) => return Ok(None),
+            Err(error) => return Err(file(&path)(error)),
+        };
         serde_json::from_slice(&bytes)
+            .map(Some)
             .map_err(|error| StateError::Damaged { path, why: error.to_string() })
     }
 

@@ -202,6 +202,15 @@ pub(crate) fn create_or_empty(directory: &Directory, name: &str) -> DiskResult<F
     create(directory, name, OFlags::TRUNC)
 }
 
+/// Opens a file of our own in a workspace to read and write, without following a
+/// link or waiting, and makes it, readable by its owner only, when it is not there.
+pub(crate) fn open_or_create(directory: &Directory, name: &str) -> DiskResult<File> {
+    let flags =
+        OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    Ok(File::from(fs::openat(directory, name, flags, mode).map_err(disk_error)?))
+}
+
 fn create(directory: &Directory, name: &str, how: OFlags) -> DiskResult<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | how;
     let mode = Mode::RUSR | Mode::WUSR;

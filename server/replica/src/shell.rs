@@ -6,6 +6,7 @@ pub mod access;
 pub mod disk;
 mod git_index;
 mod network;
+pub mod own;
 mod pattern;
 mod place;
 mod probe;

@@ -191,6 +191,8 @@ pub async fn serve(
     let data_dir = config.data_dir.clone();
     platform::make_private_directory(&data_dir).map_err(at(&data_dir))?;
     let lock = lock(&data_dir)?;
+    // What one that was killed has left says where anybody may listen now.
+    let _ = fs::remove_file(data_dir.join(SERVICE_FILE));
     let token = token(&data_dir)?;
     let journal = Arc::new(SqliteJournal::open(&data_dir.join("journal.db"))?);
     let contents = data_dir.join("contents");

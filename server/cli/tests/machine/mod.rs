@@ -14,7 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The program, without anything of the user's environment that it looks at.
 pub(crate) fn s0() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_s0"));
+    let program = std::env::var_os("S0_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_s0").into());
+    let mut command = Command::new(program);
     for variable in ["S0_STATE_DIR", "S0_DATA_DIR", "SANDBOX0_BASE_URL", "SANDBOX0_TOKEN", "S0_LOG"]
     {
         command.env_remove(variable);
@@ -55,6 +56,14 @@ impl Service {
         self.process = serve(&self.base.path().join("data"));
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.base.path().join("data")
+    }
+
     /// A user's machine with a workspace directory, named for the test's reader.
     pub(crate) fn machine(&self, name: &str) -> Machine {
         let root = self.base.path().join(name);
@@ -82,7 +91,7 @@ impl Drop for Service {
 pub(crate) struct Machine {
     pub(crate) root: PathBuf,
     pub(crate) state: PathBuf,
-    data: PathBuf,
+    pub(crate) data: PathBuf,
 }
 
 impl Machine {
@@ -103,6 +112,11 @@ impl Machine {
         let (out, err) = (text(&output.stdout), text(&output.stderr));
         assert!(output.status.success(), "{arguments:?}: {}\n{out}\n{err}", output.status);
         out
+    }
+
+    /// What a command says that must fail with this exit code.
+    pub(crate) fn fails(&self, code: i32, arguments: &[&str]) -> String {
+        failure(code, self.command(arguments))
     }
 
     /// The exit code of a command, and what it prints as JSON.
@@ -137,6 +151,20 @@ impl Drop for Machine {
     fn drop(&mut self) {
         let _ = self.run(&["sync", "stop"]);
     }
+}
+
+/// What a command says that must fail with this exit code.
+pub(crate) fn failure(code: i32, mut command: Command) -> String {
+    let output = command.output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{command:?}: {}\n{said}", text(&output.stdout));
+    said
+}
+
+/// Sends a signal to one process of this test.
+pub(crate) fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").arg(name).arg(pid.to_string()).status().unwrap();
+    assert!(sent.success(), "{name} to {pid}");
 }
 
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {

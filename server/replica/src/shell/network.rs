@@ -214,7 +214,15 @@ impl Network {
             let attempt = async {
                 let client = (self.connect)()?;
                 let registered = client.register(&self.volume, &self.replica, registration).await;
-                registered.map(|registered| (client, registered)).map_err(|error| error.to_string())
+                registered.map(|registered| (client, registered)).map_err(|error| match error {
+                    Error::NotFound(_) => format!(
+                        "the Volume {} does not exist any more, or never did at this service; \
+                         `s0 sync detach` ends the attachment, and another Volume can be attached \
+                         then. The files here stay",
+                        self.volume
+                    ),
+                    other => other.to_string(),
+                })
             };
             match attempt.await {
                 Ok(done) => return done,

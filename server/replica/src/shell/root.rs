@@ -8,9 +8,11 @@ use crate::disk::{DiskError, DiskResult, RootIdentity};
 use crate::platform::{self, Directory};
 
 /// The name of the marker file in the state directory.
-const MARKER: &str = "id";
+pub(super) const MARKER: &str = "id";
 /// The name of the file whose times are looked at to know the time.
-const CLOCK: &str = "clock";
+pub(super) const CLOCK: &str = "clock";
+/// The rules that keep the state directory out of Git.
+pub(super) const GIT_RULES: &str = ".gitignore";
 /// Longer than any marker.
 const MAX_MARKER: u64 = 256;
 
@@ -20,7 +22,7 @@ pub(super) fn create(root: &Directory) -> DiskResult<()> {
     complete(root)?;
     let state = platform::beneath(root, STATE_DIR_NAME)?;
     // Git shall neither show this directory nor add it.
-    write_if_missing(&state, ".gitignore", "*\n")?;
+    write_if_missing(&state, GIT_RULES, "*\n")?;
     write_if_missing(&state, MARKER, &format!("{}\n", uuid::Uuid::new_v4()))?;
     platform::sync(&state, ".")?;
     platform::sync(root, ".")?;
@@ -39,7 +41,7 @@ pub(super) fn complete(root: &Directory) -> DiskResult<()> {
     Ok(())
 }
 
-fn make_if_missing(directory: &Directory, name: &str) -> DiskResult<()> {
+pub(super) fn make_if_missing(directory: &Directory, name: &str) -> DiskResult<()> {
     match platform::make_directory(directory, name, 0o700) {
         Ok(()) | Err(DiskError::Exists) => Ok(()),
         Err(error) => Err(error),

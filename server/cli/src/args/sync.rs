@@ -1,0 +1,265 @@
+//! The arguments of `s0 sync`.
+
+use std::path::PathBuf;
+
+use clap::{Subcommand, ValueEnum};
+
+/// A sandbox's id: it is shown beside all that the sandbox writes.
+fn sandbox_id(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("it is empty".into());
+    }
+    if *crate::screen::plain(text) != *text {
+        return Err("it has a character that cannot be seen".into());
+    }
+    Ok(text.to_owned())
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum InitFrom {
+    /// An empty side takes the other; what differs is a conflict
+    Auto,
+    /// Local files that the Volume does not have wait for your word
+    Volume,
+    /// Where files differ, the local ones go over the Volume's
+    Local,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Pause {
+    /// All uploads of the workspace
+    Workspace,
+    /// Only the path in conflict
+    Path,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// Writes count as those of the sandbox `--sandbox-id`
+    Sandbox,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Sync {
+    /// Attach a directory to a Volume and keep both equal
+    ///
+    /// Starts the host of the workspace, and returns when both sides are equal or what
+    /// is left waits for you. Nothing is deleted on either side. Exit code as of
+    /// `status`. `s0 volume create` makes a Volume, `s0 up` one for a directory.
+    #[command(after_help = "\
+Examples:
+  s0 sync attach vol_123 ~/work/project
+  s0 sync attach vol_123 ~/work/project --init-from volume
+                                       on a second machine: local files wait for `include`
+  s0 sync attach vol_123 /workspace --as sandbox --sandbox-id sb_1
+                                       in a sandbox: what an agent writes bears the name sb_1")]
+    Attach {
+        /// The Volume's id; `s0 volume list` shows them
+        volume: String,
+        /// The directory, made if missing; without it, the current one
+        directory: Option<PathBuf>,
+        /// How to begin when both sides hold files [default: auto]
+        #[arg(long, value_enum, value_name = "SIDE")]
+        init_from: Option<InitFrom>,
+        /// Stay, and tell what happens, until Ctrl-C
+        #[arg(long)]
+        foreground: bool,
+        /// Stand for a sandbox: an agent works in this directory
+        #[arg(long = "as", value_enum, value_name = "ROLE", requires = "sandbox_id")]
+        role: Option<Role>,
+        /// The sandbox's id, by which its writes are known
+        #[arg(long, requires = "role", value_name = "ID", value_parser = sandbox_id)]
+        sandbox_id: Option<String>,
+        /// What an open conflict holds back [default: workspace; path for a sandbox]
+        #[arg(long, value_enum, value_name = "WHAT")]
+        pause: Option<Pause>,
+        /// Return at once, not when both sides are equal
+        #[arg(long, conflicts_with = "foreground")]
+        no_wait: bool,
+    },
+    /// Stop syncing a workspace; its files and the Volume stay
+    ///
+    /// Ends its host, and forgets what was agreed on. `stop` only ends the host.
+    Detach {
+        /// The workspace's directory, its Volume or its replica (see `list`); without it, the
+        /// workspace around you
+        target: Option<String>,
+    },
+    /// List the workspaces that are attached on this machine
+    ///
+    /// The state is that of `status`, or: stopped (no host runs; `start`), no answer (the
+    /// host hangs), damaged (its record cannot be read).
+    List,
+    /// Say how the workspace is, and what is in the way
+    ///
+    /// Exit code 0: in sync, or on the way; 3: uploads wait for conflicts;
+    /// 4: halted; 5: the service cannot be reached, or the Volume is gone; 1: no host
+    /// runs.
+    Status,
+    /// Show the log of the workspace's host: what came and went, and every trouble
+    Logs {
+        /// Go on as it grows
+        #[arg(short, long)]
+        follow: bool,
+        /// How many lines of it
+        #[arg(short = 'n', long, default_value_t = 50, value_name = "N")]
+        lines: usize,
+    },
+    /// Wait until everything is across, both ways
+    ///
+    /// For scripts: when it returns with 0, all that was written here before is in the
+    /// Volume, and all that the Volume held is here. 3: not everything, and the rest is
+    /// listed.
+    Flush {
+        /// How many seconds to wait at most
+        #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
+        timeout: f64,
+    },
+    /// Read every file and compare with the Volume
+    ///
+    /// Exit code 0: equal; 1: not, and the differences are listed; 3: paths are in
+    /// conflict. What is meant to differ is not compared, and said: files that wait for
+    /// `include`, what ignore rules keep away, conflicts that you left as they are.
+    Verify,
+    /// See and settle conflicts
+    ///
+    /// A conflict is a path that both sides changed without having seen each other's
+    /// change, or a name that some machine cannot hold. Your file stays as it is,
+    /// and so does the Volume's. Until all are settled, uploads of the workspace wait
+    /// (with `--pause path`: those of the path).
+    Conflicts {
+        #[command(subcommand)]
+        command: Conflicts,
+    },
+    /// Go on after a halt
+    ///
+    /// Syncing halts when the directory is gone or emptied, when most files vanish at
+    /// once, or when the disk is full. `status` says which. Repair that, then resume.
+    Resume {
+        /// The files vanished because you removed them: remove them in the Volume, too
+        #[arg(long)]
+        confirm_deletions: bool,
+    },
+    /// Upload local files that wait for your word (after `--init-from volume`)
+    ///
+    /// `status` lists those that wait.
+    Include {
+        /// Files, or directories with all below
+        #[arg(required_unless_present = "all")]
+        paths: Vec<PathBuf>,
+        /// All of them
+        #[arg(long, conflicts_with = "paths")]
+        all: bool,
+    },
+    /// Stop syncing paths that ignore rules match; nothing is removed anywhere
+    ///
+    /// A rule keeps new paths from being synced; what was synced before goes on
+    /// being synced until it is forgotten. The local files stay, the Volume's stay,
+    /// and neither side hears of the other's changes while a rule matches.
+    #[command(after_help = "\
+Example: you have synced a build directory, and do not want to any more.
+  echo '/build/' >> .s0ignore              the rule first (or .gitignore)
+  s0 sync forget build
+
+A rule in .git/info/exclude holds on this machine only. Take the rule away, and the
+path is synced again; if its sides differ by then, that is a conflict.")]
+    Forget {
+        /// Files, or directories with all below
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// Start the workspace's host
+    ///
+    /// Shows progress, and returns when both sides are equal, or when what is left
+    /// waits for you or for the service. Exit code as of `status`: 0: in sync; 3:
+    /// uploads wait for conflicts; 4: halted; 5: the service cannot be reached.
+    #[command(after_help = "\
+Examples:
+  s0 sync start                            and wait until both sides are equal
+  s0 sync start --no-wait && make          the rest goes on in the background;
+  s0 sync flush                            a flush waits for it, when you want to")]
+    Start {
+        /// Return as soon as the host runs
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// End the workspace's host; the workspace stays attached
+    ///
+    /// What is written meanwhile is synced after `start`.
+    Stop,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Side {
+    /// What this workspace had
+    Mine,
+    /// What the Volume has
+    Theirs,
+    /// What both had before
+    Base,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Conflicts {
+    /// List conflicts
+    List,
+    /// Show a conflict and its ways out, or the content of one of its sides
+    Show {
+        /// The path
+        path: PathBuf,
+        /// Print this side's content, as it is
+        #[arg(long, value_enum)]
+        side: Option<Side>,
+    },
+    /// Say that the local file is right as it stands; uploads go on
+    #[command(after_help = "\
+Examples:
+  s0 sync conflicts mark src/main.rs       after you have repaired it
+  s0 sync conflicts mark --all
+  s0 sync conflicts mark notes --ignore    leave both sides as they are")]
+    Mark {
+        /// Files, or directories with all conflicts below
+        #[arg(required_unless_present = "all")]
+        paths: Vec<PathBuf>,
+        /// All conflicts
+        #[arg(long, conflicts_with = "paths")]
+        all: bool,
+        /// Leave both sides as they are; nothing waits for it any more
+        #[arg(long)]
+        ignore: bool,
+    },
+    /// Choose a side, or merge
+    ///
+    /// Exit code 0: settled; 3: a merge has overlaps, which are marked in the
+    /// file and wait for you; 1: something could not be done.
+    #[command(group = clap::ArgGroup::new("way").required(true), after_help = "\
+Examples:
+  s0 sync conflicts resolve src/main.rs --merge   what each side changed, in one text
+  s0 sync conflicts resolve docs --take-theirs    all conflicts below docs
+  s0 sync conflicts resolve --all --keep-mine
+
+Where both sides changed the same lines, --merge writes both into the file, between
+<<<<<<< mine and >>>>>>> theirs, and the conflict stays open: nothing with such marks
+goes to the Volume. Edit the file, then:
+  s0 sync conflicts mark src/main.rs")]
+    Resolve {
+        /// Files, or directories with all conflicts below
+        #[arg(required_unless_present = "all")]
+        paths: Vec<PathBuf>,
+        /// All conflicts
+        #[arg(long, conflicts_with = "paths")]
+        all: bool,
+        /// The local file goes to the Volume
+        #[arg(long, group = "way")]
+        keep_mine: bool,
+        /// The Volume's file comes here
+        #[arg(long, group = "way")]
+        take_theirs: bool,
+        /// The local file moves aside, and the Volume's comes
+        #[arg(long, group = "way")]
+        keep_both: bool,
+        /// What each side changed goes into one text (UTF-8, up to 8 MiB)
+        #[arg(long, group = "way")]
+        merge: bool,
+    },
+}

@@ -1,0 +1,183 @@
+//! The arguments of `s0 volume`.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Volume {
+    /// Make a Volume and print its id
+    Create {
+        /// Who may use it: RWO (one owner), ROX (many read) or RWX (many read and write)
+        #[arg(long, default_value = "RWX", value_name = "MODE")]
+        access_mode: String,
+    },
+    /// Show a Volume
+    Get {
+        /// The Volume's id
+        volume: String,
+    },
+    /// List Volumes
+    List,
+    /// Delete a Volume with its journal and snapshots, for ever
+    ///
+    /// Files in attached directories stay.
+    Delete {
+        /// The Volume's id
+        volume: String,
+        /// Even if a workspace of this machine is attached to it
+        #[arg(long)]
+        force: bool,
+    },
+    /// Make a Volume that starts as another one is now, and print its id
+    ///
+    /// From then on both go their own ways.
+    Fork {
+        /// The other one's id
+        volume: String,
+        /// As of `create`; without it, the default
+        #[arg(long, value_name = "MODE")]
+        access_mode: Option<String>,
+    },
+    /// Read and write files in a Volume
+    ///
+    /// Writes count as those of a sandbox, and reach every attached directory at once.
+    Files {
+        #[command(subcommand)]
+        command: Files,
+    },
+    /// Take snapshots of a Volume, and go back to them
+    Snapshot {
+        #[command(subcommand)]
+        command: Snapshot,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Files {
+    /// List a directory
+    Ls {
+        /// The Volume's id
+        volume: String,
+        /// The directory
+        #[arg(default_value = "/")]
+        path: String,
+    },
+    /// Print a file
+    Cat {
+        /// The Volume's id
+        volume: String,
+        /// The file
+        path: String,
+    },
+    /// Show what is at a path
+    Stat {
+        /// The Volume's id
+        volume: String,
+        /// The path
+        path: String,
+    },
+    /// Make a directory
+    Mkdir {
+        /// The Volume's id
+        volume: String,
+        /// The directory
+        path: String,
+        /// With those above it; one that is there is fine
+        #[arg(short, long)]
+        parents: bool,
+    },
+    /// Remove a file, or a directory with all below; attached directories follow
+    Rm {
+        /// The Volume's id
+        volume: String,
+        /// The path
+        path: String,
+    },
+    /// Move a file or directory
+    Mv {
+        /// The Volume's id
+        volume: String,
+        /// From where
+        from: String,
+        /// To where
+        to: String,
+    },
+    /// Copy a local file, or a directory with all below, into a Volume
+    ///
+    /// What the Volume has at the path is replaced. Links in a directory are left out.
+    Upload {
+        /// The Volume's id
+        volume: String,
+        /// The local path
+        local: PathBuf,
+        /// The path in the Volume
+        path: String,
+    },
+    /// Copy a file, or a directory with all below, out of a Volume
+    ///
+    /// Nothing on the disk is replaced without --force, and no link there is followed.
+    /// Links of the Volume are left out.
+    Download {
+        /// The Volume's id
+        volume: String,
+        /// The path in the Volume
+        path: String,
+        /// The local path; without it, the name in the current directory
+        local: Option<PathBuf>,
+        /// Replace files that are there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Write standard input into a file
+    #[command(after_help = "Example:\n  echo done | s0 volume files write vol_123 notes.txt")]
+    Write {
+        /// The Volume's id
+        volume: String,
+        /// The file
+        path: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Snapshot {
+    /// Take a snapshot and print its id
+    Create {
+        /// The Volume's id
+        volume: String,
+        /// Its name
+        #[arg(long, default_value = "snapshot")]
+        name: String,
+        /// What it is for
+        #[arg(long, default_value = "")]
+        description: String,
+    },
+    /// List snapshots
+    List {
+        /// The Volume's id
+        volume: String,
+    },
+    /// Show a snapshot
+    Get {
+        /// The Volume's id
+        volume: String,
+        /// The snapshot
+        snapshot: String,
+    },
+    /// Delete a snapshot
+    Delete {
+        /// The Volume's id
+        volume: String,
+        /// The snapshot
+        snapshot: String,
+    },
+    /// Make the Volume hold what the snapshot holds; attached directories follow
+    ///
+    /// It is journaled as ordinary writes, so that a snapshot taken before undoes it.
+    Restore {
+        /// The Volume's id
+        volume: String,
+        /// The snapshot
+        snapshot: String,
+    },
+}
