@@ -143,10 +143,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
     }
 
     fn is_untouched(&mut self, it: &Displaced, found: &Stat, spot: &Spot) -> bool {
-        if let Some(stat) = it.stat {
-            if is_one_file(&stat, found) && self.disk.abilities().grain == 0 {
-                return true;
-            }
+        let same = it.stat.is_some_and(|stat| is_one_file(&stat, found));
+        if same && self.disk.abilities().grain == 0 {
+            return true;
         }
         self.content_of(spot).as_ref() == Some(&it.content)
     }
