@@ -61,12 +61,21 @@ impl<D: Disk, S: Store> Replica<D, S> {
         }
         let new: Vec<_> =
             staged.iter().filter(|(_, it)| it.after.is_some()).map(|(slot, _)| *slot).collect();
-        if !new.is_empty() && self.disk.sync_staged(&new).is_err() {
+        if !new.is_empty()
+            && let Err(error) = self.disk.sync_staged(&new)
+        {
             // Nothing has been swapped yet, so nothing is at stake.
+            if let (DiskError::Other(_), Some((_, intent))) = (&error, staged.first()) {
+                let why = format!("what came in could not be made durable: {error}");
+                self.notice(Notice::Problem { path: intent.path.clone(), why });
+            }
             for (slot, _) in staged {
                 self.abandon(slot, true)?;
             }
             self.retry_in(1000);
+            if matches!(error, DiskError::Full) {
+                self.stop_with(super::Halt::DiskFull);
+            }
             return Ok(());
         }
         self.swap_all(staged)

@@ -128,7 +128,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
     /// of all paths at once or within a while, counting those that have been here
     /// for longer than that; or of everything.
     pub(super) fn guard_deletions(&mut self) {
+        // What is in conflict is not on its way, and says nothing of the rest.
         let gone = self.changed.iter().filter(|(_, local)| matches!(local, Local::Gone));
+        let gone = gone.filter(|(path, _)| !self.in_conflict(path));
         let (mut waiting, mut old) = (0, 0);
         for (path, _) in gone {
             let below = self.rows_below(path);

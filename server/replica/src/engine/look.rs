@@ -206,7 +206,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 self.forget_below(path);
                 match self.disk.read_link(&Spot::Path(path.clone())) {
                     Ok(target) if leads_out(path, &target) => {
-                        self.refuse(path, format!("the link leads out of the workspace: {target}"));
+                        self.refuse(path, leading_out(&target));
                     }
                     Ok(target) => {
                         let what = What::Symlink(target.into());
@@ -569,18 +569,25 @@ fn below_or_at<V>(map: &std::collections::BTreeMap<TreePath, V>, path: &TreePath
     map.keys().filter(|key| key.is_at_or_below(path)).cloned().collect()
 }
 
-/// Whether a link's target, taken from the link's directory, leaves the root.
+/// What is told of a link that is left alone.
+pub(super) fn leading_out(target: &str) -> String {
+    format!("the link leads out of the workspace, or could: {target}")
+}
+
+/// Whether a link's target, taken from the link's directory, could leave the root.
+/// Any name in it may be a link itself, so that what goes up again behind a name
+/// could be anywhere.
 pub(super) fn leads_out(link: &TreePath, target: &str) -> bool {
     if target.starts_with('/') || target.contains('\0') || target.is_empty() {
         return true;
     }
-    let mut depth = link.depth() - 1;
+    let (mut depth, mut named) = (link.depth() - 1, false);
     for part in target.split('/') {
         match part {
             "" | "." => {}
-            ".." if depth == 0 => return true,
+            ".." if depth == 0 || named => return true,
             ".." => depth -= 1,
-            _ => depth += 1,
+            _ => named = true,
         }
     }
     false

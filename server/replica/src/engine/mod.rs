@@ -217,6 +217,9 @@ pub struct Replica<D, S> {
     /// Until then, no stat is trusted.
     distrust: bool,
     halt: Option<Halt>,
+    /// The Volume's head is below what was followed: its journal was brought back
+    /// from a backup, whatever its epoch says.
+    rewound: bool,
     deletions_confirmed: bool,
     removals: Option<guard::Removals>,
     elders: guard::Elders,
@@ -288,6 +291,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             looked: false,
             distrust: false,
             halt: None,
+            rewound: false,
             deletions_confirmed: false,
             removals: None,
             elders,

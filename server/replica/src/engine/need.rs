@@ -105,7 +105,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
         }
         if row.is_none() {
             let directory = remote.as_ref().is_some_and(|remote| remote.what.is_directory());
-            if self.rules.is_ignored(&path, directory) {
+            // What is synced elsewhere is not ignored when it comes here.
+            let known = remote.as_ref().and_then(|it| self.state.synced.home(it.node));
+            if !(directory && known.is_some()) && self.rules.is_ignored(&path, directory) {
                 self.ignored_incoming.insert(path);
                 return Need::Nothing;
             }
@@ -180,6 +182,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
             if may_come {
                 return Need::Wait;
             }
+            if row.what.is_directory() {
+                return self.stay_behind(place, path);
+            }
         }
         self.need_plain_removal(place, path, row, actor)
     }
@@ -253,15 +258,30 @@ impl<D: Disk, S: Store> Replica<D, S> {
         places.iter().find(|home| self.row(home).is_none_or(|row| row.node != node)).cloned()
     }
 
-    /// Whether the new home of a node is one to which it may come: not ignored,
-    /// not under `.git`.
+    /// Whether the new home of a node is one to which it may come: not under `.git`,
+    /// and not ignored. A directory is synced already, so that its own name cannot
+    /// ignore it any more; only one above it can.
     fn is_reachable_home(&mut self, node: NodeId) -> bool {
-        let Some(path) = self.remote.as_ref().and_then(|tree| tree.path_of(node)) else {
+        let Some(tree) = &self.remote else { return false };
+        let (Some(path), Some(there)) = (tree.path_of(node), tree.node(node)) else {
             return false;
         };
-        let directory = self.remote.as_ref().and_then(|t| t.node(node)?.directory()).is_some();
-        !path.names().any(|name| comparison_key(name.as_str()) == ".git")
-            && !self.rules.is_ignored(&path, directory)
+        if path.names().any(|name| comparison_key(name.as_str()) == ".git") {
+            return false;
+        }
+        if there.directory().is_none() {
+            return !self.rules.is_ignored(&path, false);
+        }
+        let above = there.places.first().map(|place| place.parent);
+        above.is_some_and(|above| self.directory_path(above).is_some())
+            || path.parent().is_none_or(|above| !self.rules.is_ignored(&above, true))
+    }
+
+    /// The Volume has moved a directory to where this side does not follow. It
+    /// stays, as a local one that waits for the user's word.
+    fn stay_behind(&mut self, place: &Place, path: TreePath) -> Need {
+        self.touch(path.clone(), self.now, true);
+        Need::Remember(vec![Record::Synced(place.clone(), None), Record::Withheld(path, true)])
     }
 
     fn need_arrival(
@@ -274,7 +294,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         if let What::Symlink(target) = &remote.what
             && (leads_out(&path, target) || !self.disk.abilities().symlinks)
         {
-            self.refuse(&path, format!("the link leads out of the workspace: {target}"));
+            self.refuse(&path, super::look::leading_out(target));
             return Need::Wait;
         }
         // What is only spelled anew keeps its place on a root that folds names: its
@@ -351,6 +371,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
                     }
                     // It goes, and the other comes from where it was.
                     None if self.is_synced_outside(remote.node, &path)
+                        && self.new_home(row.node, place).is_none()
                         && !self.has_news_below(&path) =>
                     {
                         self.waiting.insert(place.clone(), actor.cloned());
@@ -388,7 +409,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         if let What::Symlink(target) = &remote.what
             && (leads_out(&path, target) || !self.disk.abilities().symlinks)
         {
-            self.refuse(&path, format!("the link leads out of the workspace: {target}"));
+            self.refuse(&path, super::look::leading_out(target));
             return Need::Wait;
         }
         if self.is_being_written(&path) {

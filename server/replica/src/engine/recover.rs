@@ -7,13 +7,14 @@
 use super::conflicts::NOBODY;
 use super::{Done, Replica};
 use crate::disk::{Disk, DiskError, IntentId, Spot, StagedName};
-use crate::state::{Intent, Phase, Print, Record, Row, Store};
+use crate::state::{Facts, Intent, Phase, Print, Record, Row, Store};
 
 impl<D: Disk, S: Store> Replica<D, S> {
     /// Brings disk and state together again. Runs before anything else.
     pub(super) fn recover(&mut self) -> Done {
         self.note_in_flight();
         let staged = self.disk.staged()?;
+        self.leave_slots_of_others(&staged)?;
         for (slot, intent) in self.state.intents.clone() {
             if staged.contains(&StagedName::Part(slot)) {
                 self.drop_staged(&StagedName::Part(slot))?;
@@ -25,6 +26,21 @@ impl<D: Disk, S: Store> Replica<D, S> {
             }
         }
         Ok(())
+    }
+
+    /// What an earlier attachment left in the staging directory may be somebody's.
+    /// Its slots are not used again.
+    fn leave_slots_of_others(&mut self, staged: &[StagedName]) -> Done {
+        let taken = staged.iter().filter_map(|name| match name {
+            StagedName::Whole(slot) | StagedName::Part(slot) => Some(slot.0),
+            StagedName::Foreign(_) => None,
+        });
+        let last = taken.max().unwrap_or(0).next_multiple_of(2);
+        if last <= self.state.facts.last_intent.0 {
+            return Ok(());
+        }
+        let facts = Facts { last_intent: IntentId(last), ..self.state.facts.clone() };
+        self.commit(vec![Record::Facts(facts)], true)
     }
 
     fn drop_staged(&mut self, name: &StagedName) -> Result<(), DiskError> {

@@ -21,8 +21,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
         self.sending = None;
         let known = self.state.facts.epoch.as_deref() == Some(registered.epoch.as_str());
         let head = self.remote.as_ref().map(Tree::head);
+        self.rewound |= known && registered.head < head.unwrap_or(self.state.facts.cursor);
         match head {
-            Some(head) if known && head <= registered.head => {
+            Some(head) if known && !self.rewound => {
                 self.link = Link::Following;
                 self.effects.push_back(Effect::Follow(head));
             }
@@ -64,14 +65,16 @@ impl<D: Disk, S: Store> Replica<D, S> {
             return Ok(());
         }
         let other_epoch = self.state.facts.epoch.as_ref().is_some_and(|known| *known != epoch);
+        let anew = other_epoch || self.rewound;
         let older = self.remote.as_ref().is_some_and(|old| tree.head() < old.head());
-        if !other_epoch && older {
+        if !anew && older {
             return Ok(());
         }
+        self.rewound = false;
         let head = tree.head();
         self.remote = Some(tree);
         let facts = Facts { epoch: Some(epoch), cursor: head, ..self.state.facts.clone() };
-        if other_epoch {
+        if anew {
             self.match_anew(facts)?;
         } else {
             self.commit(vec![Record::Facts(facts)], false)?;
