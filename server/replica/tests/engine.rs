@@ -2,114 +2,19 @@
 //! is no removal.
 
 mod mount;
+mod room;
 mod volume;
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mount::Mount;
-use s0_api::sync::Registered;
-use s0_replica::engine::{Config, Effect, Event, Hint, Init, Pending, Replica};
-use s0_replica::shell::disk::{Marker, RootDisk};
-use s0_replica::shell::rules::GitRules;
-use s0_replica::shell::store::SqliteStore;
-use s0_tree::{Tree, TreePath};
+use room::{Room, path, workspace};
+use s0_replica::engine::{Event, Hint, Init};
 use volume::{At, tree};
-
-struct Room {
-    dir: tempfile::TempDir,
-    engine: Replica<RootDisk, SqliteStore>,
-    now: u64,
-}
-
-impl Room {
-    /// A workspace that is in sync with a Volume that holds all this.
-    fn synced(all: &[(&str, At)]) -> Self {
-        let dir = workspace();
-        let root = dir.path().join("root");
-        for (path, what) in all {
-            let at = root.join(path);
-            match what {
-                At::Directory => fs::create_dir(&at).unwrap(),
-                At::File(text) => fs::write(&at, text).unwrap(),
-                At::Link(target) => symlink(target, &at).unwrap(),
-            }
-            if let At::Directory | At::File(_) = what {
-                let mode = if at.is_dir() { 0o755 } else { 0o644 };
-                fs::set_permissions(&at, fs::Permissions::from_mode(mode)).unwrap();
-            }
-        }
-        let mut room = Self::connected(dir, Init::Auto, tree(all));
-        assert_eq!(room.settle(), Vec::<String>::new(), "what is equal is not sent");
-        assert_eq!(room.engine.pending(), Pending::default());
-        assert_eq!(room.engine.status().progress.synced, all.len());
-        room
-    }
-
-    /// A replica that has been given the Volume's tree, and has done nothing yet.
-    fn connected(dir: tempfile::TempDir, init: Init, tree: Tree) -> Self {
-        let disk = RootDisk::open(&dir.path().join("root"), Marker::Create).unwrap();
-        let rules = Box::new(GitRules::new(disk.access(), &[]));
-        let store = SqliteStore::open(&dir.path().join("state.db")).unwrap();
-        let config = Config { init, ..Config::default() };
-        let engine = Replica::open(config, disk, store, rules, 0).unwrap();
-        let mut room = Self { dir, engine, now: 0 };
-        let (epoch, head) = ("e".to_owned(), tree.head());
-        let registered = Registered { instance: 1, last_number: 0, epoch: epoch.clone(), head };
-        room.tell(Event::Online(registered));
-        room.tell(Event::Tree { epoch, tree });
-        room
-    }
-
-    fn at(&self, path: &str) -> PathBuf {
-        self.dir.path().join("root").join(path)
-    }
-
-    fn tell(&mut self, event: Event) {
-        self.engine.handle(event, self.now).unwrap();
-    }
-
-    /// Everything is looked at. Gives what would be sent.
-    fn look(&mut self) -> Vec<String> {
-        self.tell(Event::Rescan(TreePath::root()));
-        self.settle()
-    }
-
-    /// Lets the engine work until it wants nothing for a while.
-    fn settle(&mut self) -> Vec<String> {
-        let mut sent = Vec::new();
-        let end = self.now + 5000;
-        loop {
-            let wake = self.engine.step(self.now).unwrap();
-            for effect in self.engine.effects() {
-                if let Effect::Submit(submission, _) = effect {
-                    sent.extend(submission.changes.iter().map(|change| format!("{change:?}")));
-                }
-            }
-            match wake {
-                Some(at) if at <= end => self.now = self.now.max(at) + 1,
-                _ => return sent,
-            }
-        }
-    }
-
-    fn problem(&self, at: &str) -> Option<String> {
-        self.engine.status().problems.get(&path(at)).cloned()
-    }
-}
-
-fn workspace() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    fs::create_dir(dir.path().join("root")).unwrap();
-    dir
-}
-
-fn path(text: &str) -> TreePath {
-    TreePath::new(text).unwrap()
-}
 
 #[test]
 fn what_a_mount_covers_is_not_removed_and_what_it_holds_is_not_synced() {

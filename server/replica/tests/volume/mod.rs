@@ -3,8 +3,8 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use s0_tree::{
-    Actor, Attributes, Content, Entry, FORMAT, New, NodeId, Op, Place, Source, Time, Tree,
-    TreePath, fold,
+    Actor, Attributes, Content, Entry, FORMAT, New, NodeId, Op, Place, RenameHow, Source, Time,
+    Tree, TreePath, fold,
 };
 
 /// What is at a path: a directory, a file with this text, a link to there.
@@ -41,4 +41,31 @@ pub(crate) fn tree(all: &[(&str, At)]) -> Tree {
         fold(&mut tree, &entry).unwrap();
     }
     tree
+}
+
+/// The entry that moves something in a tree.
+pub(crate) fn renamed(tree: &Tree, from: &str, to: &str) -> Entry {
+    let (from, to) = (TreePath::new(from).unwrap(), TreePath::new(to).unwrap());
+    let place = |path: &TreePath| {
+        let (above, name) = path.split().unwrap();
+        let parent = if above.is_root() { NodeId::ROOT } else { tree.lookup(&above).unwrap() };
+        Place { parent, name }
+    };
+    Entry {
+        format: FORMAT,
+        seq: tree.head().next(),
+        time: Time(0),
+        source: Source::Sandbox,
+        actor: Actor::default(),
+        request: None,
+        op: Op::Rename {
+            node: tree.lookup(&from).unwrap(),
+            from: place(&from),
+            to: place(&to),
+            how: RenameHow::NoReplace,
+            displaced: None,
+        },
+        path: to,
+        old_path: Some(from),
+    }
 }

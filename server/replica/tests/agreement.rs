@@ -1,0 +1,135 @@
+//! What the engine makes of a Volume that does the unexpected: on a real disk.
+
+mod room;
+mod volume;
+
+use std::fs;
+
+use room::{Room, path, workspace};
+use s0_api::sync::{Answer, Outcome, Registered};
+use s0_replica::engine::{Event, Halt, Init, Pending, Resume};
+use s0_replica::shell::disk::{Marker, RootDisk};
+use s0_tree::Reason;
+use volume::{At, renamed, tree};
+
+#[test]
+fn a_journal_that_lost_its_end_takes_nothing_away() {
+    let mut room = Room::synced(&[("old", At::File("1")), ("new", At::File("2"))]);
+    let older = tree(&[("old", At::File("1"))]);
+    let (epoch, head) = ("e".to_owned(), older.head());
+    room.tell(Event::Offline);
+    let registered = Registered { instance: 2, last_number: 0, epoch: epoch.clone(), head };
+    room.tell(Event::Online(registered));
+    room.tell(Event::Tree { epoch, tree: older });
+    let sent = room.settle();
+    assert!(sent.len() == 1 && sent[0].contains("new"), "{sent:?}");
+    assert_eq!(fs::read_to_string(room.at("new")).unwrap(), "2");
+}
+
+#[test]
+fn a_synced_directory_may_move_under_an_ignored_name() {
+    let all = [
+        (".gitignore", At::File("node_modules\n")),
+        ("build", At::Directory),
+        ("build/f", At::File("x")),
+    ];
+    let mut room = Room::synced(&all);
+    let entry = renamed(&tree(&all), "build", "node_modules");
+    room.tell(Event::Entries(vec![(entry, None)]));
+    assert_eq!(room.settle(), Vec::<String>::new());
+    assert_eq!(room.engine.pending(), Pending::default());
+    assert_eq!(fs::read_to_string(room.at("node_modules/f")).unwrap(), "x");
+    assert!(!room.at("build").exists());
+}
+
+#[test]
+fn a_directory_that_moves_where_nothing_follows_stays_behind() {
+    let all = [
+        (".gitignore", At::File("out\n")),
+        ("out", At::Directory),
+        ("build", At::Directory),
+        ("build/f", At::File("x")),
+    ];
+    for to in [".git", "out/build"] {
+        let mut room = Room::synced(&[
+            (".gitignore", At::File("out\n")),
+            ("build", At::Directory),
+            ("build/f", At::File("x")),
+        ]);
+        // The Volume has a directory that is ignored here.
+        let there = tree(&all);
+        let (epoch, head) = ("f".to_owned(), there.head());
+        room.tell(Event::Offline);
+        let registered = Registered { instance: 2, last_number: 0, epoch: epoch.clone(), head };
+        room.tell(Event::Online(registered));
+        room.tell(Event::Tree { epoch, tree: there.clone() });
+        assert_eq!(room.settle(), Vec::<String>::new());
+        room.tell(Event::Entries(vec![(renamed(&there, "build", to), None)]));
+        assert_eq!(room.settle(), Vec::<String>::new(), "{to}");
+        assert_eq!(room.engine.pending(), Pending::default(), "{to}");
+        assert!(room.engine.status().withheld.contains(&path("build")), "{to}");
+        assert_eq!(fs::read_to_string(room.at("build/f")).unwrap(), "x");
+    }
+}
+
+#[test]
+fn what_an_earlier_attachment_left_in_staging_stays() {
+    let dir = workspace();
+    let root = dir.path().join("root");
+    drop(RootDisk::open(&root, Marker::Create).unwrap());
+    let left = [root.join(".s0/staging/2"), root.join(".s0/staging/5")];
+    left.iter().for_each(|at| fs::write(at, "somebody's").unwrap());
+    let mut room =
+        Room::connected(dir, Init::Auto, tree(&[("a", At::Link("x")), ("b", At::Link("y"))]));
+    room.settle();
+    assert_eq!(room.engine.pending(), Pending::default());
+    assert!(room.at("a").is_symlink() && room.at("b").is_symlink());
+    for at in left {
+        assert_eq!(fs::read_to_string(at).unwrap(), "somebody's");
+    }
+}
+
+#[test]
+fn a_removal_in_conflict_does_not_keep_the_guard_away() {
+    let names: Vec<String> = (0..300).map(|number| format!("{number:03}")).collect();
+    let all: Vec<_> = names.iter().map(|name| (name.as_str(), At::File("x"))).collect();
+    let mut room = Room::synced(&all);
+    let head = tree(&all).head();
+    // What has been here for a while.
+    room.now += 200_000;
+    fs::remove_file(room.at("000")).unwrap();
+    assert_eq!(room.look().len(), 1);
+    let outcome =
+        Outcome::Conflict { id: "c".into(), reason: Reason::ConcurrentUpdate, path: path("000") };
+    room.tell(Event::Answered(1, Ok(Answer { head, outcomes: vec![outcome] })));
+    room.settle();
+    room.engine.resume(Resume::ConfirmDeletions, room.now).unwrap();
+    room.settle();
+    for name in &names[1..200] {
+        fs::remove_file(room.at(name)).unwrap();
+    }
+    room.look();
+    let halt = room.engine.status().halt;
+    assert!(matches!(halt, Some(Halt::Vanished { .. })), "{halt:?}");
+}
+
+#[test]
+fn links_that_could_lead_out_are_not_made() {
+    let mut room = Room::connected(
+        workspace(),
+        Init::Auto,
+        tree(&[
+            ("p", At::Directory),
+            ("p/up", At::Link("..")),
+            ("p/out", At::Link("../..")),
+            ("twice", At::Link("p/up/..")),
+            ("beside", At::Link("p/./up")),
+        ]),
+    );
+    room.settle();
+    assert!(room.at("p/up").is_symlink() && room.at("beside").is_symlink());
+    for out in ["p/out", "twice"] {
+        assert!(!room.at(out).is_symlink(), "{out}");
+        assert!(room.problem(out).unwrap_or_default().contains("leads out"), "{out}");
+    }
+}
