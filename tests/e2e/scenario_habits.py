@@ -2,6 +2,7 @@
 import collections
 import hashlib
 import json
+import mmap
 import os
 import pathlib
 import re
@@ -193,6 +194,50 @@ def test_a_log_arrives_while_its_program_still_runs(bench):
         wait_until("the user sees the next line",
                    lambda: (user / "server.log").read_text() == "listening\na request\n", 15)
     settle(agent, user)
+    check_no_conflicts(volume, user, agent)
+
+
+def test_a_log_that_never_rests_arrives_while_its_program_still_runs(bench):
+    volume, user, agent = pair(bench)
+    settle(user, agent)
+    end, lines = threading.Event(), 0
+    with open(agent / "busy.log", "a") as log:
+        def write_on():
+            while not end.wait(0.1):
+                log.write("one more line\n")
+                log.flush()
+        program = threading.Thread(target=write_on)
+        program.start()
+        try:
+            wait_until("the user sees some lines", lambda: (user / "busy.log").exists(), 20)
+            lines = len((user / "busy.log").read_text().splitlines())
+            wait_until("the user sees more of them",
+                       lambda: len((user / "busy.log").read_text().splitlines()) > lines, 20)
+        finally:
+            end.set()
+            program.join()
+    settle(agent, user)
+    check_all_equal(volume, user, agent)
+    check_no_conflicts(volume, user, agent)
+
+
+def test_a_write_through_a_memory_map_is_not_missed(bench):
+    volume, user, agent = pair(bench)
+    write(user / "table", "AAAA" * 1024)
+    settle(user, agent)
+    with open(user / "table", "r+b") as file, mmap.mmap(file.fileno(), 0) as view:
+        # The first write makes the page writable; only calls of the system raise events.
+        view[0:4] = b"BBBB"
+        os.pwrite(file.fileno(), b"B", 0)
+        wait_until("the agent sees the first write", lambda: (agent / "table").read_bytes()[:4] == b"BBBB", 20)
+        # The page is dirty: what is written to it now leaves no trace in the file's times.
+        before = os.stat(user / "table")
+        view[0:4] = b"CCCC"
+        after = os.stat(user / "table")
+        bench.note(f"the times {'did not change' if before.st_mtime_ns == after.st_mtime_ns else 'changed'}")
+    wait_until("the agent sees the second write", lambda: (agent / "table").read_bytes()[:4] == b"CCCC", 20)
+    settle(user, agent)
+    check_all_equal(volume, user, agent)
     check_no_conflicts(volume, user, agent)
 
 

@@ -65,6 +65,8 @@ pub enum Description {
         content: Content,
         /// The bytes, when the content is small enough to travel inline.
         bytes: Option<Vec<u8>>,
+        /// Whether a program has it open for writing, as far as that can be known.
+        open: bool,
     },
     /// It changed while it was read, several times over; look again later.
     Changing,

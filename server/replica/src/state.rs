@@ -41,6 +41,10 @@ pub struct Print {
     /// When, by the file system's clock. A change close before may have left
     /// no trace in the stat.
     pub seen: i64,
+    /// A program had it open for writing then. What it writes into memory that it
+    /// has mapped leaves no trace in the stat, so this one is never trusted.
+    #[serde(default)]
+    pub open: bool,
 }
 
 /// What disk and Volume last agreed on, for one place.

@@ -262,7 +262,7 @@ fn files_are_described_in_order() {
         room.write(&size.to_string(), &"0123456789".repeat(size / 10 + 1)[..size]);
     }
     for (size, described) in sizes.iter().zip(room.disk.describe(&spots)) {
-        let Description::Stable { stat, content, bytes } = described.unwrap() else { panic!() };
+        let Description::Stable { stat, content, bytes, .. } = described.unwrap() else { panic!() };
         let real = fs::read(room.at(&size.to_string())).unwrap();
         assert_eq!((stat.size, content), (*size as u64, Content::of(&real)));
         assert_eq!(bytes.is_some(), *size <= limit);

@@ -82,7 +82,7 @@ fn stat() -> impl Strategy<Value = Stat> {
 }
 
 fn print() -> impl Strategy<Value = Print> {
-    (stat(), any::<i64>()).prop_map(|(stat, seen)| Print { stat, seen })
+    (stat(), any::<i64>(), any::<bool>()).prop_map(|(stat, seen, open)| Print { stat, seen, open })
 }
 
 fn row() -> impl Strategy<Value = Row> {
@@ -266,7 +266,7 @@ fn twenty_thousand_rows_are_quick() {
                 version: Seq(index + 1),
                 what: What::File(Content::of(&index.to_be_bytes())),
                 mode: 0o644,
-                print: Some(Print { stat, seen: 1_700_000_000_000_000_000 }),
+                print: Some(Print { stat, seen: 1_700_000_000_000_000_000, open: false }),
             };
             (Place { parent: NodeId::ROOT, name }, Some(row))
         })

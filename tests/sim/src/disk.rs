@@ -167,6 +167,7 @@ impl Disk for SimDisk {
                         stat: stat_of(fs, inode),
                         content: Content::of(&data),
                         bytes: Some(data.to_vec()),
+                        open: fs.writers.contains_key(&inode),
                     })
                 })
             })

@@ -282,10 +282,10 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 && stat.mode == staged.mode
         };
         match now {
-            Some(stat) if same(&stat) => Ok(Print { stat, seen }),
+            Some(stat) if same(&stat) => Ok(Print { stat, seen, open: false }),
             _ => {
                 self.touch(path.clone(), self.now, false);
-                Ok(Print { stat: staged, seen })
+                Ok(Print { stat: staged, seen, open: false })
             }
         }
     }

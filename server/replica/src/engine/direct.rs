@@ -24,7 +24,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
                     Err(error) => return Ok(self.give_way(&path, &error)),
                 }
                 let Some(stat) = self.look_again(&path) else { return Ok(false) };
-                self.remember(place, &remote, stat)?;
+                self.remember(place, &remote, stat, false)?;
                 self.expect_children(remote.node);
                 // Something may have been put into it already.
                 self.touch(path.clone(), self.now, true);
@@ -57,7 +57,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 if !same {
                     return Ok(self.give_way(&path, &DiskError::Exists));
                 }
-                self.remember(place, &remote, stat)?;
+                let open = row.print.is_some_and(|print| print.open);
+                self.remember(place, &remote, stat, open)?;
                 (path, Some(row.what), Some(remote.what))
             }
             Need::Move { from, old, new, row, remote } => {
@@ -139,7 +140,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
                     && print.stat.inode == stat.inode
                     && self.same_mode(&row.what, row.mode, stat.mode)
             }
-            _ => print.stat == *stat && !self.is_racy(&print),
+            // What a program writes into it stays in it, whatever it is called.
+            _ => print.stat == *stat && !self.is_racy(&Print { open: false, ..print }),
         })
     }
 
@@ -153,13 +155,19 @@ impl<D: Disk, S: Store> Replica<D, S> {
         }
     }
 
-    fn remember(&mut self, place: &Place, remote: &Remote, stat: crate::disk::Stat) -> Done {
+    fn remember(
+        &mut self,
+        place: &Place,
+        remote: &Remote,
+        stat: crate::disk::Stat,
+        open: bool,
+    ) -> Done {
         let row = Row {
             node: remote.node,
             version: remote.version,
             what: remote.what.clone(),
             mode: remote.mode,
-            print: Some(Print { stat, seen: self.disk.now() }),
+            print: Some(Print { stat, seen: self.disk.now(), open }),
         };
         self.commit(vec![Record::Synced(place.clone(), Some(row))], false)
     }

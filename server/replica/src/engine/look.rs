@@ -27,6 +27,10 @@ pub(super) const MOUNTED: &str =
     "another file system is mounted here, which is not synced; unmount it, or have it ignored";
 /// The longest, in milliseconds, that a file which never rests is left alone.
 const LONGEST_WAIT: u64 = 1000;
+/// The longest, in milliseconds, that one is which a program keeps open and writes.
+const LONGEST_OPEN: u64 = 2000;
+/// Nanoseconds within which a change may be part of a write that goes on.
+const RECENT: i64 = 2_000_000_000;
 
 impl<D: Disk, S: Store> Replica<D, S> {
     /// Notes what a watcher said.
@@ -57,6 +61,10 @@ impl<D: Disk, S: Store> Replica<D, S> {
         };
         let first = self.dirty.get(&path).map_or(self.now, |dirt| dirt.first);
         let due = due.min(first.max(heated) + LONGEST_WAIT);
+        let due = match self.awaited.get(&path) {
+            Some(since) if hint != Hint::Complete => due.max(since + LONGEST_OPEN),
+            _ => due,
+        };
         // A moved directory brings children that nothing was heard of.
         if !self.disk.abilities().case_sensitive
             && let Some(above) = path.parent()
@@ -262,7 +270,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         what: What,
         stat: Stat,
     ) -> Done {
-        let print = Print { stat, seen: self.disk.now() };
+        let print = Print { stat, seen: self.disk.now(), open: false };
         let mode = stat.mode & 0o777;
         if let Some((place, row)) = synced
             && row.what == what
@@ -293,6 +301,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
 
     pub(super) fn forget(&mut self, path: &TreePath) {
         self.changed.remove(path);
+        self.awaited.remove(path);
         if let Some(bytes) = self.bytes.remove(path) {
             self.bytes_held -= bytes.len();
         }
@@ -411,9 +420,13 @@ impl<D: Disk, S: Store> Replica<D, S> {
         let mut records = Vec::new();
         for ((path, _), description) in files.zip(read) {
             match description {
-                Ok(Description::Stable { stat, content, bytes }) => {
+                Ok(Description::Stable { stat, content, bytes, open }) => {
                     let seen = self.disk.now();
-                    let print = Print { stat, seen };
+                    let print = Print { stat, seen, open };
+                    if open && stat.ctime + RECENT > seen && self.is_patient(&path) {
+                        continue;
+                    }
+                    self.awaited.remove(&path);
                     let what = What::File(content);
                     let mode = stat.mode & 0o777;
                     if let Some((place, row)) = self.row_at(&path)
@@ -443,6 +456,17 @@ impl<D: Disk, S: Store> Replica<D, S> {
             }
         }
         self.commit(records, false)
+    }
+
+    /// A program is writing, and will close the file. Says whether to wait for that;
+    /// one that is never closed is sent as it stands, now and then.
+    fn is_patient(&mut self, path: &TreePath) -> bool {
+        let since = *self.awaited.entry(path.clone()).or_insert(self.now);
+        let until = since + LONGEST_OPEN;
+        if self.now < until {
+            self.touch(path.clone(), until, false);
+        }
+        self.now < until
     }
 
     /// A directory that is new here may be one that was synced elsewhere: the

@@ -127,7 +127,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
     /// Whether a change right after the look may have left no trace.
     pub(super) fn is_racy(&self, print: &Print) -> bool {
         let grain = self.disk.abilities().grain;
-        self.distrust || (grain > 0 && print.stat.mtime.max(print.stat.ctime) + grain > print.seen)
+        let unsure = grain > 0 && print.stat.mtime.max(print.stat.ctime) + grain > print.seen;
+        self.distrust || print.open || unsure
     }
 
     /// Whether two modes are one, as far as the root keeps modes.

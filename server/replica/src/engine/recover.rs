@@ -55,6 +55,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         let seen = self.disk.now();
         let spot = Spot::Path(intent.path.clone());
         let mut stat = self.disk.stat(&spot)?;
+        let open = self.disk.has_writer(&spot) == Some(true);
         let held = self.content_of(&spot);
         let after = intent.after.as_ref().map(|after| after.what.clone());
         let before = intent.before.as_ref().map(|row| row.what.clone());
@@ -73,7 +74,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 version: after.version,
                 what: after.what.clone(),
                 mode: after.mode,
-                print: Some(Print { stat, seen }),
+                print: Some(Print { stat, seen, open }),
             });
             // Only the removal of what is in our slot is known to be ours.
             if row.is_some() || staged.contains(&StagedName::Whole(slot)) {

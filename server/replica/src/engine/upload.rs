@@ -507,11 +507,12 @@ impl<D: Disk, S: Store> Replica<D, S> {
             None => {
                 let read = self.disk.describe(&[Spot::Path(path.clone())]).pop();
                 match read {
-                    Some(Ok(Description::Stable { stat, content: now, bytes: Some(bytes) }))
-                        if now == content && stat == print.stat =>
-                    {
-                        Arc::from(bytes)
-                    }
+                    Some(Ok(Description::Stable {
+                        stat,
+                        content: now,
+                        bytes: Some(bytes),
+                        ..
+                    })) if now == content && stat == print.stat => Arc::from(bytes),
                     _ => {
                         self.touch(path.clone(), self.now, false);
                         return false;

@@ -223,15 +223,21 @@ impl FileReader {
             == (now.size, now.mtime, now.ctime, now.inode))
     }
 
-    /// Whether a write could be going on that began before the file was looked
-    /// at. It leaves no trace: the times change when a write begins, and not
-    /// again while its bytes arrive one page after the other. Nobody knows of
-    /// the write itself, but without a writer there is none. Ask before reading.
+    /// Whether some program has the file open for writing, or mapped so that it
+    /// can write, as far as that can be known.
     #[must_use]
-    pub fn may_be_in_a_write(&self) -> bool {
+    pub fn is_open_for_writing(&self) -> bool {
+        platform::has_writer(&self.file) == Some(true)
+    }
+
+    /// Whether the file had changed just before it was opened: a write may be going
+    /// on, since the times change when a write begins, and not again while its
+    /// bytes arrive one page after the other.
+    #[must_use]
+    pub fn has_just_changed(&self) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let age = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX) - self.before.ctime;
-        age < LONGEST_WRITE && platform::has_writer(&self.file) == Some(true)
+        age < LONGEST_WRITE
     }
 
     /// Reads a part; less than `len` bytes where the file ends before.

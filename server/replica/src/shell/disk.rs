@@ -26,6 +26,9 @@ use crate::platform::{self, Renamed};
 
 pub use super::access::STATE_DIR_NAME;
 
+/// Files that a program is writing are read while they are not larger, in bytes:
+/// a larger one is not read again and again while it is copied.
+const OPEN_LIMIT: u64 = 64 << 20;
 /// How often a file is read before it is said to be changing.
 const READ_TRIES: u32 = 3;
 /// More than this many are synced with the whole file system at once.
@@ -169,7 +172,8 @@ impl RootDisk {
         for _ in 0..READ_TRIES {
             let mut reader = self.access.open(at)?;
             let stat = reader.stat();
-            if reader.may_be_in_a_write() {
+            let open = reader.is_open_for_writing();
+            if open && stat.size > OPEN_LIMIT && reader.has_just_changed() {
                 return Ok(Description::Changing);
             }
             let (content, bytes) = if stat.size <= INLINE_LIMIT {
@@ -182,7 +186,8 @@ impl RootDisk {
                 (describe(&mut reader).map_err(platform::io_error)?.0, None)
             };
             if content.size == stat.size && reader.is_unchanged()? {
-                return Ok(Description::Stable { stat, content, bytes });
+                let open = open || reader.is_open_for_writing();
+                return Ok(Description::Stable { stat, content, bytes, open });
             }
         }
         Ok(Description::Changing)
