@@ -22,6 +22,7 @@ mod look;
 mod merge;
 mod need;
 mod paths;
+mod read;
 mod recover;
 mod remote;
 mod status;
