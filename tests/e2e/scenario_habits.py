@@ -197,30 +197,6 @@ def test_a_log_arrives_while_its_program_still_runs(bench):
     check_no_conflicts(volume, user, agent)
 
 
-def test_a_log_that_never_rests_arrives_while_its_program_still_runs(bench):
-    volume, user, agent = pair(bench)
-    settle(user, agent)
-    end, lines = threading.Event(), 0
-    with open(agent / "busy.log", "a") as log:
-        def write_on():
-            while not end.wait(0.1):
-                log.write("one more line\n")
-                log.flush()
-        program = threading.Thread(target=write_on)
-        program.start()
-        try:
-            wait_until("the user sees some lines", lambda: (user / "busy.log").exists(), 20)
-            lines = len((user / "busy.log").read_text().splitlines())
-            wait_until("the user sees more of them",
-                       lambda: len((user / "busy.log").read_text().splitlines()) > lines, 20)
-        finally:
-            end.set()
-            program.join()
-    settle(agent, user)
-    check_all_equal(volume, user, agent)
-    check_no_conflicts(volume, user, agent)
-
-
 def test_a_write_through_a_memory_map_is_not_missed(bench):
     volume, user, agent = pair(bench)
     write(user / "table", "AAAA" * 1024)

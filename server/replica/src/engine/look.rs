@@ -21,8 +21,6 @@ pub(super) const MOUNTED: &str =
     "another file system is mounted here, which is not synced; unmount it, or have it ignored";
 /// The longest, in milliseconds, that a file which never rests is left alone.
 const LONGEST_WAIT: u64 = 1000;
-/// The longest, in milliseconds, that one is which a program keeps open and writes.
-pub(super) const LONGEST_OPEN: u64 = 2000;
 
 impl<D: Disk, S: Store> Replica<D, S> {
     /// Notes what a watcher said.
@@ -53,10 +51,6 @@ impl<D: Disk, S: Store> Replica<D, S> {
         };
         let first = self.dirty.get(&path).map_or(self.now, |dirt| dirt.first);
         let due = due.min(first.max(heated) + LONGEST_WAIT);
-        let due = match self.awaited.get(&path) {
-            Some(since) if hint != Hint::Complete => due.max(since + LONGEST_OPEN),
-            _ => due,
-        };
         // A moved directory brings children that nothing was heard of.
         if !self.disk.abilities().case_sensitive
             && let Some(above) = path.parent()
@@ -288,7 +282,6 @@ impl<D: Disk, S: Store> Replica<D, S> {
     /// There is nothing to send of a path.
     pub(super) fn forget(&mut self, path: &TreePath) {
         self.changed.remove(path);
-        self.awaited.remove(path);
         if let Some(bytes) = self.bytes.remove(path) {
             self.bytes_held -= bytes.len();
         }

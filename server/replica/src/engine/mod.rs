@@ -179,8 +179,6 @@ pub struct Replica<D, S> {
     now: u64,
 
     dirty: BTreeMap<TreePath, Dirt>,
-    /// Files that a program writes and has not closed, by when that was seen first.
-    awaited: HashMap<TreePath, u64>,
     changed: BTreeMap<TreePath, Local>,
     /// Bytes of changed files, as far as the budget goes; the rest is read again.
     bytes: HashMap<TreePath, Arc<[u8]>>,
@@ -264,7 +262,6 @@ impl<D: Disk, S: Store> Replica<D, S> {
             state,
             now,
             dirty: BTreeMap::new(),
-            awaited: HashMap::new(),
             changed: BTreeMap::new(),
             bytes: HashMap::new(),
             bytes_held: 0,

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use s0_tree::TreePath;
 
-use super::look::LONGEST_OPEN;
 use super::{Done, Local, Replica};
 use crate::disk::{Description, Disk, DiskError, Spot, Stat};
 use crate::state::{Print, Record, Row, Store, What};
@@ -13,8 +12,6 @@ use crate::state::{Print, Record, Row, Store, What};
 const READS_AT_ONCE: usize = 256;
 /// Bytes of changed files that are kept until they are sent.
 const BYTES_BUDGET: usize = 32 << 20;
-/// Nanoseconds within which a change may be part of a write that goes on.
-const RECENT: i64 = 2_000_000_000;
 
 impl<D: Disk, S: Store> Replica<D, S> {
     /// Reads the files whose stat does not say enough.
@@ -35,10 +32,6 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 Ok(Description::Stable { stat, content, bytes, open }) => {
                     let seen = self.disk.now();
                     let print = Print { stat, seen, open };
-                    if open && stat.ctime + RECENT > seen && self.is_patient(&path) {
-                        continue;
-                    }
-                    self.awaited.remove(&path);
                     let what = What::File(content);
                     let mode = stat.mode & 0o777;
                     if let Some((place, row)) = self.row_at(&path)
@@ -68,17 +61,6 @@ impl<D: Disk, S: Store> Replica<D, S> {
             }
         }
         self.commit(records, false)
-    }
-
-    /// A program is writing, and will close the file. Says whether to wait for that;
-    /// one that is never closed is sent as it stands, now and then.
-    fn is_patient(&mut self, path: &TreePath) -> bool {
-        let since = *self.awaited.entry(path.clone()).or_insert(self.now);
-        let until = since + LONGEST_OPEN;
-        if self.now < until {
-            self.touch(path.clone(), until, false);
-        }
-        self.now < until
     }
 
     /// A directory that is new here may be one that was synced elsewhere: the

@@ -26,9 +26,6 @@ use crate::platform::{self, Renamed};
 
 pub use super::access::STATE_DIR_NAME;
 
-/// Files that a program is writing are read while they are not larger, in bytes:
-/// a larger one is not read again and again while it is copied.
-const OPEN_LIMIT: u64 = 64 << 20;
 /// How often a file is read before it is said to be changing.
 const READ_TRIES: u32 = 3;
 /// More than this many are synced with the whole file system at once.
@@ -173,7 +170,7 @@ impl RootDisk {
             let mut reader = self.access.open(at)?;
             let stat = reader.stat();
             let open = reader.is_open_for_writing();
-            if open && stat.size > OPEN_LIMIT && reader.has_just_changed() {
+            if open && reader.has_just_changed() {
                 return Ok(Description::Changing);
             }
             let (content, bytes) = if stat.size <= INLINE_LIMIT {
