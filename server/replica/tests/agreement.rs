@@ -7,7 +7,7 @@ use std::fs;
 
 use room::{Room, path, workspace};
 use s0_api::sync::{Answer, Outcome, Registered};
-use s0_replica::engine::{Event, Halt, Init, Pending, Resume};
+use s0_replica::engine::{Event, Halt, Hint, Init, Pending, Resume};
 use s0_replica::shell::disk::{Marker, RootDisk};
 use s0_tree::Reason;
 use volume::{At, renamed, tree};
@@ -111,6 +111,25 @@ fn a_removal_in_conflict_does_not_keep_the_guard_away() {
     room.look();
     let halt = room.engine.status().halt;
     assert!(matches!(halt, Some(Halt::Vanished { .. })), "{halt:?}");
+}
+
+#[test]
+fn nothing_is_removed_when_the_first_of_many_that_vanished_is_heard_of() {
+    let names: Vec<String> =
+        (0..300).map(|number| format!("d{}/{number:03}", number % 7)).collect();
+    let directories: Vec<String> = (0..7).map(|number| format!("d{number}")).collect();
+    let mut all: Vec<_> = directories.iter().map(|name| (name.as_str(), At::Directory)).collect();
+    all.extend(names.iter().map(|name| (name.as_str(), At::File("x"))));
+    let mut room = Room::synced(&all);
+    room.now += 200_000;
+    for name in &directories[..6] {
+        fs::remove_dir_all(room.at(name)).unwrap();
+    }
+    // The watcher has more to tell.
+    room.tell(Event::Touched(vec![(path("d0"), Hint::Unsettled)]));
+    assert_eq!(room.settle(), Vec::<String>::new());
+    let halt = room.engine.status().halt;
+    assert!(matches!(halt, Some(Halt::Vanished { paths, .. }) if paths > 250), "{halt:?}");
 }
 
 #[test]

@@ -139,8 +139,11 @@ impl<D: Disk, S: Store> Replica<D, S> {
             let rows = below.iter().map(|(_, _, row)| row).chain(own);
             old += rows.filter(|row| self.elders.has(row)).count();
         }
-        if waiting == 0 && self.state.outgoing.is_none() {
-            self.deletions_confirmed = false;
+        if waiting == 0 {
+            self.surveyed = false;
+            if self.state.outgoing.is_none() {
+                self.deletions_confirmed = false;
+            }
         }
         if self.deletions_confirmed || waiting == 0 {
             return;
@@ -152,6 +155,11 @@ impl<D: Disk, S: Store> Replica<D, S> {
         let everything = waiting >= self.state.synced.len() && of >= EMPTIED;
         if most || everything {
             self.stop_with(Halt::Vanished { paths: paths.max(waiting), of });
+        } else if old >= EMPTIED && !self.surveyed {
+            // These may be the first that were heard of out of many that went at once:
+            // none is sent before everything has been looked at.
+            self.surveyed = true;
+            self.touch(TreePath::root(), self.now, true);
         }
     }
 

@@ -222,6 +222,8 @@ pub struct Replica<D, S> {
     /// from a backup, whatever its epoch says.
     rewound: bool,
     deletions_confirmed: bool,
+    /// Everything was looked at since so many removals waited.
+    surveyed: bool,
     removals: Option<guard::Removals>,
     elders: guard::Elders,
     effects: VecDeque<Effect>,
@@ -294,6 +296,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             halt: None,
             rewound: false,
             deletions_confirmed: false,
+            surveyed: false,
             removals: None,
             elders,
             effects: VecDeque::new(),

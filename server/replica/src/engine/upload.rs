@@ -159,7 +159,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         }
         // The directory may be another one by now, and is looked at next.
         let is_due = |at: TreePath| self.dirty.get(&at).is_some_and(|dirt| dirt.due <= self.now);
-        if !self.dirty.is_empty() && path.ancestors().any(is_due) {
+        if !self.dirty.is_empty() && (is_due(TreePath::root()) || path.ancestors().any(is_due)) {
             return false;
         }
         if let Some(heat) = self.heat.get(path)
