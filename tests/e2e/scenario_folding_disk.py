@@ -10,43 +10,55 @@ import shutil
 import subprocess
 import unicodedata
 
-from harness import (Skip, check, check_all_equal, check_equal, disk_tree, files_of, settle, wait_until, write)
+from harness import (Skip, check, check_all_equal, check_equal, check_no_conflicts, disk_tree, files_of, settle,
+                     wait_until, write)
 
 COMPOSED = unicodedata.normalize("NFC", "caf\u00e9.txt")
 DECOMPOSED = unicodedata.normalize("NFD", "caf\u00e9.txt")
 
 
-@contextlib.contextmanager
+FOLDING = "ignore_case,windows_names"
+
+
+class Image:
+    """A disk image with NTFS, which can be mounted in one way and then in another."""
+
+    def __init__(self, bench):
+        if os.geteuid() != 0:
+            raise Skip("root, to mount a disk image")
+        path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+        self.driver, maker = shutil.which("lowntfs-3g", path=path), shutil.which("mkntfs", path=path)
+        if not self.driver or not maker or not os.path.exists("/dev/fuse"):
+            raise Skip("lowntfs-3g, mkntfs (Debian: ntfs-3g) and /dev/fuse")
+        self.file, self.log = bench.dir / "disk.img", bench.dir / "ntfs.log"
+        with open(self.file, "wb") as file:
+            file.truncate(96 << 20)
+        subprocess.run([maker, "-F", "-Q", "-q", str(self.file)], check=True, capture_output=True,
+                       stdin=subprocess.DEVNULL)
+
+    @contextlib.contextmanager
+    def mounted(self, at, options):
+        """Mounts it; the driver is a child of this test, and the mount goes with it."""
+        at.mkdir(exist_ok=True)
+        with open(self.log, "ab") as log:
+            driver = subprocess.Popen([self.driver, "-o", f"{options},no_detach", str(self.file), str(at)],
+                                      stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        try:
+            wait_until("the image is mounted", lambda: driver.poll() is not None or os.path.ismount(at), 20)
+            check(driver.poll() is None, lambda: f"mounting failed: {self.log.read_text()}")
+            yield at
+        finally:
+            subprocess.run(["umount", str(at)], capture_output=True)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                driver.wait(10)
+            if driver.poll() is None:
+                subprocess.run(["umount", "-l", str(at)], capture_output=True)
+                driver.kill()
+                driver.wait()
+
+
 def ntfs(bench):
-    """A mounted NTFS image; the driver is a child of this test, and the mount goes with it."""
-    if os.geteuid() != 0:
-        raise Skip("root, to mount a disk image")
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    driver, maker = shutil.which("lowntfs-3g", path=path), shutil.which("mkntfs", path=path)
-    if not driver or not maker or not os.path.exists("/dev/fuse"):
-        raise Skip("lowntfs-3g, mkntfs (Debian: ntfs-3g) and /dev/fuse")
-    image, mount = bench.dir / "disk.img", bench.dir / "ntfs"
-    with open(image, "wb") as file:
-        file.truncate(96 << 20)
-    mount.mkdir()
-    subprocess.run([maker, "-F", "-Q", "-q", str(image)], check=True, capture_output=True,
-                   stdin=subprocess.DEVNULL)
-    log = open(bench.dir / "ntfs.log", "wb")
-    mounted = subprocess.Popen(
-        [driver, "-o", "ignore_case,windows_names,no_detach", str(image), str(mount)],
-        stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-    try:
-        wait_until("the image is mounted", lambda: mounted.poll() is not None or os.path.ismount(mount), 20)
-        check(mounted.poll() is None, lambda: f"mounting failed: {(bench.dir / 'ntfs.log').read_text()}")
-        yield mount
-    finally:
-        subprocess.run(["umount", str(mount)], capture_output=True)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            mounted.wait(10)
-        if mounted.poll() is None:
-            subprocess.run(["umount", "-l", str(mount)], capture_output=True)
-            mounted.kill()
-            mounted.wait()
+    return Image(bench).mounted(bench.dir / "ntfs", FOLDING)
 
 
 @contextlib.contextmanager
@@ -235,3 +247,39 @@ def test_a_volume_with_such_names_comes_down_without_damage(bench):
         finally:
             with contextlib.suppress(Exception):
                 folding.stop()
+
+
+def test_a_disk_that_changed_its_abilities_halts_and_changes_nothing(bench):
+    image, at = Image(bench), bench.dir / "ntfs"
+    service = bench.service()
+    volume = service.create_volume()
+    linux = bench.machine("linux", service).attach(volume)
+    for number in range(20):
+        write(linux / f"Src/File{number}.txt", f"{number}\n")
+    linux.flush()
+    before = volume.tree()
+    with image.mounted(at, "windows_names"):
+        other = bench.machine("other", service).attach(volume, at / "workspace")
+        settle(linux, other)
+        other.stop()
+    # The same image, and names lose their case.
+    with image.mounted(at, FOLDING):
+        other.sync("start", ok=False)
+        wait_until("it halts", lambda: other.status()["condition"] == "halted", 30)
+        said = other.sync("status", ok=False).stdout.decode()
+        check("abilities" in said and "are one name" in " ".join(said.split()), said)
+        other.sync("resume", ok=False)
+        check(other.status()["condition"] == "halted", "a resume goes on although nothing is as it was")
+        other.stop()
+    check_equal(before, volume.tree(), "the Volume before and after")
+    # It is as it was, and goes on by itself.
+    with image.mounted(at, "windows_names"):
+        write(linux / "Src/Later.txt", "later\n")
+        other.sync("start")
+        settle(linux, other)
+        check((other / "Src/Later.txt").exists(), "what came meanwhile is not there")
+        check_no_conflicts(volume, linux, other)
+        other.stop()
+    after = volume.tree()
+    check(after.pop("Src/Later.txt", None) is not None, "what came meanwhile is gone")
+    check_equal(before, after, "the Volume before and after")

@@ -140,6 +140,55 @@ pub struct Abilities {
     pub grain: i64,
 }
 
+impl Abilities {
+    /// What these say that `earlier` did not, in words; nothing when what was known
+    /// of the files holds on. The grain is measured anew each time and may differ.
+    pub(crate) fn news_since(&self, earlier: &Self) -> Vec<&'static str> {
+        let Self {
+            case_sensitive,
+            case_preserving,
+            unicode_insensitive,
+            windows_names,
+            modes,
+            symlinks,
+            exchange,
+            grain: _,
+        } = *self;
+        let pairs = [
+            (
+                (case_sensitive, earlier.case_sensitive),
+                ["`Foo` and `foo` are one name", "`Foo` and `foo` are two names"],
+            ),
+            (
+                (case_preserving, earlier.case_preserving),
+                ["names lose their spelling", "names keep their spelling"],
+            ),
+            (
+                (unicode_insensitive, earlier.unicode_insensitive),
+                ["two spellings of `é` are two names", "two spellings of `é` are one name"],
+            ),
+            (
+                (windows_names, earlier.windows_names),
+                [
+                    "names that Windows refuses can be made",
+                    "names that Windows refuses are refused",
+                ],
+            ),
+            ((modes, earlier.modes), ["permission bits get lost", "permission bits are kept"]),
+            (
+                (symlinks, earlier.symlinks),
+                ["symbolic links cannot be made", "symbolic links can be made"],
+            ),
+            (
+                (exchange, earlier.exchange),
+                ["files cannot be exchanged in one step", "files can be exchanged in one step"],
+            ),
+        ];
+        let differs = pairs.into_iter().filter(|((now, then), _)| now != then);
+        differs.map(|((now, _), words)| words[usize::from(now)]).collect()
+    }
+}
+
 /// Which directory the root is: if any of this changes, it is another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootIdentity {

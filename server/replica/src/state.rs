@@ -11,7 +11,7 @@ use s0_api::sync::{Answer, Submission};
 use s0_tree::{Actor, Content, ContentId, NodeId, Place, Reason, Seq, TreePath};
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{IntentId, RootIdentity, Stat};
+use crate::disk::{Abilities, IntentId, RootIdentity, Stat};
 use crate::synced::{RowChange, Synced};
 
 /// What a replica syncs of a path, beside its mode.
@@ -228,6 +228,9 @@ pub struct Facts {
     pub last_intent: IntentId,
     /// Which directory the root is.
     pub root: Option<RootIdentity>,
+    /// What its file system could do when it was attached.
+    #[serde(default)]
+    pub abilities: Option<Abilities>,
     /// Whether the first look through the workspace has been taken.
     pub initialised: bool,
     /// The run of the operating system in which a host last started, unless it

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use proptest::prelude::*;
 use s0_api::sync::{Answer, Outcome, Submission};
-use s0_replica::disk::{IntentId, RootIdentity, Seen, Stat};
+use s0_replica::disk::{Abilities, IntentId, RootIdentity, Seen, Stat};
 use s0_replica::shell::store::SqliteStore;
 use s0_replica::state::{
     Conflict, ConflictStatus, Facts, Intent, Outgoing, Phase, Print, Record, Remote, Row, Sent,
@@ -162,6 +162,16 @@ fn record() -> impl Strategy<Value = Record> {
             cursor: Seq(cursor),
             number: last,
             last_intent: IntentId(last),
+            abilities: initialised.then_some(Abilities {
+                case_sensitive: true,
+                case_preserving: true,
+                unicode_insensitive: false,
+                windows_names: last % 2 == 0,
+                modes: true,
+                symlinks: true,
+                exchange: cursor % 2 == 0,
+                grain: 7,
+            }),
             initialised,
             boot: initialised.then(|| "boot".into()),
         },

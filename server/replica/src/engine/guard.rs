@@ -19,6 +19,12 @@ pub enum Halt {
     RootGone,
     /// Another directory is where the workspace was, or another file system.
     RootReplaced,
+    /// The root's file system is not what it was: what is known of the names and
+    /// modes in it does not hold.
+    AbilitiesChanged {
+        /// What is so now that was not.
+        now: String,
+    },
     /// Most of what was synced has vanished at once.
     Vanished {
         /// How many paths.
@@ -42,6 +48,12 @@ impl std::fmt::Display for Halt {
             Self::RootReplaced => f.write_str(
                 "another directory is where the workspace was; nothing was changed. Put the right \
                  one back and run `s0 sync resume`, or detach and attach this one anew",
+            ),
+            Self::AbilitiesChanged { now } => write!(
+                f,
+                "the workspace's file system has changed its abilities: {now}; nothing was \
+                 changed. Mount it as it was and run `s0 sync resume`, or `s0 sync detach` and \
+                 attach it anew, which compares every file",
             ),
             Self::Vanished { paths, of } => write!(
                 f,
@@ -113,13 +125,21 @@ impl<D: Disk, S: Store> Replica<D, S> {
             }
             Err(error) => return Err(error.into()),
         };
-        match &self.state.facts.root {
-            None => {
-                let facts = Facts { root: Some(found), ..self.state.facts.clone() };
-                self.commit(vec![Record::Facts(facts)], true)?;
-            }
-            Some(known) if *known == found => {}
-            Some(_) => self.stop_with(Halt::RootReplaced),
+        let abilities = self.disk.abilities();
+        let Facts { root, abilities: could, .. } = &self.state.facts;
+        if root.as_ref().is_some_and(|known| *known != found) {
+            self.stop_with(Halt::RootReplaced);
+            return Ok(());
+        }
+        let news = could.map(|could| abilities.news_since(&could)).unwrap_or_default();
+        if !news.is_empty() {
+            self.stop_with(Halt::AbilitiesChanged { now: news.join(", ") });
+            return Ok(());
+        }
+        if root.is_none() || could.is_none() {
+            let (root, abilities) = (Some(found), Some(abilities));
+            let facts = Facts { root, abilities, ..self.state.facts.clone() };
+            self.commit(vec![Record::Facts(facts)], true)?;
         }
         Ok(())
     }

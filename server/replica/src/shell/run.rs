@@ -452,8 +452,11 @@ impl RunLoop {
     /// Goes on after a halt.
     fn resume(&mut self, how: Resume) -> Result<(), Stop> {
         let now = self.now();
+        let about_root = |halt: &Halt| {
+            matches!(halt, Halt::RootGone | Halt::RootReplaced | Halt::AbilitiesChanged { .. })
+        };
         if let Ok(engine) = &mut self.engine
-            && !matches!(engine.status().halt, Some(Halt::RootGone | Halt::RootReplaced))
+            && !engine.status().halt.as_ref().is_some_and(about_root)
         {
             return engine.resume(how, now);
         }
