@@ -459,7 +459,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 // to its old place.
                 self.state.apply(Record::Synced(place.clone(), None));
             }
-            self.state.apply(record);
+            self.state.apply(self.respelled(record));
         }
         let (rows, released) = self.state.synced.take_changes();
         self.store.commit(&others, &rows, durable)?;
@@ -470,6 +470,22 @@ impl<D: Disk, S: Store> Replica<D, S> {
             self.heed_released(released);
         }
         Ok(())
+    }
+
+    /// A directory that is agreed on under another spelling of its name is moved
+    /// there: a root that takes both for one name has no second one to leave behind.
+    fn respelled(&self, record: Record) -> Record {
+        let Record::Synced(to, Some(row)) = record else { return record };
+        let home = self.state.synced.home(row.node).filter(|_| row.what.is_directory());
+        let is_spelling = |from: &&Place| {
+            from.parent == to.parent
+                && from.name != to.name
+                && self.is_one_name(&from.name, &to.name)
+        };
+        match home.filter(is_spelling).cloned() {
+            Some(from) => Record::Moved { from, to, row },
+            None => Record::Synced(to, Some(row)),
+        }
     }
 
     /// A directory is not synced any more where it was. If the Volume's is
