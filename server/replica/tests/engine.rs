@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 
 use mount::Mount;
 use room::{Room, path, workspace};
+use s0_replica::disk::IntentId;
 use s0_replica::engine::{Event, Hint, Init};
+use s0_replica::state::{Intent, Phase, Record, Remote, Store};
+use s0_tree::Place;
 use volume::{At, tree};
 
 #[test]
@@ -48,6 +51,36 @@ fn what_a_mount_covers_is_not_removed_and_what_it_holds_is_not_synced() {
     let sent = room.look();
     assert_eq!(sent.len(), 1, "{sent:?}");
     assert_eq!(room.problem("d"), None);
+}
+
+#[test]
+fn what_was_about_to_be_written_where_nothing_can_be_seen_is_left_for_later() {
+    let all = [("d", At::Directory), ("d/dead", At::Directory), ("d/dead/f", At::File("x"))];
+    let mut room = Room::synced(&all);
+    let row = room.engine.row_for(&path("d/dead/f")).unwrap();
+    let parent = room.engine.row_for(&path("d/dead")).unwrap().node;
+    let place = Place { parent, name: path("f").name().unwrap() };
+    let after =
+        Remote { node: row.node, version: row.version, what: row.what.clone(), mode: 0o600 };
+    let intent = Intent {
+        place,
+        path: path("d/dead/f"),
+        before: Some(row.clone()),
+        after: Some(after),
+        phase: Phase::Planned,
+        actor: None,
+    };
+    let intent = Record::Intent(IntentId(8), Some(intent));
+    room.engine.store().commit(&[intent], &[], true).unwrap();
+    let Some(mount) = Mount::dead(&room.at("d/dead")) else { return };
+    let mut room = room.reopened();
+    assert!(room.problem("d/dead/f").is_some());
+    assert_eq!(room.engine.state().intents.len(), 1);
+    drop(mount);
+    room = room.reopened();
+    assert_eq!(room.problem("d/dead/f"), None);
+    assert_eq!(room.engine.state().intents.len(), 0);
+    assert_eq!(fs::read_to_string(room.at("d/dead/f")).unwrap(), "x");
 }
 
 #[test]

@@ -54,7 +54,15 @@ impl<D: Disk, S: Store> Replica<D, S> {
     fn recover_planned(&mut self, slot: IntentId, intent: &Intent, staged: &[StagedName]) -> Done {
         let seen = self.disk.now();
         let spot = Spot::Path(intent.path.clone());
-        let mut stat = self.disk.stat(&spot)?;
+        let mut stat = match self.disk.stat(&spot) {
+            Ok(stat) => stat,
+            Err(DiskError::RootGone) => return Err(DiskError::RootGone.into()),
+            Err(error) => {
+                // A later start may see what is there, and what is staged stays until then.
+                self.problem(&intent.path, &error);
+                return Ok(());
+            }
+        };
         let open = self.disk.has_writer(&spot) == Some(true);
         let held = self.content_of(&spot);
         let after = intent.after.as_ref().map(|after| after.what.clone());
