@@ -25,6 +25,8 @@ pub(crate) struct Wanted {
     pub(crate) init: Option<InitFrom>,
     pub(crate) sandbox: Option<String>,
     pub(crate) pause: Option<PauseOn>,
+    /// Patterns of what is not synced.
+    pub(crate) ignore: Vec<String>,
 }
 
 impl From<args::InitFrom> for InitFrom {
@@ -156,6 +158,12 @@ fn existing(context: &Context, root: &Path, wanted: &Wanted) -> Result<Option<Wo
     if wanted.init.is_some_and(|init| init != attachment.init) {
         differs.push(format!("with --init-from {}", word(&attachment.init)));
     }
+    if !wanted.ignore.is_empty() && wanted.ignore != attachment.ignore {
+        differs.push(match &attachment.ignore[..] {
+            [] => "without --ignore".into(),
+            patterns => format!("with --ignore {}", patterns.join(" --ignore ")),
+        });
+    }
     differs.extend(context.differs_from(&attachment.service));
     if differs.is_empty() {
         return Ok(Some(Workspace { directory, attachment }));
@@ -253,7 +261,7 @@ async fn attach(
         sandbox_id: wanted.sandbox,
         pause: wanted.pause.unwrap_or(usual),
         init: wanted.init.unwrap_or_default(),
-        ignore: Vec::new(),
+        ignore: wanted.ignore,
     };
     let directory = context.state.attachment(&attachment.replica_id);
     directory.save(&attachment)?;

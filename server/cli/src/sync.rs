@@ -31,12 +31,14 @@ pub(crate) async fn sync(context: &Context, near: Option<PathBuf>, command: Sync
             role,
             sandbox_id,
             pause,
+            ignore,
             no_wait,
         } => {
             let directory = directory.or(near).unwrap_or_else(|| PathBuf::from("."));
             let sandbox = role.and(sandbox_id).filter(|_| role == Some(Role::Sandbox));
             let (init, pause) = (init_from.map(Into::into), pause.map(Into::into));
-            let wanted = Wanted { volume: Some(volume), directory, init, sandbox, pause };
+            let volume = Some(volume);
+            let wanted = Wanted { volume, directory, init, sandbox, pause, ignore };
             let attached = attach::make(context, wanted).await?;
             if foreground {
                 attach::in_foreground(context, attached).await

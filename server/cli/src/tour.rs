@@ -105,6 +105,7 @@ impl Side {
             init: None,
             sandbox: sandbox.map(String::from),
             pause: None,
+            ignore: Vec::new(),
         };
         let workspace = attach::make(context, wanted).await?.workspace;
         let side = Self { root: workspace.attachment.root.clone(), workspace };

@@ -126,7 +126,8 @@ async fn prepare(
         }
         ServiceAddress::Remote { .. } => false,
     };
-    let wanted = Wanted { volume: None, directory, init: None, sandbox: None, pause: None };
+    let (init, sandbox, pause, ignore) = (None, None, None, Vec::new());
+    let wanted = Wanted { volume: None, directory, init, sandbox, pause, ignore };
     let attached = attach::make(context, wanted).await?;
     let attachment = &attached.workspace.attachment;
     screen.line(format!("{} is in {}", attachment.root.display(), attachment.volume_id));

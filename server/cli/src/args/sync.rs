@@ -15,6 +15,17 @@ fn sandbox_id(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// A pattern of what is not synced: one line of a `.gitignore` that says something.
+fn pattern(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() || text.starts_with('#') {
+        return Err("it matches nothing".into());
+    }
+    if text.chars().any(char::is_control) {
+        return Err("it is not one line; give --ignore once for each pattern".into());
+    }
+    Ok(text.to_owned())
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum InitFrom {
     /// An empty side takes the other; what differs is a conflict
@@ -51,6 +62,8 @@ Examples:
   s0 sync attach vol_123 ~/work/project
   s0 sync attach vol_123 ~/work/project --init-from volume
                                        on a second machine: local files wait for `include`
+  s0 sync attach vol_123 --ignore '*.bin' --ignore /data/
+                                       the directory here, without some of it
   s0 sync attach vol_123 /workspace --as sandbox --sandbox-id sb_1
                                        in a sandbox: what an agent writes bears the name sb_1")]
     Attach {
@@ -73,6 +86,9 @@ Examples:
         /// What an open conflict holds back [default: workspace; path for a sandbox]
         #[arg(long, value_enum, value_name = "WHAT")]
         pause: Option<Pause>,
+        /// What stays on each side, as a line of a `.gitignore`; may be given again
+        #[arg(long, value_name = "PATTERN", value_parser = pattern)]
+        ignore: Vec<String>,
         /// Return at once, not when both sides are equal
         #[arg(long, conflicts_with = "foreground")]
         no_wait: bool,
