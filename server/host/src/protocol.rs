@@ -407,6 +407,15 @@ mod tests {
             progress: s0_replica::engine::Progress { synced: 1, total: 2 },
             conflicts: [(path("a\nb"), conflict)].into(),
             problems: [(path("p"), "why".to_owned())].into(),
+            held: [(
+                path("h"),
+                s0_replica::engine::Held {
+                    why: s0_replica::engine::HoldReason::Guarded,
+                    actor: Some(s0_tree::Actor::default()),
+                    removed: true,
+                },
+            )]
+            .into(),
             withheld: vec![path("w")],
             ignored_incoming: 7,
         };

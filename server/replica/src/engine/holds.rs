@@ -100,8 +100,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
             return Some(HoldReason::Unsaved);
         }
         let is_content = remote.is_some_and(|remote| !remote.what.is_directory());
-        let from_sandbox = actor.is_none_or(|actor| actor.sandbox.is_some());
-        (is_content && from_sandbox && self.rules.is_guarded(path)).then_some(HoldReason::Guarded)
+        let from_user =
+            actor.is_some_and(|actor| actor.replica.is_some() && actor.sandbox.is_none());
+        (is_content && !from_user && self.rules.is_guarded(path)).then_some(HoldReason::Guarded)
     }
 
     /// Notes that a write is held, or is not any more.

@@ -37,16 +37,14 @@ impl Guarded {
         let mut set = GlobSetBuilder::new();
         for pattern in patterns {
             let folded = comparison_key(pattern.as_ref().trim_end_matches('/'));
-            let (start, name) = match folded.strip_prefix('/') {
-                Some(tied) => ("", tied),
-                None if folded.contains('/') => ("", folded.as_str()),
-                None => ("{**/,}", folded.as_str()),
+            let whole = match folded.strip_prefix('/') {
+                Some(tied) => tied.to_owned(),
+                None if folded.contains('/') => folded,
+                None => format!("**/{folded}"),
             };
-            set.add(
-                GlobBuilder::new(&format!("{start}{name}{{,/**}}"))
-                    .literal_separator(true)
-                    .build()?,
-            );
+            for glob in [format!("{whole}/**"), whole] {
+                set.add(GlobBuilder::new(&glob).literal_separator(true).build()?);
+            }
         }
         Ok(Self(set.build()?))
     }
