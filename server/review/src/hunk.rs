@@ -76,21 +76,22 @@ pub(crate) fn hunks(lines: &Lines, version: Version) -> Vec<Hunk> {
         if run[0].marks.is_settled() {
             continue;
         }
+        let key = |mark: &u32| (lines.writes()[*mark as usize].seq, *mark);
         let mut marks: Vec<u32> = run
             .iter()
             .flat_map(|block| [block.marks.added, block.marks.removed])
             .flatten()
             .collect();
-        marks.sort_unstable();
+        marks.sort_unstable_by_key(key);
         marks.dedup();
         let mut removed_by = Vec::with_capacity(was.len());
         let mut added_by = Vec::with_capacity(is.len());
         for block in run {
-            let place = |mark| marks.binary_search(&mark).unwrap_or_default();
-            let lines = count_lines(&block.text);
+            let place = |mark| marks.binary_search_by_key(&key(&mark), key).unwrap_or_default();
+            let count = count_lines(&block.text);
             match (block.marks.added, block.marks.removed) {
-                (None, Some(mark)) => removed_by.extend(std::iter::repeat_n(place(mark), lines)),
-                (Some(mark), None) => added_by.extend(std::iter::repeat_n(place(mark), lines)),
+                (None, Some(mark)) => removed_by.extend(std::iter::repeat_n(place(mark), count)),
+                (Some(mark), None) => added_by.extend(std::iter::repeat_n(place(mark), count)),
                 _ => {}
             }
         }
