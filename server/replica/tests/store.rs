@@ -12,7 +12,7 @@ use s0_replica::state::{
     Applied, Conflict, ConflictStatus, Facts, Intent, Outgoing, Phase, Print, Record, Remote, Row,
     Sent, Settlement, State, Store, What,
 };
-use s0_tree::{Content, Name, NodeId, Place, Reason, Seq, TreePath};
+use s0_tree::{Actor, Content, Name, NodeId, Place, Reason, Seq, TreePath};
 
 /// What can be compared of a state.
 fn shape(state: &State) -> impl PartialEq + std::fmt::Debug + use<> {

@@ -48,16 +48,14 @@ impl<D: Disk, S: Store> Replica<D, S> {
     }
 
     fn next_applied(&self) -> u64 {
-        self.state.applied.last_key_value().map_or(0, |(last, _)| last + 1).max(self.heard_applied)
+        self.state.applied.last_key_value().map_or(0, |(last, _)| last + 1)
     }
 
-    /// A review has heard of all writes before this number.
+    /// A review has heard of these writes, and has written that down.
     ///
     /// # Errors
     /// The state database failed.
-    pub fn reviewed_before(&mut self, number: u64) -> Done {
-        self.heard_applied = self.heard_applied.max(number);
-        let heard: Vec<u64> = self.state.applied.range(..number).map(|(at, _)| *at).collect();
-        self.commit(heard.into_iter().map(|at| Record::Applied(at, None)).collect(), false)
+    pub fn heard(&mut self, applied: &[u64]) -> Done {
+        self.commit(applied.iter().map(|at| Record::Applied(*at, None)).collect(), false)
     }
 }

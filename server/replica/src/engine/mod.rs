@@ -218,8 +218,6 @@ pub struct Replica<D, S> {
     displaced: BTreeMap<IntentId, displaced::Displaced>,
     ignored_incoming: BTreeSet<TreePath>,
     holds: holds::Holds,
-    /// Numbers of applied writes from here on were never given to a review.
-    heard_applied: u64,
     abandoned: Vec<IntentId>,
 
     second_look: Option<u64>,
@@ -299,7 +297,6 @@ impl<D: Disk, S: Store> Replica<D, S> {
             displaced: BTreeMap::new(),
             ignored_incoming: BTreeSet::new(),
             holds: holds::Holds::default(),
-            heard_applied: 0,
             abandoned: Vec::new(),
             second_look: None,
             looked: false,
