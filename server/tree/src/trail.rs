@@ -217,6 +217,12 @@ impl Trail {
 
     /// What was found, newest first.
     #[must_use]
+    pub fn versions(&self) -> &[PathVersion] {
+        &self.found
+    }
+
+    /// The same, as all that is left of the trail.
+    #[must_use]
     pub fn into_versions(self) -> Vec<PathVersion> {
         self.found
     }
