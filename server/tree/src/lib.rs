@@ -2,9 +2,9 @@
 //!
 //! A Volume is a journal; its tree is the [fold](fold()) of that journal. This
 //! crate holds the names, the operations, the journal entries, the fold, the
-//! admission of changes, the difference of two trees and the description of
-//! contents. The service, the replica, the mount and the simulator all call the
-//! same code, which is why they agree.
+//! admission of changes, the difference of two trees, the past of a tree and the
+//! description of contents. The service, the replica, the mount and the simulator
+//! all call the same code, which is why they agree.
 //!
 //! # Invariants
 //!
