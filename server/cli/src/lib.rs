@@ -21,6 +21,7 @@ mod context;
 mod failure;
 mod files;
 mod held;
+mod history;
 mod live;
 mod platform;
 mod screen;
