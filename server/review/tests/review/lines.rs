@@ -35,6 +35,11 @@ fn lines_belong_to_who_wrote_them() {
         ("a b c", &[("A", "a x c"), ("A", "a b c")], &[" a", " b", " c"]),
         ("a b", &[("A", ""), ("A", "a"), ("A", "a b")], &[" a", " b"]),
         ("a b c d", &[("A", "c a b d"), ("A", "a b c d")], &[" a", " b", " c", " d"]),
+        (
+            "a b c d e",
+            &[("A", "c a b d x"), ("A", "a b c d x")],
+            &[" a", " b", " c", " d", "-e A", "+x A"],
+        ),
         // The user, far from it, beside it, and in the middle of it.
         ("a b c", &[("A", "a x c"), ("me", "u a x c")], &[" u", " a", "-b A", "+x A", " c"]),
         ("a b c", &[("A", "a x c"), ("me", "a u x c")], &[" a", " u", "-b A", "+x A", " c"]),
@@ -65,6 +70,8 @@ fn lines_belong_to_who_wrote_them() {
         ("a b c", &[("A", "a x c"), ("B", "a b c")], &[" a", " b", " c"]),
         // B takes its own change of A's line back: the line is A's.
         ("a b c", &[("A", "a x c"), ("B", "a y c"), ("B", "a x c")], &[" a", "-b A", "+x A", " c"]),
+        // The user brings back what A added and B removed: it is the user's.
+        ("a", &[("A", "a x"), ("B", "a y"), ("me", "a x y")], &[" a", " x", "+y B"]),
         // What A added and B removed is nothing to see.
         ("a", &[("A", "a x"), ("B", "a")], &[" a"]),
     ];
@@ -74,6 +81,15 @@ fn lines_belong_to_who_wrote_them() {
         let world = after(&lines(content), &steps);
         assert_eq!(world.shown("f"), *wanted, "{content} {steps:?}");
     }
+}
+
+#[test]
+fn what_is_as_it_was_reviewed_is_settled_however_it_came_to_that() {
+    // What the user adds is reviewed, so that here both texts are the same, though
+    // none of the edits undid another.
+    let steps = [("A", "a\na\nb\n}\nb\n"), ("me", "a\na\nb\nb\n}\n")];
+    let world = after("a\na\n}\nb\nb", &steps);
+    assert_eq!(world.review.items().count(), 0);
 }
 
 #[test]
