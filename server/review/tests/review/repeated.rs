@@ -96,8 +96,8 @@ fn is_whole(text: &str) -> bool {
     text.is_empty() || text.ends_with('\n')
 }
 
-fn run(start: &[Splice], steps: &[Step]) -> Result<(), TestCaseError> {
-    let mut world = World::of(&spliced("", start));
+fn run(start: &str, steps: &[Step]) -> Result<(), TestCaseError> {
+    let mut world = World::of(start);
     let mut reviewed = world.text("f").to_string();
     let mut is_untouched = true;
     for (number, step) in steps.iter().enumerate() {
@@ -188,6 +188,33 @@ proptest! {
         start in splices(),
         steps in prop::collection::vec(step(), 1..20),
     ) {
-        run(&start, &steps)?;
+        run(&spliced("", &start), &steps)?;
+    }
+
+    #[test]
+    fn what_agents_take_back_is_settled_whatever_else_they_left(
+        start in splices(),
+        writes in prop::collection::vec((agents(), splices()), 1..6),
+    ) {
+        let reviewed = spliced("", &start) + "last\n";
+        let mut world = World::of(&reviewed);
+        for (who, splices) in &writes {
+            let after = spliced(world.text("f"), splices);
+            world.agent(who, "f", Some(text(&after)));
+        }
+        world.agent("A", "f", Some(text(&(reviewed + "new\n"))));
+        let new = world.shown("f").into_iter().filter(|line| !line.starts_with(' '));
+        prop_assert_eq!(new.collect::<Vec<_>>(), ["+new A"]);
+    }
+}
+
+proptest! {
+    #![proptest_config(times(128))]
+
+    /// Of a long text only a part is compared.
+    #[test]
+    fn it_holds_for_long_texts_as_well(steps in prop::collection::vec(step(), 1..12)) {
+        let lines = |at: usize| ["a\n", "b\n", "}\n", "\n", "a\n"][at * at % 5];
+        run(&(0..1500).map(lines).collect::<String>(), &steps)?;
     }
 }
