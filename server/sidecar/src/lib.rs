@@ -23,6 +23,7 @@ mod document;
 mod folder;
 mod mapping;
 mod messages;
+mod outbox;
 mod program;
 mod server;
 mod settings;

@@ -289,3 +289,65 @@ impl LanguageServer for LspServer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const PROTOCOL: &str = include_str!("../../../protocol.md");
+    const MESSAGES: &str = include_str!("messages.rs");
+
+    /// FNV-1a, so that the mark in the document does not depend on a library's version.
+    fn mark(text: &str) -> String {
+        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("<!-- messages.rs: {hash:016x} -->")
+    }
+
+    fn camel(name: &str) -> String {
+        let mut parts = name.split('_');
+        let first = parts.next().unwrap_or_default().to_owned();
+        parts.fold(first, |name, part| {
+            let (head, tail) = part.split_at(1);
+            name + &head.to_uppercase() + tail
+        })
+    }
+
+    #[test]
+    fn the_document_knows_every_message() {
+        let section = PROTOCOL.split("## JSON-RPC with the editors").nth(1).unwrap();
+        for name in ASKS {
+            assert!(
+                section.contains(&format!("\"s0-sync/{name}\"")),
+                "protocol.md lacks s0-sync/{name}"
+            );
+        }
+        for command in COMMANDS {
+            assert!(section.contains(command), "protocol.md lacks the command {command}");
+        }
+        let fields: BTreeSet<String> = MESSAGES
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("pub(crate) ")?.split_once(": "))
+            .filter(|(name, _)| name.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+            .map(|(name, _)| camel(name))
+            .collect();
+        assert!(fields.len() > 40, "the fields were not found: {fields:?}");
+        for field in fields {
+            let is_there =
+                [":", "?:", ";", " }"].iter().any(|end| section.contains(&format!("{field}{end}")));
+            assert!(is_there, "protocol.md lacks the field {field}");
+        }
+    }
+
+    #[test]
+    fn the_document_is_looked_at_when_a_message_changes() {
+        let mark = mark(MESSAGES);
+        assert!(
+            PROTOCOL.contains(&mark),
+            "messages.rs has changed: make protocol.md say so, and put this in it: {mark}"
+        );
+    }
+}
