@@ -20,6 +20,7 @@ mod conflicts;
 mod context;
 mod failure;
 mod files;
+mod held;
 mod live;
 mod platform;
 mod screen;

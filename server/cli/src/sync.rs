@@ -15,6 +15,7 @@ use crate::attach::{self, Attached, Wanted};
 use crate::conflicts;
 use crate::context::{ANSWER, Context, Workspace};
 use crate::failure::{Done, Failure, code};
+use crate::held;
 use crate::live;
 use crate::platform;
 use crate::screen::{columns, count, plain, shown};
@@ -52,6 +53,7 @@ pub(crate) async fn sync(context: &Context, near: Option<PathBuf>, command: Sync
         Sync::Logs { follow, lines } => logs(context, here, follow, lines).await,
         Sync::Flush { timeout } => flush(context, here, timeout).await,
         Sync::Verify => verify(context, here).await,
+        Sync::Held { command } => held::held(context, here, command).await,
         Sync::Conflicts { command } => conflicts::conflicts(context, here, command).await,
         Sync::Resume { confirm_deletions } => {
             let request = Request::Resume { confirm_deletions };
@@ -164,6 +166,9 @@ fn show_status(context: &Context, status: &HostStatus) {
         for (path, conflict) in it.conflicts.iter().take(20) {
             let why = live::reason(conflict.reason);
             rows.push(vec!["conflict".into(), format!("{path}: {why}")]);
+        }
+        for (path, held) in it.held.iter().take(20) {
+            rows.push(vec!["held".into(), format!("{}: {}", shown(path), held::why(held))]);
         }
         for (path, why) in it.problems.iter().take(20) {
             rows.push(vec!["problem".into(), format!("{}: {why}", shown(path))]);

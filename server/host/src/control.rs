@@ -12,6 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::conflicts;
+use crate::holds::{self, Guest};
 use crate::host::Host;
 use crate::platform::{Listener, Stream};
 use crate::protocol::{Answer, Apart, HostStatus, News, Request};
@@ -48,6 +49,7 @@ pub(crate) async fn serve(host: Arc<Host>, listener: Listener) {
 
 async fn talk(host: &Host, stream: Stream) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
+    let guest = Guest::new(host);
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -81,6 +83,18 @@ async fn talk(host: &Host, stream: Stream) -> std::io::Result<()> {
                         stream.get_mut().write_all(piece).await?;
                         left -= piece.len() as u64;
                     }
+                }
+                Err(message) => write(stream.get_mut(), &Answer::Error { message }).await?,
+            },
+            Request::Unsaved { documents } => {
+                let told = guest.unsaved(documents).await;
+                let answer = told.map_or_else(|message| Answer::Error { message }, |()| Answer::Ok);
+                write(stream.get_mut(), &answer).await?;
+            }
+            Request::HeldContent { path } => match holds::content(host, &path).await {
+                Ok(bytes) => {
+                    write(stream.get_mut(), &Answer::Content { size: bytes.len() as u64 }).await?;
+                    stream.get_mut().write_all(&bytes).await?;
                 }
                 Err(message) => write(stream.get_mut(), &Answer::Error { message }).await?,
             },
@@ -144,13 +158,19 @@ async fn try_answer(host: &Host, request: Request) -> Result<Answer, String> {
                 replica.ask(move |engine, now| engine.release(&paths, now).map_err(text));
             Answer::Released { count: released.await.map_err(text)?? }
         }
+        Request::SettleHeld { path, end } => {
+            Answer::HoldSettled { beside: holds::settle(host, path, end).await? }
+        }
         Request::Forget { paths } => forget(host, paths).await?,
         Request::Stop => {
             host.stop.send_replace(true);
             Answer::Ok
         }
         // Those have answers of their own.
-        Request::Subscribe | Request::Content { .. } => Answer::Ok,
+        Request::Subscribe
+        | Request::Content { .. }
+        | Request::HeldContent { .. }
+        | Request::Unsaved { .. } => Answer::Ok,
     })
 }
 

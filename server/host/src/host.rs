@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 use s0_replica::disk::DiskError;
 use s0_replica::engine::Config;
 use s0_replica::shell::disk::{Marker, RootDisk, STATE_DIR_NAME};
+use s0_replica::shell::guarded::{GUARDED, Guarded};
 use s0_replica::shell::own::OwnDirectory;
 use s0_replica::shell::run::{self, Handle, Setup};
 use tokio::sync::watch;
 
 use crate::client::{Control, ControlError};
 use crate::control;
+use crate::holds::Unsaved;
 use crate::platform;
 use crate::protocol::Request;
 use crate::state::{Attachment, AttachmentDir, StateError};
@@ -247,10 +249,24 @@ async fn lock(directory: &AttachmentDir, take_over: bool) -> Result<Lock, HostEr
     }
 }
 
+/// The guarded paths of an attachment. A sandbox's own has none.
+fn guarded(attachment: &Attachment) -> Guarded {
+    let guarded = match &attachment.guarded {
+        _ if attachment.sandbox_id.is_some() => return Guarded::default(),
+        Some(patterns) => Guarded::new(patterns),
+        None => Guarded::new(GUARDED),
+    };
+    guarded.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the guarded paths cannot be used; the usual ones are");
+        Guarded::new(GUARDED).unwrap_or_default()
+    })
+}
+
 /// What guests are answered from.
 pub(crate) struct Host {
     pub(crate) attachment: Attachment,
     pub(crate) replica: Handle,
+    pub(crate) unsaved: Unsaved,
     /// Set when a guest asks for the end.
     pub(crate) stop: watch::Sender<bool>,
 }
@@ -288,6 +304,7 @@ pub async fn run(
             ..Config::default()
         },
         ignore: attachment.ignore.clone(),
+        guarded: guarded(&attachment),
         volume: attachment.volume_id.clone(),
         replica: attachment.replica_id.clone(),
         display_name: format!("{}:{}", platform::host_name(), attachment.root.display()),
@@ -303,7 +320,12 @@ pub async fn run(
     let (replica, thread) =
         run::start(setup, &tokio::runtime::Handle::current()).map_err(at(directory.path()))?;
     let (stop_asked, mut asked) = watch::channel(false);
-    let host = Arc::new(Host { attachment, replica: replica.clone(), stop: stop_asked });
+    let host = Arc::new(Host {
+        attachment,
+        replica: replica.clone(),
+        unsaved: Unsaved::default(),
+        stop: stop_asked,
+    });
     let serving = tokio::spawn(control::serve(host, listener));
 
     tokio::select! {
@@ -370,6 +392,7 @@ mod tests {
                 pause: PauseOn::default(),
                 init: InitFrom::default(),
                 ignore: Vec::new(),
+                guarded: None,
             }
         }
 

@@ -19,8 +19,10 @@
 
 mod client;
 mod conflicts;
+mod contents;
 mod control;
 mod diff3;
+mod holds;
 pub mod host;
 mod merge;
 mod platform;

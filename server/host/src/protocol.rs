@@ -2,6 +2,7 @@
 //! a [`Request`] and reads an [`Answer`]; after [`Request::Subscribe`] it reads
 //! [`News`] until it hangs up.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use s0_replica::engine::Difference;
@@ -57,6 +58,24 @@ pub enum Request {
         /// At and below these paths.
         paths: Vec<TreePath>,
     },
+    /// As long as this guest stays, these documents, and no others of it, have
+    /// unsaved text.
+    Unsaved {
+        /// They.
+        documents: BTreeSet<TreePath>,
+    },
+    /// End the hold of a write.
+    SettleHeld {
+        /// The path.
+        path: TreePath,
+        /// How.
+        end: HoldWay,
+    },
+    /// Give what is held at a path. The answer is followed by its bytes.
+    HeldContent {
+        /// The path.
+        path: TreePath,
+    },
     /// Tell what happens from now on.
     Subscribe,
     /// End.
@@ -73,6 +92,18 @@ pub enum Side {
     Theirs,
     /// What both had before.
     Base,
+}
+
+/// How the hold of a write ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldWay {
+    /// It comes.
+    Take,
+    /// What is here stays, and goes to the Volume in its place.
+    Discard,
+    /// The same, and it is put beside.
+    KeepBoth,
 }
 
 /// A way out of a conflict.
@@ -130,6 +161,12 @@ pub enum Answer {
     Resolved {
         /// By path.
         paths: Vec<ResolvedPath>,
+    },
+    /// The hold has ended.
+    HoldSettled {
+        /// Where the held one was put, if it was kept.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        beside: Option<TreePath>,
     },
     /// How many paths were released.
     Released {
@@ -370,6 +407,15 @@ mod tests {
             progress: s0_replica::engine::Progress { synced: 1, total: 2 },
             conflicts: [(path("a\nb"), conflict)].into(),
             problems: [(path("p"), "why".to_owned())].into(),
+            held: [(
+                path("h"),
+                s0_replica::engine::Held {
+                    why: s0_replica::engine::HoldReason::Guarded,
+                    actor: Some(s0_tree::Actor::default()),
+                    removed: true,
+                },
+            )]
+            .into(),
             withheld: vec![path("w")],
             ignored_incoming: 7,
         };

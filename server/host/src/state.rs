@@ -216,6 +216,9 @@ pub struct Attachment {
     /// Globs that are not synced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore: Vec<String>,
+    /// Guarded paths; the usual ones when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guarded: Option<Vec<String>>,
 }
 
 /// Held while something is attached; see [`StateDir::lock`].

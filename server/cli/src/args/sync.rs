@@ -147,6 +147,21 @@ Examples:
         #[command(subcommand)]
         command: Conflicts,
     },
+    /// See, let in or discard writes that are held
+    ///
+    /// What a sandbox writes where it would run on this machine by itself (`.envrc`,
+    /// `.vscode/`, `.husky/` and the like) waits until you let it in, and so does what
+    /// comes for a document of which an editor has unsaved text.
+    #[command(after_help = "\
+Examples:
+  s0 sync held list
+  s0 volume files cat VOLUME .envrc        read it before you let it in
+  s0 sync held allow .envrc
+  s0 sync held discard .vscode             yours stay, and go to the Volume")]
+    Held {
+        #[command(subcommand)]
+        command: Held,
+    },
     /// Go on after a halt
     ///
     /// Syncing halts when the directory is gone or emptied, when most files vanish at
@@ -213,6 +228,30 @@ pub(crate) enum Side {
     Theirs,
     /// What both had before
     Base,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Held {
+    /// List the writes that are held
+    List,
+    /// Let them in as they are now; a later version is held again
+    Allow {
+        /// Files, or directories with all below
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// Keep what is here; it goes to the Volume in their place
+    Discard {
+        /// Files, or directories with all below
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// Keep what is here, and put them beside it
+    KeepBoth {
+        /// Files, or directories with all below
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -110,7 +110,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
             && self.disk_path(&intent.place).as_ref() == Some(&intent.path)
             && !self.in_conflict(&intent.path)
             && !self.is_outgoing(&intent.path)
-            && !self.held.contains(&intent.path)
+            && self
+                .hold(&intent.place, &intent.path, intent.after.as_ref(), intent.actor.as_ref())
+                .is_none()
     }
 
     fn swap_all(&mut self, staged: Vec<(IntentId, Intent)>) -> Done {
