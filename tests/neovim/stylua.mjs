@@ -10,16 +10,20 @@ const files = write ? rest.slice(1) : rest;
 const require = createRequire(join(resolve(rig), 'stylua', 'node_modules', 'x.js'));
 const { Config, OutputVerification, QuoteStyle, IndentType, formatCode } = require('@johnnymorganz/stylua');
 
-const config = Config.new();
-config.column_width = 100;
-config.indent_type = IndentType.Spaces;
-config.indent_width = 2;
-config.quote_style = QuoteStyle.AutoPreferSingle;
+// The formatter takes its configuration away with each call.
+function config() {
+  const made = Config.new();
+  made.column_width = 100;
+  made.indent_type = IndentType.Spaces;
+  made.indent_width = 2;
+  made.quote_style = QuoteStyle.AutoPreferSingle;
+  return made;
+}
 
 let unformatted = 0;
 for (const file of files) {
   const text = readFileSync(file, 'utf8');
-  const formatted = formatCode(text, config, undefined, OutputVerification.Full);
+  const formatted = formatCode(text, config(), undefined, OutputVerification.Full);
   if (formatted === text) continue;
   if (write) {
     writeFileSync(file, formatted);

@@ -70,11 +70,7 @@ function M.tell_dirty(buf)
   local dirty = vim.bo[buf].modified
   if owner and told_dirty[buf] ~= dirty then
     told_dirty[buf] = dirty
-    client.notify(
-      owner,
-      's0-sync/didChangeDirty',
-      { uri = vim.uri_from_bufnr(buf), dirty = dirty }
-    )
+    client.notify(owner, 's0-sync/didChangeDirty', { uri = vim.uri_from_bufnr(buf), dirty = dirty })
   end
 end
 

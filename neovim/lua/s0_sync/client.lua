@@ -258,7 +258,9 @@ function M.autostart(buf)
       M.start(root)
     end
     -- `nvim DIRECTORY` opens a listing of it and stays where it is.
-    for _, argument in ipairs(vim.fn.argv() --[[@as string[] ]]) do
+    for _, argument in
+      ipairs(vim.fn.argv() --[[@as string[] ]])
+    do
       local of_argument = vim.fn.isdirectory(argument) == 1 and M.root_of(argument)
       if of_argument then
         M.start(of_argument)

@@ -10,8 +10,7 @@ local M = {}
 ---@field run fun(arguments: string[])
 
 --- The ways out, as they are typed.
-local WAYS =
-  { 'keep-mine', 'take-theirs', 'keep-both', 'merge', 'mark', 'ignore', 'rename' }
+local WAYS = { 'keep-mine', 'take-theirs', 'keep-both', 'merge', 'mark', 'ignore', 'rename' }
 local HELD_WAYS = { 'take', 'discard', 'keep-both' }
 
 ---@param word string
@@ -82,7 +81,9 @@ local function reviewing(verdict)
   ---@param arguments string[]
   return function(arguments)
     local what = arguments[1] or 'hunk'
-    if not vim.tbl_contains(what_to_review({}), what) or (what == 'agent') ~= (arguments[2] ~= nil) then
+    if
+      not vim.tbl_contains(what_to_review({}), what) or (what == 'agent') ~= (arguments[2] ~= nil)
+    then
       M.wrong_use(verdict)
       return
     end

@@ -58,7 +58,9 @@ local function check_directories()
   local state = require('s0_sync.state')
   local clients = vim.lsp.get_clients({ name = client.name })
   if #clients == 0 then
-    health.info('no sidecar runs: nothing attached is open. :S0Sync attach attaches the current directory')
+    health.info(
+      'no sidecar runs: nothing attached is open. :S0Sync attach attaches the current directory'
+    )
   end
   for _, one in ipairs(clients) do
     local folder = state.folders[client.folder(one)]

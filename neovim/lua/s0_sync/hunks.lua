@@ -154,17 +154,12 @@ function M.ask(buf)
     return
   end
   asking[buf] = true
-  client.request(
-    owner,
-    's0-sync/hunks',
-    { uri = vim.uri_from_bufnr(buf) },
-    function(err, file)
-      asking[buf] = nil
-      if not err and file and vim.api.nvim_buf_is_loaded(buf) then
-        M.set(buf, file)
-      end
+  client.request(owner, 's0-sync/hunks', { uri = vim.uri_from_bufnr(buf) }, function(err, file)
+    asking[buf] = nil
+    if not err and file and vim.api.nvim_buf_is_loaded(buf) then
+      M.set(buf, file)
     end
-  )
+  end)
 end
 
 --- Where a hunk is now: its first line and the one after its last, from 0; equal for a deletion.

@@ -1,0 +1,435 @@
+-- The real sidecar, the real service, a real agent's directory.
+
+local bench = require('bench')
+local wait = require('wait')
+local equal, check = wait.equal, wait.check
+
+local FIVE = 'one\ntwo\nthree\nfour\nfive\n'
+local TEN = 'one\ntwo\nthree\nfour\nfive\nsix\nseven\neight\nnine\nten\n'
+
+---@param files table<string, string>
+---@param run fun(b: Bench)
+local function attached(files, run)
+  return bench.test(function()
+    return bench.attached(files)
+  end, run)
+end
+
+--- An editor with a file, attached and in sync.
+---@param b Bench
+---@param path string
+---@param options? table
+---@return Editor
+local function open(b, path, options)
+  local editor = b:edit({ path }, options)
+  editor:wait_condition('in_sync')
+  return editor
+end
+
+--- Makes a conflict at a path: both sides write while the user's replica is away.
+---@param b Bench
+---@param path string
+---@param mine string
+---@param theirs string
+local function make_conflict(b, path, mine, theirs)
+  b:s0({ 'sync', 'stop' })
+  b:agent_writes(path, theirs)
+  b:s0({ 'sync', 'flush' }, { cwd = b.agent })
+  bench.write(b.user .. '/' .. path, mine)
+  b:s0({ 'sync', 'start', '--no-wait' })
+end
+
+--- Runs the code action whose kind or title contains a word, as `gra` would.
+---@param editor Editor
+---@param word string
+local function quick_fix(editor, word)
+  local titles = {}
+  wait.until_true('there is a quick fix ' .. word, function()
+    titles = editor:lua(
+      [[
+      local client = vim.lsp.get_clients({ name = 's0_sync' })[1]
+      local params = vim.lsp.util.make_range_params(0, client.offset_encoding)
+      params.context = { diagnostics = {}, triggerKind = 1 }
+      local answers = vim.lsp.buf_request_sync(0, 'textDocument/codeAction', params, 2000)
+      local titles = {}
+      for _, answer in pairs(answers or {}) do
+        for _, action in ipairs(answer.result or {}) do table.insert(titles, action.title) end
+      end
+      return titles
+    ]],
+      word
+    )
+    for _, title in ipairs(titles) do
+      if title:find(word, 1, true) then
+        return true
+      end
+    end
+  end, 10)
+  editor:lua(
+    [[
+    local word = ...
+    vim.lsp.buf.code_action({
+      apply = true,
+      filter = function(action) return action.title:find(word, 1, true) ~= nil end,
+    })
+  ]],
+    word
+  )
+end
+
+return {
+  {
+    'a file of an attached directory attaches, and the status line knows',
+    attached({ ['a.txt'] = FIVE }, function(b)
+      local editor = open(b, 'a.txt')
+      wait.until_true('the buffer has a status', function()
+        return editor:lua('return vim.b.s0_sync_status_dict ~= nil')
+      end)
+      equal('s0 ✓', editor:lua([[return require('s0_sync.status').component()]]), 'the component')
+      equal({}, editor:said(), 'messages')
+    end),
+  },
+  {
+    'a file without a file type attaches too, and so does `nvim .`',
+    attached({ ['notes'] = FIVE }, function(b)
+      local editor = b:edit({ '.' })
+      editor:wait_condition('in_sync')
+      editor:command('edit notes')
+      wait.until_true('the buffer is attached', function()
+        return editor:lua([[return #vim.lsp.get_clients({ bufnr = 0 })]]) == 1
+      end)
+      equal(1, editor:lua('return #vim.lsp.get_clients()'), 'clients')
+    end),
+  },
+  {
+    "an agent's edit appears within a second, without a key and without moving anything",
+    attached({ ['a.txt'] = FIVE, ['b.txt'] = FIVE }, function(b)
+      local editor = open(b, 'a.txt')
+      editor:command('split b.txt')
+      editor:command('4')
+      local before = editor:lua(
+        [[_G.moved = {}
+        return { vim.fn.win_getid(), vim.fn.winnr('$'), vim.fn.tabpagenr('$'), vim.fn.getcurpos() }]]
+      )
+      b:agent_writes('b.txt', 'one\nTWO\nthree\nfour\nfive\n')
+      editor:wait_hunks(1, 1)
+      equal('one\nTWO\nthree\nfour\nfive\n', editor:text(), 'the text')
+      equal({ '2 S0SyncChanged' }, editor:signs(), 'signs')
+      check(editor:decorations()[2].text:find('sb_agent'), 'who wrote is said')
+      equal(false, editor:lua('return vim.bo.modified'), 'unsaved')
+      equal(
+        before,
+        editor:lua(
+          [[return { vim.fn.win_getid(), vim.fn.winnr('$'), vim.fn.tabpagenr('$'), vim.fn.getcurpos() }]]
+        ),
+        'windows and cursor'
+      )
+      equal({}, editor:lua('return _G.moved'), 'events that move the focus')
+      equal({}, editor:said(), 'messages')
+      editor:command('undo')
+      equal(FIVE, editor:text(), 'the text after undo')
+    end),
+  },
+  {
+    'one hunk is kept, another reverted, and both sides follow',
+    attached({ ['a.txt'] = TEN }, function(b)
+      local editor = open(b, 'a.txt')
+      b:agent_writes('a.txt', (TEN:gsub('two', 'TWO'):gsub('nine', 'NINE')))
+      editor:wait_hunks(2)
+      editor:command('1')
+      editor:command('S0Sync next')
+      editor:command('S0Sync keep')
+      editor:wait_hunks(1)
+      equal({ '9 S0SyncChanged' }, editor:signs(), 'signs after Keep')
+      editor:command('S0Sync next')
+      editor:command('S0Sync revert')
+      editor:wait_hunks(0)
+      local result = (TEN:gsub('two', 'TWO'))
+      bench.holds(b.user .. '/a.txt', result)
+      bench.holds(b.agent .. '/a.txt', result)
+      wait.until_true('the buffer follows', function()
+        return editor:text() == result
+      end)
+      equal({}, editor:said(), 'messages')
+    end),
+  },
+  {
+    'a file, an agent and everything are kept or reverted at once',
+    attached({ ['a.txt'] = TEN, ['b.txt'] = FIVE, ['c.txt'] = FIVE }, function(b)
+      local editor = open(b, 'a.txt')
+      for _, path in ipairs({ 'a.txt', 'b.txt', 'c.txt' }) do
+        b:agent_writes(path, 'agent\n' .. bench.read(b.agent .. '/' .. path))
+      end
+      wait.until_true('three files wait', function()
+        return editor:status().incoming == 3
+      end)
+      editor:wait_hunks(1)
+      editor:command('S0Sync review')
+      equal(3, editor:lua('return #vim.fn.getqflist()'), 'files in the list')
+      editor:command('cclose')
+      editor:command('S0Sync keep file')
+      wait.until_true('two files wait', function()
+        return editor:status().incoming == 2
+      end)
+      editor:command('S0Sync revert agent sb_agent')
+      wait.until_true('no file waits', function()
+        return editor:status().incoming == 0
+      end)
+      bench.holds(b.agent .. '/b.txt', FIVE)
+      bench.holds(b.agent .. '/c.txt', FIVE)
+      bench.holds(b.agent .. '/a.txt', 'agent\n' .. TEN)
+    end),
+  },
+  {
+    'unsaved text is never overwritten; what comes is held until it is taken, and undo leads back',
+    attached({ ['a.txt'] = FIVE }, function(b)
+      local editor = open(b, 'a.txt')
+      editor:keys('Omine<Esc>')
+      wait.until_true('the buffer is modified', function()
+        return editor:lua('return vim.bo.modified')
+      end)
+      local mine = editor:text()
+      b:agent_writes('a.txt', FIVE .. 'agent\n')
+      wait.until_true('the write is held', function()
+        return editor:status().held == 1
+      end)
+      equal(mine, editor:text(), 'the text')
+      equal(FIVE, bench.read(b.user .. '/a.txt'), 'the file')
+      equal({}, editor:said(), 'messages')
+      editor:command('S0Sync settle take')
+      wait.until_true('the buffer has the incoming text', function()
+        return editor:text() == FIVE .. 'agent\n'
+      end)
+      bench.holds(b.user .. '/a.txt', FIVE .. 'agent\n')
+      editor:command('undo')
+      equal(mine, editor:text(), 'the text after undo')
+    end),
+  },
+  {
+    'a held write comes by itself when the unsaved text is undone',
+    attached({ ['a.txt'] = FIVE }, function(b)
+      local editor = open(b, 'a.txt')
+      editor:keys('Omine<Esc>')
+      wait.until_true('the buffer is modified', function()
+        return editor:lua('return vim.bo.modified')
+      end)
+      b:agent_writes('a.txt', FIVE .. 'agent\n')
+      wait.until_true('the write is held', function()
+        return editor:status().held == 1
+      end)
+      editor:keys('u')
+      wait.until_true('the buffer has the incoming text', function()
+        return editor:text() == FIVE .. 'agent\n'
+      end)
+      editor:wait_hunks(1)
+    end),
+  },
+  {
+    'ten files written in a burst give one update',
+    attached({ ['a.txt'] = FIVE }, function(b)
+      local editor = open(b, 'a.txt', { vimrc = { 'vim.g.s0_sync = { update_debounce = 500 }' } })
+      wait.until_true('all is quiet', function()
+        local count = editor:lua('return _G.updates')
+        vim.wait(1000)
+        return count == editor:lua('return _G.updates')
+      end)
+      editor:lua('_G.updates = 0')
+      for i = 1, 10 do
+        b:agent_writes(('n%d.txt'):format(i), FIVE)
+      end
+      wait.until_true('ten files wait', function()
+        return editor:status().incoming == 10
+      end)
+      vim.wait(700)
+      equal(1, editor:lua('return _G.updates'), 'updates')
+      equal({}, editor:said(), 'messages')
+    end),
+  },
+  {
+    'a restart of the sidecar keeps what was reviewed',
+    attached({ ['a.txt'] = TEN }, function(b)
+      local editor = open(b, 'a.txt')
+      b:agent_writes('a.txt', (TEN:gsub('two', 'TWO'):gsub('nine', 'NINE')))
+      editor:wait_hunks(2)
+      editor:command('1')
+      editor:command('S0Sync next')
+      editor:command('S0Sync keep')
+      editor:wait_hunks(1)
+      editor:command('S0Sync restart')
+      editor:wait_hunks(0)
+      editor:wait_hunks(1)
+      equal({ '9 S0SyncChanged' }, editor:signs(), 'signs')
+    end),
+  },
+  {
+    'a sidecar that dies is started again by itself',
+    attached({ ['a.txt'] = FIVE }, function(b)
+      local editor = open(b, 'a.txt')
+      local first = editor:lua([[return vim.lsp.get_clients({ name = 's0_sync' })[1].id]])
+      for _, id in ipairs(b:processes()) do
+        local command = bench.read(('/proc/%d/cmdline'):format(id)) or ''
+        if command:find('s0%-sync%-lsp') and command:find('%-%-stdio') then
+          vim.uv.kill(id, 'sigkill')
+        end
+      end
+      wait.until_true('another sidecar runs', function()
+        local id = editor:lua([[
+          local client = vim.lsp.get_clients({ name = 's0_sync', bufnr = 0 })[1]
+          return client and client.id or 0]])
+        return id > first
+      end)
+      editor:wait_condition('in_sync')
+      b:agent_writes('a.txt', FIVE .. 'agent\n')
+      editor:wait_hunks(1)
+    end),
+  },
+  {
+    'a conflict is a diagnostic and in the quickfix list, is told once, and each quick fix settles one',
+    attached({ ['a.txt'] = FIVE }, function(b)
+      local editor = open(b, 'a.txt')
+      local mine, theirs = 'MINE\n' .. FIVE, FIVE .. 'THEIRS\n'
+      local expected = {
+        { 'Keep mine', mine, mine },
+        { 'Take theirs', theirs, theirs },
+        { 'Keep both', mine, mine },
+        { 'Merge', 'MINE\n' .. FIVE .. 'THEIRS\n', 'MINE\n' .. FIVE .. 'THEIRS\n' },
+        { 'Mark', mine, mine },
+      }
+      for number, case in ipairs(expected) do
+        local title, here, there = case[1], case[2], case[3]
+        bench.write(b.user .. '/a.txt', FIVE)
+        b:s0({ 'sync', 'flush' })
+        b:s0({ 'sync', 'flush' }, { cwd = b.agent })
+        editor:command('checktime')
+        editor:lua('_G.said = {}')
+        make_conflict(b, 'a.txt', mine, theirs)
+        wait.until_true('the conflict is known', function()
+          return (editor:status() or {}).conflicts == 1
+        end)
+        wait.until_true('there is a diagnostic', function()
+          return editor:lua([[
+            local found = vim.diagnostic.get(0)
+            return #found == 1 and found[1].source == 's0-sync' ]])
+        end)
+        wait.until_true('the buffer follows', function()
+          editor:command('checktime')
+          return editor:text() == mine
+        end)
+        editor:command('S0Sync conflicts')
+        equal(1, editor:lua('return #vim.fn.getqflist()'), 'conflicts in the list')
+        editor:command('cclose')
+        wait.until_true('it was said that uploads wait', function()
+          return #editor:said() > 0
+        end, 5)
+        equal(1, #editor:said(), 'messages for conflict ' .. number)
+        quick_fix(editor, title)
+        wait.until_true('the conflict is settled by ' .. title, function()
+          return (editor:status() or {}).conflicts == 0
+        end)
+        bench.holds(b.user .. '/a.txt', here)
+        bench.holds(b.agent .. '/a.txt', there)
+        wait.until_true('the buffer has it', function()
+          return editor:text() == here
+        end)
+        wait.until_true('the diagnostic is gone', function()
+          return editor:lua('return #vim.diagnostic.get(0)') == 0
+        end)
+      end
+    end),
+  },
+  {
+    'compare shows the reviewed text beside the file, read-only',
+    attached({ ['a.txt'] = FIVE }, function(b)
+      local editor = open(b, 'a.txt')
+      b:agent_writes('a.txt', 'agent\n' .. FIVE)
+      editor:wait_hunks(1)
+      editor:command('S0Sync compare')
+      wait.until_true('two windows compare', function()
+        return editor:lua([[
+          local count = 0
+          for _, window in ipairs(vim.api.nvim_tabpage_list_wins(0)) do
+            count = count + (vim.wo[window].diff and 1 or 0)
+          end
+          return count]]) == 2
+      end)
+      equal('agent\n' .. FIVE, editor:text(), 'the file stays in front')
+      editor:command('wincmd h')
+      equal(FIVE, editor:text(), 'the reviewed text')
+      equal(false, editor:lua('return vim.bo.modifiable'), 'modifiable')
+    end),
+  },
+  {
+    'a file that an agent removes stays readable in its buffer, and says so',
+    attached({ ['a.txt'] = FIVE }, function(b)
+      local editor = open(b, 'a.txt')
+      vim.fn.delete(b.agent .. '/a.txt')
+      wait.until_true('the file is gone', function()
+        return not vim.uv.fs_stat(b.user .. '/a.txt')
+      end)
+      wait.until_true('the buffer says so', function()
+        return editor:lua([[return #vim.api.nvim_buf_get_extmarks(
+          0, vim.api.nvim_get_namespaces().s0_sync_buffers, 0, -1, {})]]) == 1
+      end)
+      equal(FIVE, editor:text(), 'the text')
+      equal({}, editor:said(), 'messages')
+    end),
+  },
+  {
+    'from nothing to the first reverted hunk, with commands of the editor only',
+    bench.test(bench.new, function(b)
+      b:serve()
+      bench.write(b.user .. '/main.py', 'print("hello")\n')
+      local editor = b:edit({ 'main.py' })
+      editor:command('S0Sync attach')
+      editor:wait_condition('in_sync', 60)
+      editor:command([[S0Sync agent]])
+      wait.until_true('a terminal is open', function()
+        return editor:lua('return vim.bo.buftype') == 'terminal'
+      end)
+      local directory = editor:lua([[return vim.fn.getcwd(), nil]])
+      check(directory ~= '', 'the terminal has a directory')
+      editor:lua([[vim.api.nvim_chan_send(vim.bo.channel, 'echo "print(1)" >> main.py\n')]])
+      editor:command('stopinsert')
+      editor:command('wincmd p')
+      editor:wait_hunks(1)
+      equal('print("hello")\nprint(1)\n', editor:text(), 'the text')
+      editor:command('2')
+      editor:command('S0Sync revert')
+      editor:wait_hunks(0)
+      bench.holds(b.user .. '/main.py', 'print("hello")\n')
+    end),
+  },
+  {
+    'from the write of an agent to the marks on the screen: the median of 20',
+    attached({ ['a.txt'] = FIVE }, function(b)
+      local editor = open(b, 'a.txt')
+      -- The editor itself takes the time at which the marks are there.
+      editor:lua([[
+        local hunks = require('s0_sync.hunks')
+        local set = hunks.set
+        hunks.set = function(buf, file)
+          set(buf, file)
+          _G.shown = { vim.api.nvim_buf_line_count(buf), vim.uv.hrtime() }
+        end]])
+      local times = {} ---@type number[]
+      local text = FIVE
+      for i = 1, 20 do
+        text = text .. i .. '\n'
+        local started = vim.uv.hrtime()
+        b:agent_writes('a.txt', text)
+        local shown = wait.until_true('line ' .. i .. ' is shown', function()
+          local last = editor:lua('return _G.shown or { 0, 0 }')
+          return last[1] == 5 + i and last[2] > started and last or nil
+        end)
+        times[i] = (shown[2] - started) / 1e6
+      end
+      table.sort(times)
+      local median = (times[10] + times[11]) / 2
+      b.figures[1] = ('from write to marks: median %.0f ms, longest %.0f ms'):format(
+        median,
+        times[20]
+      )
+      check(median < 1000, b.figures[1])
+    end),
+  },
+}
