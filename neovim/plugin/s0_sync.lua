@@ -21,7 +21,7 @@ end
 
 local group = vim.api.nvim_create_augroup('s0_sync', {})
 
----@param event string|string[]
+---@param event any One event, or a list of them.
 ---@param callback fun(args: vim.api.keyset.create_autocmd.callback_args)
 ---@param pattern? string
 local function on(event, callback, pattern)

@@ -19,7 +19,7 @@ end
 --- Lets every unmodified buffer of a directory follow the disk, after something was written here on request.
 ---@param owner vim.lsp.Client
 local function follow_all(owner)
-  for _, buf in ipairs(vim.lsp.get_buffers_by_client_id(owner.id)) do
+  for buf in pairs(owner.attached_buffers) do
     if vim.api.nvim_buf_is_loaded(buf) then
       buffers.follow(buf)
     end
@@ -43,7 +43,7 @@ local function show_comparison(answer)
   vim.api.nvim_set_current_win(window)
 end
 
----@type table<string, fun(owner: vim.lsp.Client, params: table, result: any)>
+---@type table<string, fun(owner: vim.lsp.Client, params: table, result: any)?>
 local after = {
   keep = function(_, _, result)
     say_failures(result.refused)
@@ -196,7 +196,7 @@ end
 ---@param path? string
 function M.settle(way, path)
   M.with_client(function(owner, folder)
-    local held = M.item_at(folder, 'held', path)
+    local held = M.item_at(folder, 'held', path) --[[@as s0_sync.Held?]]
     if not held then
       client.say(('nothing incoming is held for %s'):format(path or 'this file'), WARN)
       return

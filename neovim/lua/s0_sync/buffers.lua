@@ -9,7 +9,7 @@ local namespace = vim.api.nvim_create_namespace('s0_sync_buffers')
 --- Buffers by the real path of their file, for those that were opened through a link.
 local by_real_path = {} ---@type table<string, integer>
 --- What was last told about unsaved text, by buffer.
-local told_dirty = {} ---@type table<integer, boolean>
+local told_dirty = {} ---@type table<integer, boolean?>
 
 --- The loaded buffer of a file. None is made, unlike `vim.uri_to_bufnr()` does.
 ---@param uri string
@@ -23,7 +23,7 @@ function M.of_uri(uri)
 end
 
 --- Buffers whose changes are looked at.
-local watched = {} ---@type table<integer, true>
+local watched = {} ---@type table<integer, boolean>
 
 --- `BufModifiedSet` is fired for the current buffer only; others are changed by commands and plugins.
 ---@param buf integer

@@ -14,7 +14,7 @@ local roots = {} ---@type table<integer, string>
 --- When sidecars died by themselves, by root.
 local deaths = {} ---@type table<string, integer[]>
 --- Clients that were told to stop: their end is no accident.
-local stopping = {} ---@type table<integer, true>
+local stopping = {} ---@type table<integer, boolean>
 
 ---@param message string
 ---@param level? integer
@@ -103,7 +103,7 @@ end
 ---@param client vim.lsp.Client
 ---@return string uri
 function M.folder(client)
-  return client.workspace_folders[1].uri
+  return vim.uri_from_fname(assert(client.root_dir))
 end
 
 --- Sends a request. The callback gets either an error, in words, or the answer.
@@ -199,12 +199,15 @@ function M.start(root)
   if client then
     return client
   end
-  local configured = vim.lsp.config and vim.lsp.config[M.name] or M.config()
+  -- From 0.11 on the user may have added to it.
+  local registry = vim.lsp.config --[[@as table<string, vim.lsp.Config?>?]]
+  local configured = registry and registry[M.name] or M.config()
   local config = vim.deepcopy(configured) --[[@as vim.lsp.ClientConfig]]
   config.root_dir = root
-  if type(config.cmd) == 'table' and vim.fn.executable(config.cmd[1]) == 0 then
+  local program = type(config.cmd) == 'table' and config.cmd[1] or nil
+  if program and vim.fn.executable(program) == 0 then
     vim.notify_once(
-      ('s0 sync: %s is not executable. See :checkhealth s0_sync'):format(config.cmd[1]),
+      ('s0 sync: %s is not executable. See :checkhealth s0_sync'):format(program),
       vim.log.levels.WARN
     )
     return

@@ -87,7 +87,8 @@ local function reviewing(verdict)
       M.wrong_use(verdict)
       return
     end
-    require('s0_sync.actions').review(verdict, what, arguments[2])
+    local part = what --[[@as 'hunk'|'file'|'all'|'agent']]
+    require('s0_sync.actions').review(verdict, part, arguments[2])
   end
 end
 
@@ -186,11 +187,12 @@ a new name. |gra| offers the same.]],
       return #before == 1 and vim.list_extend({ 'all' }, paths('conflicts')) or {}
     end,
     run = function(arguments)
-      if not vim.tbl_contains(WAYS, arguments[1]) then
+      local word = arguments[1] or ''
+      if not vim.list_contains(WAYS, word) then
         M.wrong_use('resolve')
         return
       end
-      local way = underscored(arguments[1]) --[[@as s0_sync.Way]]
+      local way = underscored(word) --[[@as s0_sync.Way]]
       require('s0_sync.actions').resolve(way, arguments[2], arguments[3])
     end,
   },
@@ -208,11 +210,12 @@ What `take` replaces in a buffer comes back with |u|.]],
       return #before == 1 and paths('held') or {}
     end,
     run = function(arguments)
-      if not vim.tbl_contains(HELD_WAYS, arguments[1]) then
+      local word = arguments[1] or ''
+      if not vim.list_contains(HELD_WAYS, word) then
         M.wrong_use('settle')
         return
       end
-      local way = underscored(arguments[1]) --[[@as s0_sync.HeldWay]]
+      local way = underscored(word) --[[@as s0_sync.HeldWay]]
       require('s0_sync.actions').settle(way, arguments[2])
     end,
   },

@@ -140,7 +140,7 @@ end
 
 ---@return s0_sync.Config
 local function defaults()
-  local config = {}
+  local config = {} ---@type any
   for _, option in ipairs(M.schema) do
     local parent, leaf = option.name:match('^(.-)%.(.*)$')
     if parent then

@@ -16,7 +16,7 @@ end
 local function check_editor()
   health.start('Neovim')
   if vim.fn.has('nvim-0.10') == 1 then
-    health.ok(('%s'):format(tostring(vim.version())))
+    health.ok(vim.fn.execute('version'):match('NVIM [^\n]*') or 'new enough')
   else
     health.error('Neovim 0.10 or newer is needed')
   end
@@ -35,10 +35,10 @@ end
 
 local function check_sidecar()
   health.start('Sidecar')
-  local command = require('s0_sync.config').get().cmd
-  local program = vim.fn.exepath(command[1])
+  local command = require('s0_sync.config').get().cmd[1] or ''
+  local program = vim.fn.exepath(command)
   if program == '' then
-    health.error(command[1] .. ' is not executable', {
+    health.error(command .. ' is not executable', {
       'Build it (see the README of s0 sync) and put it on your PATH,',
       'or set vim.g.s0_sync = { cmd = { "/path/to/s0-sync-lsp", "--stdio" } }',
     })
@@ -46,7 +46,7 @@ local function check_sidecar()
   end
   local done = run({ program, '--version' })
   if done and done.code == 0 then
-    health.ok(('%s: %s'):format(program, vim.trim(done.stdout)))
+    health.ok(('%s: %s'):format(program, vim.trim(done.stdout or '')))
   else
     health.error(program .. ' --version did not answer', { done and done.stderr or 'no answer' })
   end
@@ -68,8 +68,8 @@ local function check_directories()
     if folder and folder.message then
       text = text .. ', ' .. folder.message
     end
-    local trouble = { blocked = true, halted = true, offline = true }
-    if not folder or trouble[folder.condition] then
+    local trouble = { 'blocked', 'halted', 'offline' }
+    if not folder or vim.list_contains(trouble, folder.condition) then
       health.warn(text)
     else
       health.ok(text)

@@ -29,7 +29,7 @@ local SIGN = { added = 'S0SyncAdded', changed = 'S0SyncChanged', deleted = 'S0Sy
 local LINE = { added = 'S0SyncAddedLine', changed = 'S0SyncChangedLine' }
 
 --- Buffers whose previous lines are shown.
-local showing_before = {} ---@type table<integer, true>
+local showing_before = {} ---@type table<integer, boolean?>
 
 local function define_highlights()
   for _, highlight in ipairs(M.highlights) do
@@ -144,7 +144,7 @@ function M.set(buf, file)
   state.changed()
 end
 
-local asking = {} ---@type table<integer, true>
+local asking = {} ---@type table<integer, boolean>
 
 --- Asks for the hunks of a buffer. A request carries all changes of the text before it, so the answer fits.
 ---@param buf integer

@@ -326,6 +326,84 @@ function Editor:said()
   return self:lua('return _G.said')
 end
 
+---@class Terminal
+---@field socket string
+---@field bench Bench
+local Terminal = {}
+Terminal.__index = Terminal
+
+--- Starts an editor in a terminal of its own.
+---@param arguments string[]
+---@param vimrc? string[]
+---@return Terminal
+function Bench:terminal(arguments, vimrc)
+  local self_terminal = setmetatable({ socket = self.dir .. '/tmux', bench = self }, Terminal)
+  local environment = { 'env', '-i' }
+  local all = vim.tbl_extend('force', self.environment, {
+    VIM = vim.env.VIM,
+    VIMRUNTIME = vim.env.VIMRUNTIME,
+  })
+  for name, value in pairs(all) do
+    environment[#environment + 1] = name .. '=' .. value
+  end
+  local command = vim.list_extend(
+    environment,
+    { vim.v.progpath, '-i', 'NONE', '-u', self:vimrc(vimrc), unpack(arguments) }
+  )
+  self_terminal:tmux({
+    'new-session',
+    '-d',
+    '-x',
+    '90',
+    '-y',
+    '14',
+    '-c',
+    self.user,
+    '--',
+    unpack(command),
+  })
+  return self_terminal
+end
+
+---@param arguments string[]
+---@return string
+function Terminal:tmux(arguments)
+  local command = { 'tmux', '-u', '-S', self.socket, '-f', '/dev/null' }
+  local done = vim
+    .system(vim.list_extend(command, arguments), {
+      env = self.bench.environment,
+      clear_env = true,
+      cwd = self.bench.user,
+      text = true,
+    })
+    :wait(10000)
+  assert(done.code == 0, done.stderr)
+  return done.stdout
+end
+
+---@return string
+function Terminal:screen()
+  return self:tmux({ 'capture-pane', '-p' })
+end
+
+---@param ... string As tmux calls keys.
+function Terminal:types(...)
+  self:tmux({ 'send-keys', ... })
+end
+
+---@param pattern string
+---@param seconds? number
+function Terminal:shows(pattern, seconds)
+  local screen = ''
+  local ok = pcall(wait.until_true, pattern, function()
+    screen = self:screen()
+    return screen:find(pattern) ~= nil
+  end, seconds)
+  if not ok then
+    error(('the screen never showed %q; it shows:\n%s'):format(pattern, screen), 2)
+  end
+end
+
 function Editor:quit()
   if self.job then
     pcall(vim.rpcnotify, self.channel, 'nvim_command', 'qall!')
