@@ -13,6 +13,8 @@ local RESTART_WINDOW_MS = 180000
 local roots = {} ---@type table<integer, string>
 --- When sidecars died by themselves, by root.
 local deaths = {} ---@type table<string, integer[]>
+--- Clients whose sidecar introduced itself: one that cannot even do that is not started again.
+local introduced = {} ---@type table<integer, boolean?>
 --- Clients that were told to stop: their end is no accident.
 local stopping = {} ---@type table<integer, boolean>
 
@@ -174,6 +176,7 @@ function M.config()
     on_init = function(client)
       -- Neovim may have started it by itself, for `vim.lsp.enable()`.
       roots[client.id] = client.root_dir
+      introduced[client.id] = true
       handlers.started(client)
       vim.schedule(function()
         M.attach_all(client)
@@ -294,12 +297,16 @@ end
 ---@param code integer
 function M.ended(id, code)
   local root = roots[id]
-  roots[id] = nil
-  if root and not M.at_root(root) then
+  local by_itself = not stopping[id] and vim.v.exiting == vim.NIL
+  local was_up = introduced[id]
+  roots[id], introduced[id], stopping[id] = nil, nil, nil
+  if not root then
+    return
+  end
+  if not M.at_root(root) then
     require('s0_sync.handlers').ended(root)
   end
-  if stopping[id] or not root or vim.v.exiting ~= vim.NIL then
-    stopping[id] = nil
+  if not by_itself then
     return
   end
   local now = vim.uv.now()
@@ -308,14 +315,11 @@ function M.ended(id, code)
   end, deaths[root] or {})
   recent[#recent + 1] = now
   deaths[root] = recent
-  if #recent <= RESTARTS then
+  if was_up and #recent <= RESTARTS then
     M.start(root)
   else
     M.say(
-      ('the sidecar ended with %d, %d times. :S0Sync restart starts it again;\n:checkhealth s0_sync says more'):format(
-        code,
-        #recent
-      ),
+      ('the sidecar ended with %d; see :checkhealth s0_sync, then :S0Sync start'):format(code),
       vim.log.levels.ERROR
     )
   end

@@ -49,11 +49,7 @@ return {
     editing(function(editor)
       editor:lua(SHOW, { CHANGED, DELETED })
       equal({ '2 S0SyncChanged', '3 S0SyncChanged', '5 S0SyncDeleted' }, editor:signs(), 'signs')
-      local texts = {}
-      for _, one in ipairs(editor:decorations()) do
-        texts[#texts + 1] = one.text
-      end
-      equal({ 'sb_agent', 'sb_agent deleted 1 line' }, texts, 'who wrote')
+      equal({ 'sb_agent', 'sb_agent deleted 1 line' }, editor:labels(), 'who wrote')
       editor:lua(SHOW, { CHANGED })
       equal({ '2 S0SyncChanged', '3 S0SyncChanged' }, editor:signs(), 'signs of the new set')
       editor:lua(SHOW, {})

@@ -76,6 +76,18 @@ function M.new()
   return self
 end
 
+--- A command with this test's environment and nothing else. (`clear_env` of `vim.system()` loses it on 0.10.)
+---@param command string[]
+---@param more? table<string, string>
+---@return string[]
+function Bench:with_environment(command, more)
+  local all = { 'env', '-i' }
+  for name, value in pairs(vim.tbl_extend('force', self.environment, more or {})) do
+    all[#all + 1] = name .. '=' .. value
+  end
+  return vim.list_extend(all, command)
+end
+
 --- Runs `s0 …`; gives what it printed.
 ---@param arguments string[]
 ---@param options? { cwd?: string, fails?: boolean }
@@ -84,10 +96,7 @@ function Bench:s0(arguments, options)
   options = options or {}
   local command = vim.list_extend({ S0 }, arguments)
   local done = vim
-    .system(
-      command,
-      { cwd = options.cwd or self.user, env = self.environment, clear_env = true, text = true }
-    )
+    .system(self:with_environment(command), { cwd = options.cwd or self.user, text = true })
     :wait(120000 * wait.patience)
   if done.code ~= 0 and not options.fails then
     error(
@@ -113,23 +122,14 @@ end
 function Bench:serve()
   local log = self.dir .. '/service.log'
   local out = assert(vim.uv.fs_open(log, 'a', tonumber('600', 8)))
-  self.service = vim.system(
-    { S0, 'serve', '--listen', '127.0.0.1:0', '--data-dir', self.environment.S0_DATA_DIR },
-    {
-      env = self.environment,
-      clear_env = true,
-      stdout = function(_, data)
-        if data then
-          vim.uv.fs_write(out, data)
-        end
-      end,
-      stderr = function(_, data)
-        if data then
-          vim.uv.fs_write(out, data)
-        end
-      end,
-    }
-  )
+  local function keep(_, data)
+    if data then
+      vim.uv.fs_write(out, data)
+    end
+  end
+  local command =
+    { S0, 'serve', '--listen', '127.0.0.1:0', '--data-dir', self.environment.S0_DATA_DIR }
+  self.service = vim.system(self:with_environment(command), { stdout = keep, stderr = keep })
   wait.until_true('the service listens', function()
     return (M.read(log) or ''):find('listening on http', 1, true)
   end)
@@ -295,6 +295,16 @@ function Editor:signs()
   return found
 end
 
+--- What is written at the ends of lines, from top to bottom.
+---@return string[]
+function Editor:labels()
+  local found = {}
+  for _, one in ipairs(self:decorations()) do
+    found[#found + 1] = one.text
+  end
+  return found
+end
+
 ---@return table?
 function Editor:status()
   local status = self:lua([[return require('s0_sync.status').get() or vim.NIL]])
@@ -321,6 +331,15 @@ function Editor:wait_hunks(count, seconds)
   end, seconds)
 end
 
+--- The client that the current buffer is attached to; 0 without one.
+---@return integer
+function Editor:client()
+  return self:lua([[
+    local client = vim.lsp.get_clients({ name = 's0_sync', bufnr = 0 })[1]
+    return client and client.id or 0
+  ]])
+end
+
 ---@return { [1]: string, [2]: integer? }[]
 function Editor:said()
   return self:lua('return _G.said')
@@ -338,18 +357,11 @@ Terminal.__index = Terminal
 ---@return Terminal
 function Bench:terminal(arguments, vimrc)
   local self_terminal = setmetatable({ socket = self.dir .. '/tmux', bench = self }, Terminal)
-  local environment = { 'env', '-i' }
-  local all = vim.tbl_extend('force', self.environment, {
+  local editor = { vim.v.progpath, '-i', 'NONE', '-u', self:vimrc(vimrc), unpack(arguments) }
+  local command = self:with_environment(editor, {
     VIM = vim.env.VIM,
     VIMRUNTIME = vim.env.VIMRUNTIME,
   })
-  for name, value in pairs(all) do
-    environment[#environment + 1] = name .. '=' .. value
-  end
-  local command = vim.list_extend(
-    environment,
-    { vim.v.progpath, '-i', 'NONE', '-u', self:vimrc(vimrc), unpack(arguments) }
-  )
   self_terminal:tmux({
     'new-session',
     '-d',
@@ -368,14 +380,9 @@ end
 ---@param arguments string[]
 ---@return string
 function Terminal:tmux(arguments)
-  local command = { 'tmux', '-u', '-S', self.socket, '-f', '/dev/null' }
+  local command = { 'tmux', '-u', '-S', self.socket, '-f', '/dev/null', unpack(arguments) }
   local done = vim
-    .system(vim.list_extend(command, arguments), {
-      env = self.bench.environment,
-      clear_env = true,
-      cwd = self.bench.user,
-      text = true,
-    })
+    .system(self.bench:with_environment(command), { cwd = self.bench.user, text = true })
     :wait(10000)
   assert(done.code == 0, done.stderr)
   return done.stdout
