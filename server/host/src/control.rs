@@ -16,6 +16,7 @@ use crate::holds::{self, Guest};
 use crate::host::Host;
 use crate::platform::{Listener, Stream};
 use crate::protocol::{Answer, Apart, HostStatus, News, Request};
+use crate::review;
 
 /// The longest request, in bytes: many thousand paths.
 const MAX_REQUEST: u64 = 16 << 20;
@@ -158,6 +159,18 @@ async fn try_answer(host: &Host, request: Request) -> Result<Answer, String> {
                 replica.ask(move |engine, now| engine.release(&paths, now).map_err(text));
             Answer::Released { count: released.await.map_err(text)?? }
         }
+        Request::Review => Answer::Review(Box::new(review::view(host).await)),
+        Request::ReviewFile { path } => {
+            Answer::ReviewFile(Box::new(review::file(host, &path).await))
+        }
+        Request::Keep { choice } => {
+            let (done, left) = review::keep(host, choice).await?;
+            Answer::Decided { done, left }
+        }
+        Request::Revert { choice } => {
+            let (done, left) = review::revert(host, choice).await?;
+            Answer::Decided { done, left }
+        }
         Request::SettleHeld { path, end } => {
             Answer::HoldSettled { beside: holds::settle(host, path, end).await? }
         }
@@ -221,6 +234,7 @@ impl Host {
 /// Tells what happens until the guest hangs up.
 async fn feed(host: &Host, stream: &mut BufReader<Stream>) -> std::io::Result<()> {
     let mut news = host.replica.subscribe();
+    let mut reviewed = host.review.subscribe();
     let mut unheard = [0; 64];
     loop {
         let item = tokio::select! {
@@ -232,6 +246,9 @@ async fn feed(host: &Host, stream: &mut BufReader<Stream>) -> std::io::Result<()
                 Err(RecvError::Lagged(count)) => News::Missed { count },
                 Err(RecvError::Closed) => return Ok(()),
             },
+            Ok(()) = reviewed.changed() => {
+                News::Review { version: *reviewed.borrow_and_update() }
+            }
             // A listener says nothing; its silence ends when it hangs up.
             read = stream.read(&mut unheard) => match read? {
                 0 => return Ok(()),

@@ -20,6 +20,7 @@ use crate::control;
 use crate::holds::Unsaved;
 use crate::platform;
 use crate::protocol::Request;
+use crate::review::{self, Reviewer};
 use crate::state::{Attachment, AttachmentDir, StateError};
 
 /// How long another host may take to end when it was asked to.
@@ -267,6 +268,7 @@ pub(crate) struct Host {
     pub(crate) attachment: Attachment,
     pub(crate) replica: Handle,
     pub(crate) unsaved: Unsaved,
+    pub(crate) review: Reviewer,
     /// Set when a guest asks for the end.
     pub(crate) stop: watch::Sender<bool>,
 }
@@ -301,6 +303,7 @@ pub async fn run(
             init: attachment.init.into(),
             pause: attachment.pause.into(),
             boot: platform::boot_id(),
+            review: attachment.sandbox_id.is_none(),
             ..Config::default()
         },
         ignore: attachment.ignore.clone(),
@@ -324,8 +327,10 @@ pub async fn run(
         attachment,
         replica: replica.clone(),
         unsaved: Unsaved::default(),
+        review: Reviewer::open(directory.review()),
         stop: stop_asked,
     });
+    let reviewing = tokio::spawn(review::run(host.clone()));
     let serving = tokio::spawn(control::serve(host, listener));
 
     tokio::select! {
@@ -342,6 +347,7 @@ pub async fn run(
     }
     // The guest that asked hears the end as the end of its connection.
     serving.abort();
+    reviewing.abort();
     tracing::info!("the host has ended");
     Ok(())
 }

@@ -27,6 +27,7 @@ pub mod host;
 mod merge;
 mod platform;
 pub mod protocol;
+mod review;
 mod spawn;
 mod state;
 

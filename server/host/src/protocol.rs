@@ -2,6 +2,8 @@
 //! a [`Request`] and reads an [`Answer`]; after [`Request::Subscribe`] it reads
 //! [`News`] until it hangs up.
 
+mod review;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -10,6 +12,8 @@ use s0_replica::shell::run::{Report, Unfinished};
 use s0_replica::state::{ConflictStatus, What};
 use s0_tree::{Reason, TreePath};
 use serde::{Deserialize, Serialize};
+
+pub use review::{Choice, FileView, ItemView, NotDone, ReviewView};
 
 /// What a guest asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +79,23 @@ pub enum Request {
     HeldContent {
         /// The path.
         path: TreePath,
+    },
+    /// What is to be reviewed?
+    Review,
+    /// What is to be reviewed in one file?
+    ReviewFile {
+        /// The path.
+        path: TreePath,
+    },
+    /// This counts as reviewed.
+    Keep {
+        /// What.
+        choice: Choice,
+    },
+    /// Write this back as it was reviewed.
+    Revert {
+        /// What.
+        choice: Choice,
     },
     /// Tell what happens from now on.
     Subscribe,
@@ -161,6 +182,17 @@ pub enum Answer {
     Resolved {
         /// By path.
         paths: Vec<ResolvedPath>,
+    },
+    /// What is to be reviewed.
+    Review(Box<ReviewView>),
+    /// What is to be reviewed in one file.
+    ReviewFile(Box<FileView>),
+    /// What was kept or reverted.
+    Decided {
+        /// How many paths.
+        done: usize,
+        /// What was chosen and is as it was.
+        left: Vec<NotDone>,
     },
     /// The hold has ended.
     HoldSettled {
@@ -359,6 +391,11 @@ pub enum News {
     Connection {
         /// Which.
         connected: bool,
+    },
+    /// There is something else to review, or less.
+    Review {
+        /// The version of the whole.
+        version: s0_review::Version,
     },
     /// The status is another one.
     Status {

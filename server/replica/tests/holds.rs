@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use room::{Room, path};
 use s0_replica::engine::{Event, HoldEnd, HoldReason, LocalWrite, Pending, ResolveError};
+use s0_replica::state::What;
 use s0_tree::{Actor, Content, Tree, fold};
 use volume::{At, tree, written};
 
@@ -143,17 +144,17 @@ fn a_write_in_the_users_name_replaces_only_what_it_was_made_for() {
     let (mut room, _) = room();
     let at = path("notes.md");
     let file = |text: &str| LocalWrite::File { bytes: text.into(), mode: 0o644 };
-    let old = Some(Content::of(b"old"));
+    let old = What::File(Content::of(b"old"));
     fs::write(room.at("notes.md"), "edited").unwrap();
     for write in
         [file("new"), LocalWrite::Remove, LocalWrite::Mode(0o600), LocalWrite::Rename(path("x"))]
     {
-        let refused = room.engine.write_local(&at, old, write, room.now);
+        let refused = room.engine.write_local(&at, Some(&old), write, room.now);
         assert!(matches!(refused, Err(ResolveError::Changed(_))), "{refused:?}");
         assert_eq!(text(&room, "notes.md"), "edited");
     }
-    let edited = Some(Content::of(b"edited"));
-    room.engine.write_local(&at, edited, file("new"), room.now).unwrap();
+    let edited = What::File(Content::of(b"edited"));
+    room.engine.write_local(&at, Some(&edited), file("new"), room.now).unwrap();
     assert_eq!(text(&room, "notes.md"), "new");
     let sent = room.settle();
     assert!(sent.len() == 1 && sent[0].contains(&Content::of(b"new").id.to_string()), "{sent:?}");
@@ -168,10 +169,17 @@ fn files_are_made_removed_and_renamed_in_the_users_name() {
     let refused = room.engine.write_local(&path("a/b/new"), None, file("other"), room.now);
     assert!(matches!(refused, Err(ResolveError::Changed(_))), "{refused:?}");
     let to = LocalWrite::Rename(path("c/moved"));
-    room.engine.write_local(&path("a/b/new"), Some(Content::of(b"new")), to, room.now).unwrap();
+    room.engine
+        .write_local(&path("a/b/new"), Some(&What::File(Content::of(b"new"))), to, room.now)
+        .unwrap();
     assert_eq!(text(&room, "c/moved"), "new");
     room.engine
-        .write_local(&path("notes.md"), Some(Content::of(b"old")), LocalWrite::Remove, room.now)
+        .write_local(
+            &path("notes.md"),
+            Some(&What::File(Content::of(b"old"))),
+            LocalWrite::Remove,
+            room.now,
+        )
         .unwrap();
     assert!(!room.at("notes.md").exists());
     let sent = room.settle();

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use s0_tree::{Actor, Place, Seq, TreePath};
 use serde::{Deserialize, Serialize};
 
+use super::applied::is_by_user;
 use super::{Replica, ResolveError};
 use crate::disk::Disk;
 use crate::state::{Record, Remote, Store};
@@ -100,9 +101,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
             return Some(HoldReason::Unsaved);
         }
         let is_content = remote.is_some_and(|remote| !remote.what.is_directory());
-        let from_user =
-            actor.is_some_and(|actor| actor.replica.is_some() && actor.sandbox.is_none());
-        (is_content && !from_user && self.rules.is_guarded(path)).then_some(HoldReason::Guarded)
+        (is_content && !is_by_user(actor) && self.rules.is_guarded(path))
+            .then_some(HoldReason::Guarded)
     }
 
     /// Notes that a write is held, or is not any more.

@@ -10,6 +10,7 @@
 //! socket in here, so the simulator drives the very same code.
 
 mod answer;
+mod applied;
 mod apply;
 mod conflicts;
 mod direct;
@@ -86,6 +87,8 @@ pub struct Config {
     /// not left in order, files are read again, since a power cut can leave
     /// old contents under a new stat.
     pub boot: String,
+    /// Whether sandboxes' writes are kept until a review has heard of them.
+    pub review: bool,
 }
 
 impl Default for Config {
@@ -96,6 +99,7 @@ impl Default for Config {
             inline_limit: s0_tree::INLINE_LIMIT,
             settle: 100,
             boot: String::new(),
+            review: false,
         }
     }
 }

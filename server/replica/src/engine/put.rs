@@ -10,7 +10,7 @@ use s0_tree::{Content, Place, Seq, TreePath};
 use super::apply::Swapped;
 use super::conflicts::NOBODY;
 use super::{Replica, ResolveError, Stop};
-use crate::disk::{Description, Disk, DiskError, IntentId, Spot, StagedName};
+use crate::disk::{Description, Disk, DiskError, IntentId, Seen, Spot, StagedName};
 use crate::state::{Facts, Intent, Phase, Print, Record, Remote, Row, Store, What};
 
 /// A write in the user's name.
@@ -23,7 +23,11 @@ pub enum LocalWrite {
         /// The permission bits.
         mode: u32,
     },
-    /// Nothing any more.
+    /// A link with this target.
+    Symlink(std::sync::Arc<str>),
+    /// A directory with these permission bits.
+    Directory(u32),
+    /// Nothing any more. A directory goes only if it is empty.
     Remove,
     /// Another path, at which nothing is.
     Rename(TreePath),
@@ -40,8 +44,7 @@ pub(super) struct OldFile {
 }
 
 impl<D: Disk, S: Store> Replica<D, S> {
-    /// Writes at `path` if that holds what is expected: a file of this content, or
-    /// nothing.
+    /// Writes at `path` if that holds what is expected.
     ///
     /// # Errors
     /// `Changed` when it holds something else; nothing was done then. `NotYet` when it
@@ -49,7 +52,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
     pub fn write_local(
         &mut self,
         path: &TreePath,
-        expected: Option<Content>,
+        expected: Option<&What>,
         write: LocalWrite,
         now: u64,
     ) -> Result<(), ResolveError> {
@@ -61,29 +64,40 @@ impl<D: Disk, S: Store> Replica<D, S> {
         if self.is_outgoing(path) || self.has_intent_at(path) {
             return Err(ResolveError::NotYet(path.clone()));
         }
-        let old = self.expect_file(path, expected)?;
+        let file = self.expect(path, expected)?;
         let disk = |error| ResolveError::Disk(path.clone(), error);
-        match (write, old) {
-            (LocalWrite::File { bytes, mode }, Some(old)) => {
-                if Content::of(&bytes) != old.content {
-                    let place = self.place_at(path);
-                    let place = place.ok_or_else(|| ResolveError::NotYet(path.clone()))?;
-                    let records = self.put_in_place(path, place, old, &bytes)?;
-                    self.commit(records, true)?;
-                }
-                if mode != old.mode && self.disk.abilities().modes {
-                    self.disk.set_mode(path, mode).map_err(disk)?;
-                }
-            }
-            (LocalWrite::File { bytes, mode }, None) => self.put_new(path, &bytes, mode)?,
-            (LocalWrite::Remove, Some(old)) => self.take_away(path, &old)?,
-            (LocalWrite::Remove, None) => {}
+        match (write, expected) {
             (LocalWrite::Rename(to), _) => {
                 self.make_parents(&to)?;
                 self.disk.rename(path, &to).map_err(disk)?;
                 self.touch(to, now, true);
             }
             (LocalWrite::Mode(mode), _) => self.disk.set_mode(path, mode).map_err(disk)?,
+            (LocalWrite::File { bytes, mode }, Some(What::File(_))) => {
+                let Some(old) = file else { return Err(ResolveError::NotYet(path.clone())) };
+                let place = self.place_at(path);
+                let place = place.ok_or_else(|| ResolveError::NotYet(path.clone()))?;
+                let records = self.put_in_place(path, place, old, &bytes)?;
+                self.commit(records, true)?;
+                if mode != old.mode && self.disk.abilities().modes {
+                    self.disk.set_mode(path, mode).map_err(disk)?;
+                }
+            }
+            (write, old) => {
+                if let Some(old) = old {
+                    self.take_away(path, old)?;
+                }
+                match write {
+                    LocalWrite::Directory(mode) => {
+                        self.make_parents(path)?;
+                        self.disk.make_directory(path, mode).map_err(disk)?;
+                    }
+                    LocalWrite::File { .. } | LocalWrite::Symlink(_) => {
+                        self.put_new(path, &write)?;
+                    }
+                    LocalWrite::Remove | LocalWrite::Rename(_) | LocalWrite::Mode(_) => {}
+                }
+            }
         }
         self.forget(path);
         self.touch(path.clone(), now, true);
@@ -94,28 +108,36 @@ impl<D: Disk, S: Store> Replica<D, S> {
         self.active.values().any(|id| self.state.intents.get(id).is_some_and(|it| it.path == *path))
     }
 
-    fn expect_file(
+    /// Makes sure that the disk holds what is expected; of a file, how.
+    fn expect(
         &mut self,
         path: &TreePath,
-        expected: Option<Content>,
+        expected: Option<&What>,
     ) -> Result<Option<OldFile>, ResolveError> {
         let spot = Spot::Path(path.clone());
         let seen = self.disk.now();
-        let changed = || ResolveError::Changed(path.clone());
-        let found =
-            self.disk.stat(&spot).map_err(|error| ResolveError::Disk(path.clone(), error))?;
-        if found.is_none() {
-            return if expected.is_none() { Ok(None) } else { Err(changed()) };
-        }
-        match self.disk.describe(&[spot]).pop() {
-            Some(Ok(Description::Stable { stat, content, open, .. }))
-                if Some(content) == expected =>
-            {
-                let print = Print { stat, seen, open };
-                Ok(Some(OldFile { content, mode: stat.mode & 0o777, print }))
+        let disk = |error| ResolveError::Disk(path.clone(), error);
+        let stat = self.disk.stat(&spot).map_err(disk)?;
+        let mut file = None;
+        let as_expected = match (expected, stat) {
+            (None, None) => true,
+            (Some(What::Directory), Some(stat)) => stat.kind == Seen::Directory,
+            (Some(What::Symlink(target)), Some(stat)) if stat.kind == Seen::Symlink => {
+                self.disk.read_link(&spot).map_err(disk)? == **target
             }
-            _ => Err(changed()),
-        }
+            (Some(What::File(expected)), Some(stat)) if stat.kind == Seen::File => {
+                match self.disk.describe(&[spot]).pop() {
+                    Some(Ok(Description::Stable { stat, content, open, .. })) => {
+                        let print = Print { stat, seen, open };
+                        file = Some(OldFile { content, mode: stat.mode & 0o777, print });
+                        content == *expected
+                    }
+                    _ => false,
+                }
+            }
+            _ => false,
+        };
+        if as_expected { Ok(file) } else { Err(ResolveError::Changed(path.clone())) }
     }
 
     /// Puts new bytes in the place of a file. The records say that they are there.
@@ -183,14 +205,17 @@ impl<D: Disk, S: Store> Replica<D, S> {
         Ok(slot)
     }
 
-    /// A new file comes whole, and only where nothing is.
-    fn put_new(&mut self, path: &TreePath, bytes: &[u8], mode: u32) -> Result<(), ResolveError> {
+    /// A new file or link comes whole, and only where nothing is.
+    fn put_new(&mut self, path: &TreePath, write: &LocalWrite) -> Result<(), ResolveError> {
         self.make_parents(path)?;
         let slot = self.take_slot(None)?;
-        let done = self.disk.stage_file(slot, bytes, mode);
+        let done = match write {
+            LocalWrite::File { bytes, mode } => self.disk.stage_file(slot, bytes, *mode),
+            LocalWrite::Symlink(target) => self.disk.stage_link(slot, target),
+            _ => return Ok(()),
+        };
         let done = done.and_then(|()| self.disk.sync_staged(&[slot]));
-        let done = done.and_then(|()| self.disk.place(slot, path));
-        match done {
+        match done.and_then(|()| self.disk.place(slot, path)) {
             Ok(()) => {
                 self.disk_sync(&[path.parent().unwrap_or_default()]);
                 Ok(())
@@ -208,13 +233,16 @@ impl<D: Disk, S: Store> Replica<D, S> {
         }
     }
 
-    /// A file is taken aside, compared once more, and only then goes.
-    fn take_away(&mut self, path: &TreePath, old: &OldFile) -> Result<(), ResolveError> {
+    /// What is there is taken aside, compared once more, and only then goes.
+    fn take_away(&mut self, path: &TreePath, old: &What) -> Result<(), ResolveError> {
         let disk = |error| ResolveError::Disk(path.clone(), error);
+        if old.is_directory() {
+            return self.disk.remove_directory(path).map_err(disk);
+        }
         let slot = self.take_slot(None)?;
         self.disk.take(path, slot).map_err(disk)?;
-        if self.content_of(&Spot::Staged(slot)) != Some(What::File(old.content))
-            || self.disk.has_writer(&Spot::Staged(slot)) == Some(true)
+        let spot = Spot::Staged(slot);
+        if self.content_of(&spot).as_ref() != Some(old) || self.disk.has_writer(&spot) == Some(true)
         {
             self.put_back(slot, path).map_err(disk)?;
             return Err(ResolveError::Changed(path.clone()));
