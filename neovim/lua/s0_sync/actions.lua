@@ -242,7 +242,8 @@ end
 --- Attaches the current directory, and starts the sidecar that does it.
 ---@param volume? string
 function M.attach(volume)
-  local owner = client.current() or client.start(vim.fn.getcwd())
+  local directory = vim.fn.getcwd()
+  local owner = client.start(client.root_of(directory) or directory)
   if not owner then
     return
   end

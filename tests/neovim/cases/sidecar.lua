@@ -102,6 +102,40 @@ return {
     end),
   },
   {
+    'without autostart nothing starts until it is said, with the command or with vim.lsp.enable()',
+    attached({ ['a.txt'] = FIVE, ['b.lua'] = 'return 1\n' }, function(b)
+      local editor = b:edit({ 'a.txt' }, { vimrc = { 'vim.g.s0_sync = { autostart = false }' } })
+      equal(0, editor:lua('return #vim.lsp.get_clients()'), 'clients at first')
+      editor:command('S0Sync start')
+      editor:wait_condition('in_sync')
+      check(editor:client() > 0, 'the buffer is attached')
+      if vim.fn.has('nvim-0.11') == 1 then
+        local enabled = b:edit({ 'b.lua' }, {
+          vimrc = { 'vim.g.s0_sync = { autostart = false }', "vim.lsp.enable('s0_sync')" },
+        })
+        enabled:wait_condition('in_sync')
+        check(enabled:client() > 0, 'the buffer is attached')
+      end
+    end),
+  },
+  {
+    'vim.lsp.enable() beside autostart gives one client, and vim.lsp.config() counts',
+    attached({ ['b.lua'] = 'return 1\n' }, function(b)
+      if vim.fn.has('nvim-0.11') == 0 then
+        return
+      end
+      local editor = b:edit({ 'b.lua' }, {
+        vimrc = {
+          "vim.lsp.config('s0_sync', { init_options = { marker = 1 } })",
+          "vim.lsp.enable('s0_sync')",
+        },
+      })
+      editor:wait_condition('in_sync')
+      equal(1, editor:lua('return #vim.lsp.get_clients()'), 'clients')
+      equal(1, editor:lua('return vim.lsp.get_clients()[1].config.init_options.marker'), 'options')
+    end),
+  },
+  {
     "an agent's edit appears within a second, without a key and without moving anything",
     attached({ ['a.txt'] = FIVE, ['b.txt'] = FIVE }, function(b)
       local editor = open(b, 'a.txt')
@@ -297,7 +331,7 @@ return {
       local expected = {
         { 'Keep mine', mine, mine },
         { 'Take theirs', theirs, theirs },
-        { 'Keep both', mine, mine },
+        { 'Keep both', theirs, theirs },
         { 'Merge', 'MINE\n' .. FIVE .. 'THEIRS\n', 'MINE\n' .. FIVE .. 'THEIRS\n' },
         { 'Mark', mine, mine },
       }
