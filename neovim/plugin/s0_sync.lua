@@ -34,7 +34,7 @@ end)
 on({ 'VimEnter', 'DirChanged' }, function()
   require('s0_sync.client').autostart()
 end)
-on('BufModifiedSet', function(args)
+on({ 'BufModifiedSet', 'BufWritePost' }, function(args)
   require('s0_sync.buffers').tell_dirty(args.buf)
 end)
 -- Neovim before 0.11 takes a name with one slash after the colon for a file below the current directory.

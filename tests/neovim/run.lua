@@ -1,7 +1,7 @@
 -- Runs the tests in the Neovim that runs this: nvim --headless -u NONE -i NONE -l tests/neovim/run.lua [NAME…]
 --
--- Each file of cases/ gives a list of { name, function }. With names, only tests whose name contains one of them
--- run. The last line is "N passed, N failed".
+-- Each file of cases/ gives a list of { name, function }. With names, only tests whose file and name ("plugin: …")
+-- contain one of them run. The last line is "N passed, N failed".
 
 local here = vim.fs.dirname(debug.getinfo(1, 'S').source:sub(2))
 package.path = here .. '/lib/?.lua;' .. package.path
@@ -24,7 +24,7 @@ end
 local files = vim.fn.sort(vim.fn.glob(here .. '/cases/*.lua', false, true))
 for _, file in ipairs(files) do
   for _, case in ipairs(dofile(file)) do
-    local name, run = case[1], case[2]
+    local name, run = vim.fn.fnamemodify(file, ':t:r') .. ': ' .. case[1], case[2]
     if is_wanted(name) then
       local started = vim.uv.hrtime()
       local figures = {} ---@type string[]

@@ -31,18 +31,22 @@ local function watch(buf)
   if watched[buf] then
     return
   end
-  local tell = vim.schedule_wrap(function()
-    if vim.api.nvim_buf_is_loaded(buf) then
-      M.tell_dirty(buf)
+  local waiting = false
+  local function tell()
+    if waiting then
+      return
     end
-  end)
+    waiting = true
+    vim.schedule(function()
+      waiting = false
+      if vim.api.nvim_buf_is_loaded(buf) then
+        M.tell_dirty(buf)
+      end
+    end)
+  end
   watched[buf] = true
   vim.api.nvim_buf_attach(buf, false, {
-    on_lines = function()
-      if not told_dirty[buf] then
-        tell()
-      end
-    end,
+    on_lines = tell,
     on_reload = tell,
     on_detach = function()
       watched[buf] = nil
