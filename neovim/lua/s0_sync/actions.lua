@@ -54,9 +54,9 @@ local after = {
   end,
   resolve = function(owner, _, result)
     for _, one in ipairs(result.results) do
-      if one.error then
+      if type(one.error) == 'string' then
         say_failures({ one })
-      elseif (one.overlaps or 0) > 0 then
+      elseif (tonumber(one.overlaps) or 0) > 0 then
         client.say(
           ('%s: both sides changed the same lines in %d places. Edit them, then :S0Sync resolve mark'):format(
             one.path,
@@ -69,7 +69,7 @@ local after = {
     follow_all(owner)
   end,
   settleHeld = function(owner, _, result)
-    if result.beside then
+    if type(result.beside) == 'string' then
       client.say('the incoming version is in ' .. result.beside)
     end
     follow_all(owner)
@@ -132,12 +132,36 @@ function M.in_folder(name, more)
   end)
 end
 
+---@param folder string
+---@param name? string
+---@return s0_sync.Actor?
+local function actor_named(folder, name)
+  local known = state.folders[folder]
+  for _, item in ipairs(known and known.incoming or {}) do
+    for _, actor in ipairs(item.actors) do
+      if actor.label == name then
+        return actor
+      end
+    end
+  end
+end
+
 ---@param verdict 'keep'|'revert'
 ---@param what 'hunk'|'file'|'all'|'agent'
----@param actor? string
-function M.review(verdict, what, actor)
-  if what == 'all' or what == 'agent' then
-    M.in_folder(verdict, { actor = actor })
+---@param agent? string The name of an agent, as it is shown.
+function M.review(verdict, what, agent)
+  if what == 'all' then
+    M.in_folder(verdict)
+    return
+  elseif what == 'agent' then
+    M.with_client(function(owner, folder)
+      local actor = actor_named(folder, agent)
+      if actor then
+        M.perform(owner, verdict, { folder = folder, actor = actor.id })
+      else
+        client.say(('nothing of %s waits for review'):format(agent), WARN)
+      end
+    end)
     return
   end
   local buf = vim.api.nvim_get_current_buf()

@@ -44,15 +44,15 @@ local function paths(kind)
 end
 
 ---@return string[]
-local function actors()
+local function agents()
   local state = current_state()
-  local ids = {} ---@type table<string, true>
+  local labels = {} ---@type table<string, true>
   for _, item in ipairs(state and state.incoming or {}) do
     for _, actor in ipairs(item.actors) do
-      ids[actor.id] = true
+      labels[actor.label] = true
     end
   end
-  local sorted = vim.tbl_keys(ids)
+  local sorted = vim.tbl_keys(labels)
   table.sort(sorted)
   return sorted
 end
@@ -73,7 +73,7 @@ local function what_to_review(before)
   if #before == 0 then
     return { 'hunk', 'file', 'all', 'agent' }
   end
-  return before[1] == 'agent' and actors() or {}
+  return before[1] == 'agent' and #before == 1 and agents() or {}
 end
 
 ---@param verdict 'keep'|'revert'
@@ -124,7 +124,7 @@ M.subcommands = {
   },
   {
     name = 'keep',
-    arguments = '[hunk|file|all|agent {id}]',
+    arguments = '[hunk|file|all|agent {name}]',
     description = [[
 Keep what an agent wrote: it counts as reviewed. The hunk at the cursor, the
 file, everything, or everything of one agent.]],
@@ -133,7 +133,7 @@ file, everything, or everything of one agent.]],
   },
   {
     name = 'revert',
-    arguments = '[hunk|file|all|agent {id}]',
+    arguments = '[hunk|file|all|agent {name}]',
     description = [[
 Write back what was there when it was reviewed last, here and so at the agent's.
 It is refused where the file is not what you look at.]],

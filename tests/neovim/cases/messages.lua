@@ -202,9 +202,18 @@ return {
       editor:command('S0Sync keep')
       local choice = editor:lua([[return _G.sent_of('s0-sync/keep')[1] ]])
       equal({ 'h1', 'v7' }, { choice.hunk, choice.version }, 'the choice')
+      editor:lua([[local state = _G.folder_state('in_sync')
+        state.incoming = { { path = 'a.txt', uri = vim.uri_from_bufnr(0), kind = 'changed', hunks = 1, added = 1,
+          removed = 0, time = 0, actors = { { id = 'the id of sb', label = 'sb' } } } }
+        _G.tell('s0-sync/didChangeState', state)]])
+      equal(
+        { 'sb' },
+        editor:lua([[return vim.fn.getcompletion('S0Sync keep agent ', 'cmdline')]]),
+        'names'
+      )
       editor:command('S0Sync keep agent sb')
       choice = editor:lua([[return _G.sent_of('s0-sync/keep')[2] ]])
-      equal('sb', choice.actor, 'the agent')
+      equal('the id of sb', choice.actor, 'the agent')
       check(choice.folder and not choice.uri, 'the folder')
     end),
   },
