@@ -8,8 +8,22 @@ local state = require('s0_sync.state')
 
 local M = {}
 
---- What was said about a directory since it last was well, so that a restart does not say it again.
+--- What was said about a directory since it last was well: a restart, or a second conflict, does not say it again.
 local said = {} ---@type table<string, table<string, true>>
+
+---@param root string
+---@param what string It is said once under this name.
+---@param message string
+local function say_once(root, what, message)
+  local known = said[root] or {}
+  said[root] = known
+  if not known[what] then
+    known[what] = true
+    if config.get().notify then
+      client.say(message, vim.log.levels.WARN)
+    end
+  end
+end
 
 ---@param ctx lsp.HandlerContext
 ---@return string root
@@ -22,7 +36,13 @@ end
 ---@param root string
 local function set_folder(folder, root)
   state.folders[folder.folder] = folder
-  if folder.condition == 'in_sync' or folder.condition == 'syncing' then
+  if folder.condition == 'blocked' then
+    local count = state.of_folder(folder).conflicts
+    local what = count == 1 and 'a conflict' or ('%d conflicts'):format(count)
+    say_once(root, 'blocked', ('uploads wait for %s; see :S0Sync conflicts'):format(what))
+  elseif folder.condition == 'halted' then
+    say_once(root, 'halted', (folder.message or 'syncing halted') .. '; see :S0Sync status')
+  elseif folder.condition ~= 'syncing' and folder.condition ~= 'starting' then
     said[root] = nil
   end
   require('s0_sync.lists').update()
@@ -48,13 +68,7 @@ M.lsp = {
   end,
   -- Neovim's own handler would open a prompt over whatever the user is doing.
   ['window/showMessageRequest'] = function(_, request, ctx)
-    local root = root_of(ctx)
-    local known = said[root] or {}
-    if config.get().notify and not known[request.message] then
-      client.say(request.message .. '\nSee :S0Sync status', vim.log.levels.WARN)
-    end
-    known[request.message] = true
-    said[root] = known
+    say_once(root_of(ctx), request.message, request.message .. '\nSee :S0Sync status')
     return vim.NIL
   end,
 }

@@ -145,24 +145,30 @@ return {
     end),
   },
   {
-    'what the sidecar asks is said once until all is well again, and opens no prompt',
+    'that uploads wait is said once until all is well again, and what the sidecar asks opens no prompt',
     scripted(function(editor)
-      local ask = [[return _G.ask('window/showMessageRequest', {
-        type = 2, message = 'uploads wait', actions = { { title = 'Show' } } }) == vim.NIL]]
-      equal(true, editor:lua(ask), 'the answer is null')
-      editor:lua(ask)
+      local function becomes(condition)
+        editor:lua([[_G.tell('s0-sync/didChangeState', _G.folder_state(...))]], condition)
+      end
+      becomes('blocked')
+      becomes('syncing')
+      becomes('blocked')
       equal(1, #editor:said(), 'messages')
       local first = editor:client()
-      editor:lua([[_G.tell('s0-sync/didChangeState', _G.folder_state('blocked'))]])
       editor:command('S0Sync restart')
       wait.until_true('another client is there', function()
         return editor:client() > first
       end)
-      editor:lua(ask)
+      becomes('blocked')
       equal(1, #editor:said(), 'messages after a restart')
-      editor:lua([[_G.tell('s0-sync/didChangeState', _G.folder_state('in_sync'))]])
-      editor:lua(ask)
+      becomes('in_sync')
+      becomes('blocked')
       equal(2, #editor:said(), 'messages of the next time')
+      local ask = [[return _G.ask('window/showMessageRequest', {
+        type = 2, message = 'what now?', actions = { { title = 'Show' } } }) == vim.NIL]]
+      equal(true, editor:lua(ask), 'the answer is null')
+      editor:lua(ask)
+      equal(3, #editor:said(), 'messages with what was asked')
     end),
   },
   {
