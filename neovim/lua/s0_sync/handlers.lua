@@ -42,7 +42,7 @@ local function set_folder(folder, root)
     say_once(root, 'blocked', ('uploads wait for %s; see :S0Sync conflicts'):format(what))
   elseif folder.condition == 'halted' then
     say_once(root, 'halted', (folder.message or 'syncing halted') .. '; see :S0Sync status')
-  elseif folder.condition ~= 'syncing' and folder.condition ~= 'starting' then
+  elseif vim.list_contains({ 'in_sync', 'stopped', 'detached' }, folder.condition) then
     said[root] = nil
   end
   require('s0_sync.lists').update()
