@@ -27,7 +27,7 @@ local function follow_all(owner)
 end
 
 --- Shows two documents beside each other. The file that is looked at stays where it is.
----@param answer { left: string, right: string, title: string }
+---@param answer { left: string, right: string }
 local function show_comparison(answer)
   local left, right = buffers.open(answer.left), buffers.open(answer.right)
   if right ~= vim.api.nvim_get_current_buf() then
@@ -196,6 +196,22 @@ function M.item_at(folder, kind, path)
       return item
     end
   end
+end
+
+--- Shows the current file beside the other version of it: in a conflict theirs, of a held write the incoming one, else
+--- what was reviewed last.
+function M.compare()
+  local uri = vim.uri_from_bufnr(0)
+  M.with_client(function(owner, folder)
+    local conflict, held = M.item_at(folder, 'conflicts'), M.item_at(folder, 'held')
+    local other = conflict or held
+    if other then
+      local version = conflict and 'theirs' or 'incoming'
+      show_comparison({ left = buffers.document(folder, other.path, version), right = uri })
+    else
+      M.perform(owner, 'compare', { uri = uri })
+    end
+  end)
 end
 
 ---@param way s0_sync.Way

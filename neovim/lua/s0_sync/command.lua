@@ -143,13 +143,10 @@ It is refused where the file is not what you look at.]],
   {
     name = 'compare',
     description = [[
-Show the file beside what it was when it was reviewed last; at a conflict, mine
-and theirs.]],
+Show the file beside what it was when it was reviewed last; in a conflict beside
+theirs; and where a write is held, beside the incoming one.]],
     run = function()
-      local uri = vim.uri_from_bufnr(0)
-      require('s0_sync.actions').with_client(function(owner)
-        require('s0_sync.actions').perform(owner, 'compare', { uri = uri })
-      end)
+      require('s0_sync.actions').compare()
     end,
   },
   {
