@@ -35,9 +35,17 @@ on({ 'VimEnter', 'DirChanged' }, function()
   require('s0_sync.client').autostart()
 end)
 on({ 'BufModifiedSet', 'BufWritePost' }, function(args)
-  require('s0_sync.buffers').tell_dirty(args.buf)
+  -- Without a client there is nobody to tell.
+  if package.loaded['s0_sync.buffers'] then
+    require('s0_sync.buffers').tell_dirty(args.buf)
+  end
 end)
 -- Neovim before 0.11 takes a name with one slash after the colon for a file below the current directory.
 on('BufReadCmd', function(args)
   require('s0_sync.buffers').read_document(args.buf)
 end, '*s0-sync:/*')
+
+-- A plugin manager may have been in no hurry.
+if vim.v.vim_did_enter == 1 then
+  require('s0_sync.client').autostart()
+end

@@ -33,7 +33,7 @@ local DELETED = { id = 'd', kind = 'deleted', start = 4, ['end'] = 4, before = {
 
 return {
   {
-    'nothing is loaded and nothing starts where nothing is attached',
+    'nothing starts where nothing is attached',
     editing(function(editor)
       equal(0, editor:lua('return #vim.lsp.get_clients()'), 'clients')
       equal({}, editor:said(), 'messages')

@@ -102,6 +102,18 @@ return {
     end),
   },
   {
+    'a plugin that is loaded late attaches what is open already',
+    attached({ ['a.txt'] = FIVE }, function(b)
+      local editor = b:edit({ '--noplugin', 'a.txt' })
+      equal(0, editor:lua('return #vim.lsp.get_clients()'), 'clients at first')
+      editor:command('runtime plugin/s0_sync.lua')
+      editor:wait_condition('in_sync')
+      wait.until_true('the buffer is attached', function()
+        return editor:client() > 0
+      end)
+    end),
+  },
+  {
     'without autostart nothing starts until it is said, with the command or with vim.lsp.enable()',
     attached({ ['a.txt'] = FIVE, ['b.lua'] = 'return 1\n' }, function(b)
       local editor = b:edit({ 'a.txt' }, { vimrc = { 'vim.g.s0_sync = { autostart = false }' } })
