@@ -94,6 +94,16 @@ impl Context {
         }
     }
 
+    /// The service's address, if one was given.
+    pub(crate) fn server(&self) -> Option<&str> {
+        self.server.as_deref()
+    }
+
+    /// The token, if one was given.
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     /// The service that was asked for, or this machine's.
     pub(crate) fn service(&self) -> Result<ServiceAddress, Failure> {
         match (&self.server, &self.token) {
@@ -217,5 +227,10 @@ impl Workspace {
     /// The host of the workspace.
     pub(crate) async fn control(&self) -> Result<Control, Failure> {
         Ok(Control::connect(&self.directory).await?)
+    }
+
+    /// A client of the service that has the workspace's Volume.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        self.attachment.service.client().map_err(offline)
     }
 }

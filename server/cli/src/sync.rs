@@ -7,7 +7,7 @@ use std::time::Duration;
 use s0_host::protocol::{Answer, Apart, HostStatus, Request};
 use s0_host::{AttachmentDir, Control, ControlError};
 use s0_replica::engine::Condition;
-use s0_tree::TreePath;
+use s0_tree::{Seq, TreePath};
 use serde_json::json;
 
 use crate::args::{Role, Sync};
@@ -16,6 +16,7 @@ use crate::conflicts;
 use crate::context::{ANSWER, Context, Workspace};
 use crate::failure::{Done, Failure, code};
 use crate::held;
+use crate::history;
 use crate::live;
 use crate::platform;
 use crate::screen::{columns, count, plain, shown};
@@ -55,6 +56,15 @@ pub(crate) async fn sync(context: &Context, near: Option<PathBuf>, command: Sync
         Sync::Verify => verify(context, here).await,
         Sync::Held { command } => held::held(context, here, command).await,
         Sync::Conflicts { command } => conflicts::conflicts(context, here, command).await,
+        Sync::History { path, limit, no_follow } => {
+            history::list(context, here, path, limit, !no_follow).await
+        }
+        Sync::Show { version, no_follow } => {
+            history::show(context, here, version, !no_follow).await
+        }
+        Sync::Restore { version, seen, no_follow } => {
+            history::restore(context, here, version, seen.map(Seq), !no_follow).await
+        }
         Sync::Resume { confirm_deletions } => {
             let request = Request::Resume { confirm_deletions };
             let workspace = context.workspace(here)?;
