@@ -77,6 +77,22 @@ local function quick_fix(editor, word)
   )
 end
 
+--- Types a line into the buffer, and waits until the host knows that the buffer has unsaved text.
+---@param editor Editor
+local function type_without_saving(editor)
+  editor:keys('Omine<Esc>')
+  wait.until_true('the buffer is modified', function()
+    return editor:lua('return vim.bo.modified')
+  end)
+  -- What is told before a flush is known when that is done.
+  editor:lua([[
+    require('s0_sync.buffers').tell_dirty(vim.api.nvim_get_current_buf())
+    local client = require('s0_sync.client')
+    local owner = client.of_buffer(0)
+    client.request_sync(owner, 's0-sync/flush', { folder = client.folder(owner) }, 10000)
+  ]])
+end
+
 return {
   {
     'a file of an attached directory attaches, and the status line knows',
@@ -230,10 +246,7 @@ return {
     'unsaved text is never overwritten; what comes is held until it is taken, and undo leads back',
     attached({ ['a.txt'] = FIVE }, function(b)
       local editor = open(b, 'a.txt')
-      editor:keys('Omine<Esc>')
-      wait.until_true('the buffer is modified', function()
-        return editor:lua('return vim.bo.modified')
-      end)
+      type_without_saving(editor)
       local mine = editor:text()
       b:agent_writes('a.txt', FIVE .. 'agent\n')
       wait.until_true('the write is held', function()
@@ -255,10 +268,7 @@ return {
     'a held write comes by itself when the unsaved text is undone',
     attached({ ['a.txt'] = FIVE }, function(b)
       local editor = open(b, 'a.txt')
-      editor:keys('Omine<Esc>')
-      wait.until_true('the buffer is modified', function()
-        return editor:lua('return vim.bo.modified')
-      end)
+      type_without_saving(editor)
       b:agent_writes('a.txt', FIVE .. 'agent\n')
       wait.until_true('the write is held', function()
         return editor:status().held == 1
@@ -345,7 +355,7 @@ return {
         { 'Take theirs', theirs, theirs },
         { 'Keep both', theirs, theirs },
         { 'Merge', 'MINE\n' .. FIVE .. 'THEIRS\n', 'MINE\n' .. FIVE .. 'THEIRS\n' },
-        { 'Keep the file as it is now', mine, mine },
+        { 'Leave both sides as they are', mine, theirs },
       }
       for number, case in ipairs(expected) do
         local title, here, there = case[1], case[2], case[3]
@@ -429,7 +439,6 @@ return {
   {
     'from nothing to the first reverted hunk, with commands of the editor only',
     bench.test(bench.new, function(b)
-      b:serve()
       bench.write(b.user .. '/main.py', 'print("hello")\n')
       local editor = b:edit({ 'main.py' })
       editor:command('S0Sync attach')
