@@ -83,7 +83,11 @@ end
 ---@param buf integer
 ---@return vim.lsp.Client?
 function M.of_buffer(buf)
-  return vim.lsp.get_clients({ bufnr = buf, name = M.name })[1]
+  for _, client in ipairs(vim.lsp.get_clients({ bufnr = buf, name = M.name })) do
+    if not stopping[client.id] then
+      return client
+    end
+  end
 end
 
 --- The client that a command is about: the buffer's, else that of the current directory, else the only one.

@@ -49,9 +49,13 @@ local function set_folder(folder, root)
   state.changed()
 end
 
+--- Clients that told a state by themselves: the answer to the question at the start may be older.
+local heard = {} ---@type table<integer, true>
+
 ---@type table<string, lsp.Handler>
 M.lsp = {
   ['s0-sync/didChangeState'] = function(_, folder, ctx)
+    heard[ctx.client_id] = true
     set_folder(folder, root_of(ctx))
   end,
   ['s0-sync/didApply'] = function(_, applied)
@@ -107,7 +111,7 @@ function M.started(from)
       client.say(err, vim.log.levels.ERROR)
       return
     end
-    for _, folder in ipairs(answer.folders) do
+    for _, folder in ipairs(heard[from.id] and {} or answer.folders) do
       set_folder(folder, from.root_dir or '')
     end
   end)

@@ -144,16 +144,17 @@ function M.set(buf, file)
   state.changed()
 end
 
-local asking = {} ---@type table<integer, boolean>
+--- Which client was asked for the hunks of a buffer and has not answered; one that ended never will.
+local asking = {} ---@type table<integer, integer?>
 
 --- Asks for the hunks of a buffer. A request carries all changes of the text before it, so the answer fits.
 ---@param buf integer
 function M.ask(buf)
   local owner = client.of_buffer(buf)
-  if not owner or asking[buf] then
+  if not owner or asking[buf] == owner.id then
     return
   end
-  asking[buf] = true
+  asking[buf] = owner.id
   client.request(owner, 's0-sync/hunks', { uri = vim.uri_from_bufnr(buf) }, function(err, file)
     asking[buf] = nil
     if not err and file and vim.api.nvim_buf_is_loaded(buf) then

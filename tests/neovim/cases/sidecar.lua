@@ -470,7 +470,8 @@ return {
         local set = hunks.set
         hunks.set = function(buf, file)
           set(buf, file)
-          _G.shown = { vim.api.nvim_buf_line_count(buf), vim.uv.hrtime() }
+          local last = file.hunks[#file.hunks]
+          _G.shown = { last and last['end'] or 0, vim.uv.hrtime() }
         end]])
       local times = {} ---@type number[]
       local text = FIVE
