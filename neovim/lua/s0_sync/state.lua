@@ -65,26 +65,27 @@ local function of_buffer(state, buf)
   return status
 end
 
-local timer = assert(vim.uv.new_timer())
-local armed = false
+--- A steady stream of changes is told this often, in debounces.
+local PATIENCE = 10
 
---- Tells status lines, after a pause. A burst becomes one update:
+local timer = assert(vim.uv.new_timer())
+local first ---@type integer?
+
+--- Tells status lines, when nothing has changed for a while. A burst becomes one update:
 ---
----     changes   x x xx x         x
----     update              x          x
----               |------->| debounce
----
---- The first change starts the clock and later ones do not restart it, so a steady stream is told too.
+---     changes   x x xx x
+---     update                       x
+---                      |---------->| debounce
 function M.changed()
-  if armed then
-    return
-  end
-  armed = true
+  local debounce = require('s0_sync.config').get().update_debounce
+  local now = vim.uv.now()
+  first = first or now
+  local left = math.max(first + PATIENCE * debounce - now, 0)
   timer:start(
-    require('s0_sync.config').get().update_debounce,
+    math.min(debounce, left),
     0,
     vim.schedule_wrap(function()
-      armed = false
+      first = nil
       M.publish()
     end)
   )

@@ -145,6 +145,41 @@ return {
     end),
   },
   {
+    'a question that a sidecar left open when it ended is put to the next one',
+    scripted(function(editor)
+      local stale = [[_G.tell('s0-sync/didChangeHunks', {
+        uri = vim.uri_from_bufnr(0), documentVersion = -1, version = 'v', hunks = {} })]]
+      local asked = [[return #_G.sent_of('s0-sync/hunks')]]
+      editor:lua([[_G.silent['s0-sync/hunks'] = true]])
+      editor:lua(stale)
+      editor:lua(stale)
+      equal(1, editor:lua(asked), 'it is asked once while it is open')
+      local first = editor:client()
+      editor:lua('_G.die()')
+      wait.until_true('another sidecar runs', function()
+        return editor:client() > first
+      end)
+      editor:lua(stale)
+      equal(2, editor:lua(asked), 'it is asked again')
+    end),
+  },
+  {
+    'the answer about the state at the start does not replace what came after the question',
+    scripted(function(editor)
+      editor:lua(
+        [[_G.answers['s0-sync/state'] = { folders = { _G.folder_state('starting') } }
+        local client = vim.lsp.get_clients({ name = 's0_sync' })[1]
+        require('s0_sync.handlers').started(client)
+        _G.tell('s0-sync/didChangeState', _G.folder_state('in_sync'))
+        require('s0_sync.client').request(client, 's0-sync/volumes', {}, function() _G.answered = true end)]]
+      )
+      wait.until_true('what was asked later is answered', function()
+        return editor:lua('return _G.answered')
+      end)
+      equal('in_sync', editor:status().condition, 'the condition')
+    end),
+  },
+  {
     'that uploads wait is said once until all is well again, and what the sidecar asks opens no prompt',
     scripted(function(editor)
       local function becomes(condition)

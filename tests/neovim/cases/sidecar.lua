@@ -283,21 +283,26 @@ return {
   {
     'ten files written in a burst give one update',
     attached({ ['a.txt'] = FIVE }, function(b)
-      local editor = open(b, 'a.txt', { vimrc = { 'vim.g.s0_sync = { update_debounce = 500 }' } })
-      wait.until_true('all is quiet', function()
-        local count = editor:lua('return _G.updates')
-        vim.wait(1000)
-        return count == editor:lua('return _G.updates')
+      local editor = open(b, 'a.txt')
+      local function updates()
+        return editor:lua('return _G.updates')
+      end
+      wait.until_true('the update of the start was given', function()
+        return updates() > 0
       end)
-      editor:lua('_G.updates = 0')
+      local before = updates()
       for i = 1, 10 do
         b:agent_writes(('n%d.txt'):format(i), FIVE)
       end
       wait.until_true('ten files wait', function()
         return editor:status().incoming == 10
       end)
-      vim.wait(700)
-      equal(1, editor:lua('return _G.updates'), 'updates')
+      wait.until_true('the update is given', function()
+        return updates() > before
+      end)
+      wait.never('a second update', function()
+        return updates() > before + 1
+      end, 1)
       equal({}, editor:said(), 'messages')
     end),
   },

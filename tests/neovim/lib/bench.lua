@@ -460,11 +460,13 @@ function Bench:close()
   for _, editor in ipairs(self.editors) do
     editor:quit()
   end
-  for _, id in ipairs(self:processes()) do
-    vim.uv.kill(id, 'sigkill')
-  end
+  -- Again and again: an editor starts a sidecar anew when that ends before it.
   wait.until_true("this test's processes end", function()
-    return #self:processes() == 0
+    local left = self:processes()
+    for _, id in ipairs(left) do
+      vim.uv.kill(id, 'sigkill')
+    end
+    return #left == 0
   end)
   vim.fn.delete(self.dir, 'rf')
 end

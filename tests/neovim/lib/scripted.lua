@@ -9,6 +9,10 @@ _G.answers = {
   ['s0-sync/state'] = { folders = {} },
 }
 
+--- Methods that get no answer, yet.
+---@type table<string, boolean>
+_G.silent = {}
+
 --- The parameters of all messages of a method.
 ---@param method string
 ---@return any[]
@@ -50,6 +54,9 @@ require('s0_sync.config').get().cmd = function(dispatchers)
       table.insert(_G.sent, { method = method, params = params })
       last = last + 1
       vim.schedule(function()
+        if _G.silent[method] then
+          return
+        end
         callback(nil, _G.answers[method] or vim.NIL)
       end)
       return true, last
