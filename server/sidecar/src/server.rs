@@ -1,6 +1,9 @@
 //! The language server: each message becomes an event, and nothing here waits for
 //! anything but its own answer.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tower_lsp::jsonrpc::{Error, ErrorCode, Result};
@@ -25,12 +28,18 @@ pub(crate) struct LspServer {
     client: Client,
     events: mpsc::UnboundedSender<Event>,
     /// The client knows the messages beyond LSP.
-    ours: std::sync::atomic::AtomicBool,
+    ours: AtomicBool,
+    /// The client has asked for the end.
+    shut_down: Arc<AtomicBool>,
 }
 
 impl LspServer {
-    pub(crate) fn new(client: Client, events: mpsc::UnboundedSender<Event>) -> Self {
-        Self { client, events, ours: false.into() }
+    pub(crate) fn new(
+        client: Client,
+        events: mpsc::UnboundedSender<Event>,
+        shut_down: Arc<AtomicBool>,
+    ) -> Self {
+        Self { client, events, ours: false.into(), shut_down }
     }
 
     fn tell(&self, event: Event) {
@@ -124,7 +133,7 @@ impl LanguageServer for LspServer {
             .experimental
             .as_ref()
             .is_some_and(|it| it["s0Sync"]["version"].as_u64().is_some_and(|it| it >= 1));
-        self.ours.store(ours, std::sync::atomic::Ordering::SeqCst);
+        self.ours.store(ours, Ordering::SeqCst);
         let encodings = params.capabilities.general.as_ref();
         let encodings = encodings.and_then(|general| general.position_encodings.as_ref());
         let utf8 = encodings.is_some_and(|all| all.contains(&PositionEncodingKind::UTF8));
@@ -181,7 +190,7 @@ impl LanguageServer for LspServer {
     }
 
     async fn initialized(&self, _: InitializedParams) {
-        if self.ours.load(std::sync::atomic::Ordering::SeqCst) {
+        if self.ours.load(Ordering::SeqCst) {
             return;
         }
         let client = self.client.clone();
@@ -199,6 +208,7 @@ impl LanguageServer for LspServer {
     }
 
     async fn shutdown(&self) -> Result<()> {
+        self.shut_down.store(true, Ordering::SeqCst);
         Ok(())
     }
 
