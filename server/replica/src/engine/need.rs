@@ -254,6 +254,12 @@ impl<D: Disk, S: Store> Replica<D, S> {
         Need::RemoveDirectory(path)
     }
 
+    /// Whether the directory at `path` can be moved to a place: that is on the disk,
+    /// and not in the directory itself.
+    fn may_move(&self, path: &TreePath, home: &Place) -> bool {
+        self.directory_path(home.parent).is_some_and(|above| !above.is_at_or_below(path))
+    }
+
     /// Where the Volume has a node that is synced at `place`, if that is
     /// elsewhere.
     fn new_home(&self, node: NodeId, place: &Place) -> Option<Place> {
@@ -363,16 +369,13 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 match lives {
                     // Where its new home is free it goes there, and this place
                     // is free then.
-                    Some(home)
-                        if self.row(&home).is_none()
-                            && self.directory_path(home.parent).is_some() =>
-                    {
+                    Some(home) if self.row(&home).is_none() && self.may_move(&path, &home) => {
                         self.incoming.entry(home).or_default();
                         return Need::Wait;
                     }
-                    // Directories have changed places in a circle. This one
-                    // stays and becomes the other; what is in it then differs,
-                    // and is brought file by file.
+                    // Directories have changed places in a circle, or this one went
+                    // into one that was in it. It stays and becomes the other;
+                    // what is in it then differs, and is brought file by file.
                     Some(home) => {
                         self.incoming.entry(home).or_default();
                     }
