@@ -84,11 +84,15 @@ impl<D: Disk, S: Store> Replica<D, S> {
             Ok(_) => {}
             Err(_) => return,
         }
-        self.forget_below(&old);
-        self.forget(&old);
-        self.moved.remove(&old);
-        // Whatever stands there now is looked at afresh.
-        self.touch(old, self.now, true);
+        // Whatever stands there now is looked at afresh, unless it is another one that
+        // was moved there: two that have changed places would have each look at the
+        // one forget the other.
+        if self.moved.get(&old).is_none_or(|there| *there == node) {
+            self.forget_below(&old);
+            self.forget(&old);
+            self.moved.remove(&old);
+            self.touch(old, self.now, true);
+        }
         let home = self.disk_path(&place);
         if home.as_ref() != Some(path) {
             self.moved.insert(path.clone(), node);

@@ -236,10 +236,13 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 _ => continue,
             };
             if let Some(there) = self.moved_away(path).cloned() {
-                if let Some(Local::Moved { node }) = self.changed.get(path)
-                    && self.is_in_circle(path)
-                {
+                // All of them become what their places say: while one of them counts
+                // as moved, the next look finds the others moved as well.
+                let circle = self.circle(path);
+                for (path, node) in &circle {
                     self.unmove(path, *node);
+                }
+                if !circle.is_empty() {
                     continue;
                 }
                 if !self.in_conflict(&there) {
