@@ -363,6 +363,11 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 if !self.same_mode(&remote.what, row.mode, remote.mode) {
                     return Need::SetMode(path, row, remote);
                 }
+            } else if self.is_moved(remote.node) {
+                // The user has that one elsewhere, and is to be heard first. Were it
+                // agreed on here, the answer to that move would take it away again,
+                // and nobody would look at what stands here.
+                return Need::Wait;
             } else {
                 let lives =
                     self.new_home(row.node, place).filter(|_| self.is_reachable_home(row.node));

@@ -256,22 +256,23 @@ impl<D: Disk, S: Store> Replica<D, S> {
             if homeless && !self.changed.contains_key(&above) && !self.dirty.contains_key(&above) {
                 self.touch(above, self.now + self.config.settle, false);
             }
-            if taken || homeless {
+            if taken {
                 continue;
             }
             let (old, Some(new)) = (self.volume_path_of(&from), self.volume_path(path)) else {
                 continue;
             };
             if old.as_ref().is_none_or(|old| new.is_at_or_below(old)) {
-                // The Volume has moved it above its own new place, or knows
-                // nothing of where it was. No rename says that; what is here is
-                // new, and what is there comes.
+                // The Volume has moved it above its own new place, or to where the
+                // new directory is that it was put into, or knows nothing of where
+                // it was. No rename says that; what is here is new, and what is
+                // there comes.
                 if let Some(Local::Moved { node }) = self.changed.get(path).cloned() {
                     gave_up.push((path.clone(), node, from));
                 }
                 continue;
             }
-            let Some(old) = old else { continue };
+            let Some(old) = old.filter(|_| !homeless) else { continue };
             let mut change = Change::new(
                 Action::Rename { from: old.clone(), to: new.clone(), how: RenameHow::NoReplace },
                 Expected::Node { id: row.node, version: row.version },
