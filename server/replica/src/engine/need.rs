@@ -146,6 +146,13 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 self.incoming.entry(home).or_default();
             }
         }
+        // The directory that it was in may wait to be empty, and nothing is done on the
+        // disk that would have it considered again.
+        if let Some(home) = self.state.synced.home(place.parent).cloned()
+            && let Some(actor) = self.waiting.remove(&home)
+        {
+            self.incoming.insert(home, actor);
+        }
         Need::Remember(vec![Record::Synced(place.clone(), None)])
     }
 
