@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use s0_tree::{Action, Change, Expected, NodeId, Place, RenameHow, TreePath, comparison_key};
+use s0_tree::{Action, Change, Expected, Name, NodeId, Place, RenameHow, TreePath, comparison_key};
 
 use super::upload::Draft;
 use super::{Local, Replica};
@@ -29,6 +29,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 gone.insert(print.stat.inode, (path.clone(), place, row.clone()));
             }
         }
+        let vanished = self.vanished_names();
         for path in paths {
             if draft.is_full() || draft.is_apart(path) {
                 continue;
@@ -83,7 +84,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             if homeless && !self.changed.contains_key(&above) && !self.dirty.contains_key(&above) {
                 self.touch(above, self.now + self.config.settle, false);
             }
-            if taken {
+            if taken || self.follows_removal(path, &from, &vanished) {
                 continue;
             }
             let (old, Some(new)) = (self.volume_path_of(&from), self.volume_path(path)) else {
@@ -123,6 +124,44 @@ impl<D: Disk, S: Store> Replica<D, S> {
             self.reconsider = true;
         }
         Ok(used)
+    }
+
+    /// What is gone, by its directory and by what its name is one with.
+    fn vanished_names(&self) -> HashMap<(NodeId, String), Vec<TreePath>> {
+        let mut vanished: HashMap<_, Vec<_>> = HashMap::new();
+        let gone = self.changed.iter().filter(|(_, local)| matches!(local, Local::Gone));
+        for (path, _) in gone {
+            if let Some((Place { parent, name }, _)) = self.row_at(path) {
+                let key = (parent, comparison_key(name.as_str()));
+                vanished.entry(key).or_default().push(path.clone());
+            }
+        }
+        vanished
+    }
+
+    /// Whether something is gone from beside `path` whose name is one with its own,
+    /// here or on another replica: until the removal is told, which comes after
+    /// renames, that is in the way of what came from `from`. A removal that waits
+    /// itself is not waited for.
+    fn follows_removal(
+        &self,
+        path: &TreePath,
+        from: &Place,
+        vanished: &HashMap<(NodeId, String), Vec<TreePath>>,
+    ) -> bool {
+        let Some(Place { parent, name }) = self.place_at(path) else { return false };
+        let key = (parent, comparison_key(name.as_str()));
+        let is_one = |other: &Name| {
+            self.is_one_name(other, &name) || self.policy.same_name(other.as_str(), name.as_str())
+        };
+        let is_in_the_way = |at: &&TreePath| {
+            let left = |node: &NodeId| self.disk_path(self.state.synced.home(*node)?);
+            at.name().is_some_and(|other| is_one(&other))
+                && self.place_at(at).as_ref() != Some(from)
+                && !self.state.conflicts.keys().any(|other| other.is_at_or_below(at))
+                && !self.moved.values().filter_map(left).any(|other| other.is_at_or_below(at))
+        };
+        vanished.get(&key).into_iter().flatten().any(|at| is_in_the_way(&at))
     }
 
     /// A directory that was moved, but can no longer be told as a move: it is
