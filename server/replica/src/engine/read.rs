@@ -43,6 +43,15 @@ impl<D: Disk, S: Store> Replica<D, S> {
                         self.forget(&path);
                         continue;
                     }
+                    if let Some((place, row)) = self.row_at(&path)
+                        && row.what != what
+                        && row.print.is_some_and(|print| print.stat == stat)
+                    {
+                        // A power cut has left another content under the stat that is
+                        // known. The next look would trust that again, and see nothing.
+                        let row = Row { print: None, ..row.clone() };
+                        self.commit(vec![Record::Synced(place, Some(row))], false)?;
+                    }
                     self.forget(&path);
                     self.changed.insert(path.clone(), Local::There { what, mode, print });
                     if let Some(bytes) = bytes
