@@ -381,7 +381,11 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 match lives {
                     // Where its new home is free it goes there, and this place
                     // is free then.
-                    Some(home) if self.row(&home).is_none() && self.may_move(&path, &home) => {
+                    Some(home)
+                        if self.row(&home).is_none()
+                            && !self.is_crowded(&home, row.node)
+                            && self.may_move(&path, &home) =>
+                    {
                         self.incoming.entry(home).or_default();
                         return Need::Wait;
                     }
