@@ -68,13 +68,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         if self.is_outgoing(&path) || self.dirty.contains_key(&path) {
             return Need::Wait;
         }
-        let missing = |above| {
-            matches!(
-                self.changed.get(&above),
-                Some(Local::Gone | Local::There { what: What::File(_) | What::Symlink(_), .. })
-            )
-        };
-        if path.ancestors().any(missing) {
+        if self.is_in_missing(&path) {
             // The user has removed the directory that this belongs into.
             return match (&remote, &row) {
                 (None, Some(_)) => self.both_removed(place, &path),
@@ -202,10 +196,21 @@ impl<D: Disk, S: Store> Replica<D, S> {
         self.need_plain_removal(place, path, row, actor)
     }
 
+    /// Whether the user has removed a directory above a path.
+    fn is_in_missing(&self, path: &TreePath) -> bool {
+        path.ancestors().any(|above| {
+            matches!(
+                self.changed.get(&above),
+                Some(Local::Gone | Local::There { what: What::File(_) | What::Symlink(_), .. })
+            )
+        })
+    }
+
     /// Whether nothing keeps a file from coming to a place right away.
     fn is_free(&mut self, place: &Place) -> bool {
         let Some(path) = self.disk_path(place) else { return false };
         self.row(place).is_none()
+            && !self.is_in_missing(&path)
             && !self.in_conflict(&path)
             && !self.changed.contains_key(&path)
             && !self.dirty.contains_key(&path)
