@@ -30,7 +30,7 @@ class Client:
             self.capabilities = self.ask("initialize", {
                 "processId": None, "rootUri": None, "initializationOptions": options,
                 "workspaceFolders": [{"uri": uri(folder), "name": pathlib.Path(folder).name} for folder in folders],
-                "capabilities": {"experimental": experimental, "general": {"positionEncodings": ["utf-16"]},
+                "capabilities": {"experimental": experimental, "window": {"workDoneProgress": True}, "general": {"positionEncodings": ["utf-16"]},
                                  "workspace": {"codeLens": {"refreshSupport": True}}}})["capabilities"]
             self.tell("initialized", {})
 

@@ -169,6 +169,50 @@ def test_reviews_survive_restarts_and_are_the_same_in_every_editor(bench):
     check_no_conflicts(volume, user, agent)
 
 
+def test_an_editor_attaches_with_progress_and_an_agent_gets_a_directory(bench):
+    service = bench.service()
+    machine = bench.machine("laptop", service)
+    root = machine.dir / "project"
+    for number in range(200):
+        write(root / f"d{number % 9}/f{number}.txt", f"{number}\n")
+    editor = Client(machine, [root])
+    key = uri(root)
+
+    def state():
+        return editor.ask("s0-sync/state", {})["folders"][0]
+
+    check(state()["condition"] == "detached", f"{state()}")
+    volume = editor.command("s0-sync.attach", {"folder": key})["volume"]
+    wait_until("it is in sync", lambda: state()["condition"] == "in_sync", 30)
+    check(state()["volume"] == volume, f"{state()}")
+    wait_until("the progress ends", lambda: "end" in [
+        params["value"]["kind"] for _, method, params in editor.notes if method == "$/progress"], 20)
+    kinds = [params["value"]["kind"] for _, method, params in editor.notes if method == "$/progress"]
+    check(kinds[0] == "begin" and kinds.count("end") == 1, f"{kinds}")
+    agent = editor.ask("s0-sync/agent", {"folder": key})
+    directory = type(root)(agent["directory"])
+    check((directory / "d0/f0.txt").read_text() == "0\n", "the agent's directory has other files")
+    write(directory / "agent.txt", "hello\n")
+    wait_until("the agent's file came", (root / "agent.txt").exists, 20)
+    wait_until("it is to be reviewed", lambda: [it["path"] for it in state()["incoming"]] == ["agent.txt"], 20)
+    snapshot = editor.ask("s0-sync/snapshot", {"folder": key, "name": "before"})["id"]
+    write(root / "d0/f0.txt", "changed\n")
+    check(editor.ask("s0-sync/flush", {"folder": key})["done"], "the flush is not done")
+    check([it["id"] for it in editor.ask("s0-sync/snapshots", {"folder": key})["snapshots"]] == [snapshot], "no snapshot")
+    editor.ask("s0-sync/restore", {"folder": key, "snapshot": snapshot})
+    wait_until("the restore is here", lambda: (root / "d0/f0.txt").read_text() == "0\n", 20)
+    check(editor.ask("s0-sync/fork", {"folder": key})["volume"] != volume, "the fork is the Volume itself")
+    check(len(editor.ask("s0-sync/volumes", {})["volumes"]) == 2, "not all Volumes are listed")
+    editor.command("s0-sync.stop", {"folder": key})
+    wait_until("it is stopped", lambda: state()["condition"] == "stopped", 20)
+    editor.command("s0-sync.start", {"folder": key})
+    wait_until("it is in sync again", lambda: state()["condition"] == "in_sync", 20)
+    editor.command("s0-sync.detach", {"folder": key})
+    wait_until("it is detached", lambda: state()["condition"] == "detached", 20)
+    check((root / "agent.txt").exists(), "detaching removed files")
+    machine.run("sync", "detach", directory)
+
+
 def test_a_burst_of_messages_keeps_its_order_and_everyone_is_answered(bench):
     volume, user, agent, editor = workspace(bench, ours=True)
     path = user / "notes.txt"

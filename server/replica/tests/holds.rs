@@ -7,7 +7,9 @@ use std::fs;
 use std::sync::Arc;
 
 use room::{Room, path};
-use s0_replica::engine::{Event, HoldEnd, HoldReason, LocalWrite, Pending, ResolveError};
+use s0_replica::engine::{
+    Effect, Event, Fetched, HoldEnd, HoldReason, LocalWrite, Pending, ResolveError,
+};
 use s0_replica::state::What;
 use s0_tree::{Actor, Content, Tree, fold};
 use volume::{At, tree, written};
@@ -137,6 +139,36 @@ fn what_would_run_here_waits_for_the_user_unless_a_user_wrote_it() {
         "{sent:?}"
     );
     assert_eq!(text(&room, ".envrc"), "mine too");
+}
+
+#[test]
+fn after_a_start_it_is_asked_who_wrote_what_would_run_here() {
+    for (actor, comes) in [(Some(other_user()), true), (Some(sandbox()), false), (None, false)] {
+        let (mut room, mut tree) = room();
+        let entry = written(&tree, ".envrc", "new", sandbox());
+        fold(&mut tree, &entry).unwrap();
+        let (epoch, head) = ("e".to_owned(), tree.head());
+        room.tell(Event::Offline);
+        let registered =
+            s0_api::sync::Registered { instance: 2, last_number: 0, epoch: epoch.clone(), head };
+        room.tell(Event::Online(registered));
+        room.tell(Event::Tree { epoch, tree: tree.clone() });
+        let asked = room.effects();
+        assert!(asked.contains(&Effect::Author(path(".envrc"), entry.seq)), "{asked:?}");
+        assert_eq!(text(&room, ".envrc"), "old");
+        room.tell(Event::Author(entry.seq, actor));
+        let fetch = room.effects().into_iter().find_map(|effect| match effect {
+            Effect::Fetch { slot, .. } => Some(slot),
+            _ => None,
+        });
+        assert_eq!(fetch.is_some(), comes);
+        if let Some(slot) = fetch {
+            room.tell(Event::Fetched(slot, Fetched::Bytes(b"new".as_slice().into())));
+            room.settle();
+        }
+        assert_eq!(text(&room, ".envrc"), if comes { "new" } else { "old" });
+        assert_eq!(reason(&room, ".envrc").is_some(), !comes);
+    }
 }
 
 #[test]

@@ -1,8 +1,14 @@
 //! What the client is told, in the order in which it was said.
 
+use std::time::Duration;
+
 use tokio::sync::mpsc;
 use tower_lsp::Client;
-use tower_lsp::ls_types::{Diagnostic, MessageType, Uri};
+use tower_lsp::ls_types::notification::Progress;
+use tower_lsp::ls_types::{
+    Diagnostic, MessageType, ProgressParams, ProgressParamsValue, ProgressToken, Uri,
+    WorkDoneProgress,
+};
 
 use crate::messages::{
     DidApply, DidApplyNotice, DidChangeContent, DidChangeContentNotice, DidChangeHunks,
@@ -18,7 +24,12 @@ pub(crate) enum Outgoing {
     Diagnostics(String, Vec<Diagnostic>),
     Lenses,
     Message(MessageType, String),
+    /// Something that takes a while begins, goes on, or ends.
+    Progress(String, WorkDoneProgress),
 }
+
+/// How long a client may take to make room for progress.
+const ROOM: Duration = Duration::from_secs(1);
 
 /// The way to the client. It never waits: a client that reads slowly keeps only what
 /// is said to it waiting.
@@ -52,5 +63,14 @@ async fn send(client: &Client, outgoing: Outgoing) {
             tokio::spawn(async move { client.code_lens_refresh().await });
         }
         Outgoing::Message(kind, text) => client.show_message(kind, text).await,
+        Outgoing::Progress(token, value) => {
+            let token = ProgressToken::String(token);
+            if matches!(value, WorkDoneProgress::Begin(_)) {
+                let made = client.create_work_done_progress(token.clone());
+                let _ = tokio::time::timeout(ROOM, made).await;
+            }
+            let value = ProgressParamsValue::WorkDone(value);
+            client.send_notification::<Progress>(ProgressParams { token, value }).await;
+        }
     }
 }

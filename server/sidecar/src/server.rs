@@ -142,11 +142,14 @@ impl LanguageServer for LspServer {
             .and_then(|workspace| workspace.code_lens.as_ref())
             .and_then(|lens| lens.refresh_support)
             .unwrap_or(false);
+        let window = params.capabilities.window.as_ref();
+        let shows_progress = window.and_then(|window| window.work_done_progress).unwrap_or(false);
         self.tell(Event::Started(Started {
             folders: folders(&params),
             ours,
             encoding: if utf8 { Encoding::Utf8 } else { Encoding::Utf16 },
             refreshes_lenses,
+            shows_progress,
             settings: params.initialization_options.unwrap_or_default(),
         }));
         let commands = COMMANDS.iter().map(ToString::to_string).collect();

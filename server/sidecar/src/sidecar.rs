@@ -2,6 +2,7 @@
 //! order, and nothing in it waits.
 
 mod hunks;
+mod progress;
 mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -74,6 +75,8 @@ pub(crate) enum Event {
     Disk(String, Option<Fingerprint>),
     /// The review of a document's file was asked for.
     File(String, Box<FileView>),
+    /// An attach or a start has failed.
+    NotBegun(String),
     /// Hunks are to be placed anew after typing.
     Place(String),
     /// Conflicts of a file were compared.
@@ -91,6 +94,7 @@ pub(crate) struct Started {
     pub(crate) ours: bool,
     pub(crate) encoding: Encoding,
     pub(crate) refreshes_lenses: bool,
+    pub(crate) shows_progress: bool,
     pub(crate) settings: Value,
 }
 
@@ -103,6 +107,8 @@ struct Folder {
     unsaved: BTreeSet<TreePath>,
     /// Files with diagnostics, and what they were made of.
     diagnosed: BTreeMap<String, String>,
+    /// What is shown of an attach or a start that goes on: a token, and how far it is.
+    progress: Option<(String, u32)>,
     /// The user was asked about what is in the way now.
     asked: Option<FolderCondition>,
 }
@@ -115,10 +121,13 @@ pub(crate) struct Sidecar {
     ours: bool,
     encoding: Encoding,
     refreshes_lenses: bool,
+    shows_progress: bool,
     settings: Settings,
     folders: BTreeMap<String, Folder>,
     documents: HashMap<String, Document>,
     shown: HashMap<String, Shown>,
+    /// How many times progress was shown.
+    progresses: u64,
 }
 
 impl Sidecar {
@@ -131,10 +140,12 @@ impl Sidecar {
             ours: false,
             encoding: Encoding::Utf16,
             refreshes_lenses: false,
+            shows_progress: false,
             settings: Settings::default(),
             folders: BTreeMap::new(),
             documents: HashMap::new(),
             shown: HashMap::new(),
+            progresses: 0,
         }
     }
 
@@ -151,6 +162,7 @@ impl Sidecar {
                 self.ours = started.ours;
                 self.encoding = started.encoding;
                 self.refreshes_lenses = started.refreshes_lenses;
+                self.shows_progress = started.shows_progress;
                 self.take_settings(started.settings);
                 started.folders.into_iter().for_each(|folder| self.add_folder(folder));
             }
@@ -207,6 +219,7 @@ impl Sidecar {
                 self.shown.entry(uri.clone()).or_default().file = *file;
                 self.place(&uri, true);
             }
+            Event::NotBegun(folder) => self.end_progress(&folder),
             Event::Place(uri) => {
                 if let Some(shown) = self.shown.get_mut(&uri) {
                     shown.placing = false;
@@ -249,6 +262,7 @@ impl Sidecar {
             told: None,
             unsaved: BTreeSet::new(),
             diagnosed: BTreeMap::new(),
+            progress: None,
             asked: None,
         };
         self.folders.insert(uri, folder);
@@ -301,10 +315,20 @@ impl Sidecar {
             }
             _ => None,
         };
-        let orders = looks.and_then(|folder| self.folders.get(&folder)).map(|it| it.orders.clone());
+        if let Some(folder) = &looks
+            && !matches!(ask, Ask::Detach { .. })
+        {
+            self.begin_progress(folder);
+        }
+        let orders =
+            looks.as_ref().and_then(|folder| self.folders.get(folder)).map(|it| it.orders.clone());
         let asked = self.asked();
+        let me = self.me.clone();
         tokio::spawn(async move {
             let answer = asked.answer(ask).await;
+            if let (Err(_), Some(folder)) = (&answer, looks) {
+                let _ = me.send(Event::NotBegun(folder));
+            }
             if let Some(orders) = orders {
                 let _ = orders.send(Order::Look);
             }
@@ -328,6 +352,7 @@ impl Sidecar {
         folder.told = Some(state.clone());
         self.diagnose(name, &state);
         self.mention(name, &state);
+        self.go_on(name, &state);
         // What is under review in open documents, or was.
         let versions = |view: &View| -> BTreeMap<TreePath, u64> {
             view.review.items.iter().map(|item| (item.path.clone(), item.version.0)).collect()

@@ -53,6 +53,8 @@ pub enum Event {
     Fetched(IntentId, Fetched),
     /// A content was uploaded, or was not (the file changed, the line broke).
     Uploaded(ContentId, bool),
+    /// Who made this entry, if anybody knows.
+    Author(s0_tree::Seq, Option<Actor>),
     /// The service heard of the end of a conflict.
     SettlementHeard(String),
 }
@@ -95,6 +97,8 @@ pub enum Effect {
         /// The content.
         content: Content,
     },
+    /// Find out who wrote the version of a path that came with this entry.
+    Author(TreePath, s0_tree::Seq),
     /// Tell the service how far the disk has followed.
     Cursor(s0_tree::Seq),
     /// Tell the service how a conflict ended.

@@ -67,6 +67,9 @@ pub(super) struct Holds {
     unsaved: BTreeSet<TreePath>,
     /// Versions that the user has let in; no version: its removal.
     let_in: BTreeMap<Place, Option<Seq>>,
+    /// Who made entries of which that was not known, since they were folded by the
+    /// service; nothing while it was only asked.
+    authors: BTreeMap<Seq, Option<Option<Actor>>>,
     /// Held now, as far as it was looked at.
     now: BTreeMap<TreePath, (Place, Held)>,
 }
@@ -101,8 +104,33 @@ impl<D: Disk, S: Store> Replica<D, S> {
             return Some(HoldReason::Unsaved);
         }
         let is_content = remote.is_some_and(|remote| !remote.what.is_directory());
+        let actor = actor.or_else(|| self.known_author(version?));
         (is_content && !is_by_user(actor) && self.rules.is_guarded(path))
             .then_some(HoldReason::Guarded)
+    }
+
+    fn known_author(&self, entry: Seq) -> Option<&Actor> {
+        self.holds.authors.get(&entry)?.as_ref()?.as_ref()
+    }
+
+    /// Asks once who wrote what would be held for want of an author: after a start the
+    /// tree says what there is, and not whose it is.
+    pub(super) fn ask_author(&mut self, node: s0_tree::NodeId, entry: Seq) {
+        let path = self.remote.as_ref().and_then(|tree| tree.path_of(node));
+        let Some(path) = path.filter(|_| !self.holds.authors.contains_key(&entry)) else { return };
+        self.holds.authors.insert(entry, None);
+        self.effects.push_back(super::Effect::Author(path, entry));
+    }
+
+    /// It is known, or nobody knows. What is by nobody stays held.
+    pub(super) fn author(&mut self, entry: Seq, actor: Option<Actor>) {
+        self.holds.authors.insert(entry, Some(actor));
+        self.stir();
+    }
+
+    /// What was asked and not answered is asked again.
+    pub(super) fn forget_asked_authors(&mut self) {
+        self.holds.authors.retain(|_, answer| answer.is_some());
     }
 
     /// Notes that a write is held, or is not any more.

@@ -371,6 +371,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
                     self.retry_in(200);
                 }
             }
+            Event::Author(entry, actor) => self.author(entry, actor),
             Event::SettlementHeard(id) => {
                 if self.state.settled.contains_key(&id) {
                     self.commit(vec![Record::Settled(id, None)], false)?;

@@ -114,6 +114,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
             }
         }
         if let Some(why) = self.hold(place, &path, remote.as_ref(), actor) {
+            if let (None, Some(remote)) = (actor, &remote) {
+                self.ask_author(remote.node, remote.version);
+            }
             let held = Held { why, actor: actor.cloned(), removed: remote.is_none() };
             self.note_hold(&path, Some((place.clone(), held)));
             return Need::Wait;

@@ -42,6 +42,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
     }
 
     pub(super) fn offline(&mut self) {
+        self.forget_asked_authors();
         if self.link != Link::Offline {
             self.notice(Notice::Connection(false));
         }

@@ -20,7 +20,7 @@ use futures_util::{FutureExt, StreamExt};
 use s0_api::documented::ConflictStatus;
 use s0_api::sync::{Registered, Registration, StreamEvent, SubmitError};
 use s0_api::{Client, Error, SubmitFailure};
-use s0_tree::Seq;
+use s0_tree::{Seq, TreePath};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
@@ -341,6 +341,9 @@ impl Work {
             Effect::Cursor(cursor) => {
                 self.cursor.send_replace(Some(cursor));
             }
+            Effect::Author(path, entry) => {
+                self.tasks.spawn(author(session, path, entry));
+            }
             Effect::Settle(id, settlement) => {
                 self.tasks.spawn(settle(session, id, settlement));
             }
@@ -466,6 +469,27 @@ async fn tell_cursor(session: Session, mut cursor: watch::Receiver<Option<Seq>>)
             tracing::debug!(%error, "the cursor was not told");
         }
         sleep(CURSOR_EVERY).await;
+    }
+}
+
+/// Finds out who made the entry that a path's version came with.
+async fn author(session: Session, path: TreePath, entry: Seq) {
+    let mut backoff = Backoff::new();
+    loop {
+        let asked = session.client.path_history(&session.volume, &path, false, None, 1).await;
+        let actor = match asked {
+            Err(error) if error.is_transient() => {
+                backoff.failed();
+                backoff.pause_after_failure().await;
+                continue;
+            }
+            Err(_) => None,
+            Ok(history) => {
+                let latest = history.versions.into_iter().next();
+                latest.filter(|version| version.seq == entry).and_then(|version| version.actor)
+            }
+        };
+        return session.tell(Event::Author(entry, actor));
     }
 }
 

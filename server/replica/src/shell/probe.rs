@@ -16,17 +16,34 @@ const CHANGES: usize = 64;
 /// How long they may take to prove anything: a quarter of the shortest tick each.
 const CHANGES_TAKE_AT_MOST: Duration = Duration::from_micros(64 * 250);
 
+/// How long a file that was closed and removed may still be there.
+const LINGERS: Duration = Duration::from_secs(5);
+
 /// Probes in a directory of its own inside `state`, which is removed after.
 pub(super) fn abilities(state: &Directory) -> DiskResult<Abilities> {
     let name = format!("probe-{}", uuid::Uuid::new_v4());
     platform::make_directory(state, &name, 0o700)?;
     let room = platform::beneath(state, &name)?;
     let probed = probe(&room);
-    for child in platform::names(&room)? {
-        platform::unlink(&room, &String::from_utf8_lossy(&child))?;
+    let deadline = Instant::now() + LINGERS;
+    loop {
+        match clear(state, &room, &name) {
+            Ok(()) => return probed,
+            // A FUSE file system hears of a close later than the one who closed, and
+            // keeps what is removed meanwhile under another name.
+            Err(DiskError::NotEmpty | DiskError::NotFound) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => return Err(error),
+        }
     }
-    platform::remove_directory(state, &name)?;
-    probed
+}
+
+fn clear(state: &Directory, room: &Directory, name: &str) -> DiskResult<()> {
+    for child in platform::names(room)? {
+        platform::unlink(room, &String::from_utf8_lossy(&child))?;
+    }
+    platform::remove_directory(state, name)
 }
 
 fn probe(room: &Directory) -> DiskResult<Abilities> {

@@ -105,6 +105,12 @@ impl Room {
         }
     }
 
+    /// One step, and what it wants done outside.
+    pub(crate) fn effects(&mut self) -> Vec<Effect> {
+        self.engine.step(self.now).unwrap();
+        self.engine.effects().collect()
+    }
+
     pub(crate) fn problem(&self, at: &str) -> Option<String> {
         self.engine.status().problems.get(&path(at)).cloned()
     }

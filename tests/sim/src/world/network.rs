@@ -55,6 +55,8 @@ impl World {
             Effect::Upload { path, content } => self.ask(at, Ask::Upload(path, content)),
             Effect::Settle(id, _) => self.ask(at, Ask::Settle(id)),
             Effect::Cursor(_) => self.ask(at, Ask::Cursor),
+            // Nothing is guarded in these worlds.
+            Effect::Author(..) => {}
             Effect::Notice(notice) => self.hear(notice),
         }
     }
