@@ -66,7 +66,9 @@ export function createDecorations(ctx: Ctx): vscode.Disposable {
     const wanted = vscode.workspace
       .getConfiguration("s0-sync", editor.document)
       .get<boolean>("decorations.enabled", true);
-    const file = wanted ? ctx.hunks.get(editor.document.uri.toString()) : undefined;
+    // An editor without a column is part of a larger one, as in the review of all: there the diff says it already.
+    const file =
+      wanted && editor.viewColumn !== undefined ? ctx.hunks.get(editor.document.uri.toString()) : undefined;
     // Every kind is set, the empty ones too, so that nothing of before is left.
     const ranges: Record<Kind, vscode.DecorationOptions[]> = {
       added: [],

@@ -23,7 +23,7 @@ export function createLenses(ctx: Ctx): vscode.Disposable {
           new vscode.CodeLens(range, { title, command, tooltip, arguments: args });
         const choice = { uri, hunk: hunk.id, version: file?.version };
         return [
-          lens(`$(hubot) ${hunkTitle(hunk, Date.now())}`, "", ""),
+          lens(`$(hubot)\u00a0 ${hunkTitle(hunk, Date.now())}`, "", ""),
           lens("Keep", "s0-sync.keep", "Counts as reviewed", choice),
           lens("Revert", "s0-sync.revert", "Writes back what was there when it was last reviewed", choice),
           lens("Compare", "s0-sync.compare", "Shows the file beside what was last reviewed", { uri }),

@@ -2,9 +2,10 @@
 
 import * as vscode from "vscode";
 import { type Command, confirm, pickFolder } from "./commands.js";
+import { beside } from "./content.js";
 import type { Ctx } from "./ctx.js";
 import { around, hunkAt, neighbour, shownLine } from "./hunks.js";
-import type { Choice, Chosen, FileHunks, Item } from "./protocol.js";
+import { type Choice, type Chosen, type FileHunks, type Item, SCHEME } from "./protocol.js";
 import type { Row } from "./rows.js";
 import { count } from "./words.js";
 
@@ -147,7 +148,10 @@ async function reviewAll(ctx: Ctx, argument: unknown): Promise<void> {
   const resources = await Promise.all(
     items.map(async (item) => {
       const { left, right } = await ctx.request("s0-sync/compare", { uri: item.uri });
-      return [vscode.Uri.parse(item.uri), vscode.Uri.parse(left), vscode.Uri.parse(right)];
+      const file = vscode.Uri.parse(item.uri);
+      const side = (uri: vscode.Uri) =>
+        uri.scheme === SCHEME ? uri.with(beside(file.path, uri.path, uri.query)) : uri;
+      return [file, side(vscode.Uri.parse(left)), side(vscode.Uri.parse(right))];
     }),
   );
   await vscode.commands.executeCommand(

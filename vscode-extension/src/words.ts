@@ -139,7 +139,7 @@ function statusLines(state: FolderState, named: boolean): string[] {
   const pending = state.pending ?? { uploads: 0, downloads: 0 };
   const lines = [
     `${name}${CONDITIONS[state.condition]}${state.message === undefined ? "" : ` – ${state.message}`}`,
-    conflicts > 0 ? `${count(conflicts, "conflict")} to settle; uploads wait for it` : "",
+    conflicts > 0 ? `${count(conflicts, "conflict")} to settle` : "",
     state.held.length > 0 ? `${count(state.held.length, "incoming write")} held for you` : "",
     state.incoming.length > 0 ? `${count(state.incoming.length, "file")} written by agents, to review` : "",
     pending.uploads + pending.downloads > 0
@@ -157,7 +157,7 @@ const ICONS: Record<Condition, string> = {
   starting: "$(loading~spin)",
   in_sync: "$(check)",
   syncing: "$(sync~spin)",
-  blocked: "$(debug-stackframe-dot)",
+  blocked: "$(sync-ignored)",
   offline: "$(debug-disconnect)",
   halted: "$(error)",
 };
