@@ -121,24 +121,21 @@ export class Bench {
 
   /** What `s0 sync list` says about the workspace. */
   attachment() {
-    const listed = JSON.parse(this.s0("sync", "list", "-o", "json"));
-    const all = Array.isArray(listed) ? listed : (listed.attachments ?? listed.workspaces ?? []);
-    return all.find((one) => (one.root ?? one.directory) === this.workspace);
+    return JSON.parse(this.s0("sync", "list", "-o", "json")).find((one) => one.root === this.workspace);
   }
 
   /** A directory that is attached to the workspace's Volume as a sandbox: what is written there, an agent writes. */
   agent(sandbox = "sb_agent") {
     const directory = path.join(this.dir, sandbox);
     fs.mkdirSync(directory);
-    const { volume } = this.attachment();
-    this.s0("sync", "attach", volume, directory, "--as", "sandbox", "--sandbox-id", sandbox);
+    this.s0("sync", "attach", this.attachment().volume_id, directory, "--as", "sandbox", "--sandbox-id", sandbox);
     return {
       directory,
       write: (name, text) => write(path.join(directory, name), text),
       remove: (name) => fs.rmSync(path.join(directory, name)),
       read: (name) => read(path.join(directory, name)),
-      stop: () => this.s0("sync", "stop", directory),
-      start: () => this.s0("sync", "start", directory),
+      /** Everything that was written is in the Volume, and the Volume's is here. */
+      flush: () => this.s0("sync", "flush", "-C", directory),
     };
   }
 
@@ -175,7 +172,13 @@ export class Bench {
         }
       }
       const gone = until("all processes of the test end", () => this.processes().length === 0, 5);
-      if (await gone.then(() => true, () => false)) break;
+      if (
+        await gone.then(
+          () => true,
+          () => false,
+        )
+      )
+        break;
     }
     if (!keep) fs.rmSync(this.dir, { recursive: true, force: true, maxRetries: 5 });
   }

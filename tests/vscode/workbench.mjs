@@ -103,12 +103,15 @@ export class Workbench {
 
   /** The text of the lines that are on the screen, in order. */
   async text() {
-    return await this.editor.locator(".view-lines").first().evaluate((lines) =>
-      [...lines.querySelectorAll(".view-line")]
-        .sort((a, b) => a.offsetTop - b.offsetTop)
-        .map((line) => line.textContent.replaceAll("\u00a0", " "))
-        .join("\n"),
-    );
+    return await this.editor
+      .locator(".view-lines")
+      .first()
+      .evaluate((lines) =>
+        [...lines.querySelectorAll(".view-line")]
+          .sort((a, b) => a.offsetTop - b.offsetTop)
+          .map((line) => line.textContent.replaceAll("\u00a0", " "))
+          .join("\n"),
+      );
   }
 
   /** How many whole-line decorations are drawn. */
@@ -118,18 +121,26 @@ export class Workbench {
 
   /** Our decorations alone: those with a coloured edge at the left, the top or the bottom. */
   async markedLines() {
-    return await this.editor.locator(".view-overlays").first().evaluate((overlays) =>
-      [...overlays.children].filter((line) =>
-        [...line.querySelectorAll('[class*="ced-"]')].some((mark) => {
-          const style = getComputedStyle(mark);
-          return [style.borderLeftWidth, style.borderTopWidth, style.borderBottomWidth].some((width) => parseFloat(width) > 0);
-        }),
-      ).length,
-    );
+    return await this.editor
+      .locator(".view-overlays")
+      .first()
+      .evaluate(
+        (overlays) =>
+          [...overlays.children].filter((line) =>
+            [...line.querySelectorAll('[class*="ced-"]')].some((mark) => {
+              const style = getComputedStyle(mark);
+              return [style.borderLeftWidth, style.borderTopWidth, style.borderBottomWidth].some(
+                (width) => parseFloat(width) > 0,
+              );
+            }),
+          ).length,
+      );
   }
 
   async lenses() {
-    return (await this.editor.locator(".codelens-decoration").allInnerTexts()).map((text) => text.replaceAll("\u00a0", " "));
+    return (await this.editor.locator(".codelens-decoration").allInnerTexts()).map((text) =>
+      text.replaceAll("\u00a0", " "),
+    );
   }
 
   /** Clicks a word of a lens; `index` counts hunks from the top. */
@@ -140,7 +151,9 @@ export class Workbench {
   }
 
   async isDirty(name) {
-    return await this.tab(name).first().evaluate((tab) => tab.classList.contains("dirty"));
+    return await this.tab(name)
+      .first()
+      .evaluate((tab) => tab.classList.contains("dirty"));
   }
 
   async toasts() {
