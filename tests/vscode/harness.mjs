@@ -208,16 +208,16 @@ const SETTINGS = {
   "chat.disableAIFeatures": true,
   "workbench.secondarySideBar.defaultVisibility": "hidden",
   "git.enabled": false,
-  "extensions.autoUpdate": false,
+  "extensions.autoUpdate": "off",
   "editor.minimap.enabled": false,
   "editor.fontFamily": "DejaVu Sans Mono",
   "files.autoSave": "off",
   "terminal.integrated.shellIntegration.enabled": false,
-  "workbench.colorTheme": "Default Dark Modern",
+  "workbench.colorTheme": "Dark Modern",
 };
 
 /** Starts code-server with the extension for a bench, and gives its address. */
-export async function startCode(bench, { settings = {}, bundled } = {}) {
+export async function startCode(bench, { settings = {}, bundled, trust = false } = {}) {
   const port = await freePort();
   const user = path.join(bench.dir, "user");
   const extensions = path.join(bench.dir, "extensions");
@@ -244,7 +244,7 @@ export async function startCode(bench, { settings = {}, bundled } = {}) {
       ...common,
       "--disable-telemetry",
       "--disable-update-check",
-      "--disable-workspace-trust",
+      ...(trust ? [] : ["--disable-workspace-trust"]),
       "--disable-getting-started-override",
       bench.workspace,
     ],

@@ -40,7 +40,7 @@ for (const [name, test] of tests) {
   const bench = new Bench(name);
   const opened = [];
   const open = async (options) => {
-    const workbench = await Workbench.open(browser, await startCode(bench, options));
+    const workbench = await Workbench.open(browser, await startCode(bench, options), options);
     opened.push(workbench);
     return workbench;
   };

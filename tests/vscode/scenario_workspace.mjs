@@ -64,10 +64,22 @@ export async function without_a_server_the_view_says_what_to_do({ bench, open, s
   const w = await open({ settings: { "s0-sync.server.path": "/nowhere/s0-sync-lsp" } });
   await w.openView();
   await until("the view says that the server is missing", async () =>
-    (await w.page.locator(".welcome-view-content").innerText()).includes("was not found"),
+    (await w.page.locator(".sidebar .content").innerText()).includes("it was not found"),
   );
   await until("and the status bar names the setting", async () => /s0-sync\.server\.path/.test(await w.statusText()));
   await shot(w, "no-server");
+}
+
+export async function a_folder_that_is_not_trusted_is_left_alone({ bench, open }) {
+  const w = await open({ trust: true, settings: { "security.workspace.trust.startupPrompt": "never" } });
+  const restricted = w.page.locator('.statusbar-item[id="status.workspaceTrust"]');
+  await until("the window is in restricted mode", () => restricted.isVisible(), 60);
+  check(bench.processOf("s0-sync-lsp", "--stdio") === undefined, "a server runs for a folder that is not trusted");
+  check(!(await w.status.isVisible()), "the extension runs in a folder that is not trusted");
+  await restricted.click();
+  await w.page.locator(".workspace-trust-editor .monaco-button", { hasText: /^Trust$/ }).first().click();
+  await until("once it is trusted the extension starts", () => w.status.isVisible(), 60);
+  await until("and so does the server", () => bench.processOf("s0-sync-lsp", "--stdio"));
 }
 
 export async function the_packages_are_whole({ bench, open }) {

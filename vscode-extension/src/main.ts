@@ -12,7 +12,7 @@ import { createView } from "./tree.js";
 
 let ctx: Ctx | undefined;
 
-export async function activate(extension: vscode.ExtensionContext): Promise<void> {
+export function activate(extension: vscode.ExtensionContext): void {
   const started = new Ctx(extension);
   ctx = started;
   extension.subscriptions.push(
@@ -29,7 +29,8 @@ export async function activate(extension: vscode.ExtensionContext): Promise<void
       if (event.affectsConfiguration("s0-sync.server")) void started.restart();
     }),
   );
-  await started.start();
+  // Not awaited: the editor need not wait for the server, and whether it runs is shown.
+  void started.start();
 }
 
 export async function deactivate(): Promise<void> {
