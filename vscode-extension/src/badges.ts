@@ -10,7 +10,7 @@ export function createBadges(ctx: Ctx): vscode.Disposable {
   let badges = new Map<string, vscode.FileDecoration>();
   const refresh = () => {
     const before = badges;
-    const wanted = vscode.workspace.getConfiguration("s0-sync").get<boolean>("badges.enabled", true);
+    const wanted = vscode.workspace.getConfiguration("s0-sync").get<boolean>("review.badges", true);
     badges = wanted ? badgesOf(ctx.folders) : new Map<string, vscode.FileDecoration>();
     const differs = (uri: string) => before.get(uri)?.tooltip !== badges.get(uri)?.tooltip;
     // Old ones and new ones together, so that a badge that is gone goes.
@@ -25,7 +25,7 @@ export function createBadges(ctx: Ctx): vscode.Disposable {
     }),
     ctx.onDidChangeState(refresh),
     vscode.workspace.onDidChangeConfiguration((event) => {
-      if (event.affectsConfiguration("s0-sync.badges")) refresh();
+      if (event.affectsConfiguration("s0-sync.review")) refresh();
     }),
   );
 }

@@ -65,7 +65,7 @@ export function createDecorations(ctx: Ctx): vscode.Disposable {
   const draw = (editor: vscode.TextEditor) => {
     const wanted = vscode.workspace
       .getConfiguration("s0-sync", editor.document)
-      .get<boolean>("decorations.enabled", true);
+      .get<boolean>("review.decorations", true);
     // An editor without a column is part of a larger one, as in the review of all: there the diff says it already.
     const file =
       wanted && editor.viewColumn !== undefined ? ctx.hunks.get(editor.document.uri.toString()) : undefined;
@@ -96,7 +96,7 @@ export function createDecorations(ctx: Ctx): vscode.Disposable {
         .forEach(draw);
     }),
     vscode.workspace.onDidChangeConfiguration((event) => {
-      if (event.affectsConfiguration("s0-sync.decorations")) drawAll();
+      if (event.affectsConfiguration("s0-sync.review")) drawAll();
     }),
   );
 }

@@ -21,7 +21,7 @@ export function createContents(ctx: Ctx): vscode.Disposable {
       },
     }),
     ctx.onDidChangeContent((uris) => {
-      const addresses = new Set(uris);
+      const addresses = new Set(uris.map((uri) => addressOf(vscode.Uri.parse(uri))));
       for (const { uri } of vscode.workspace.textDocuments) {
         const address = uri.scheme === SCHEME ? addressOf(uri) : undefined;
         if (address !== undefined && addresses.has(address)) changed.fire(uri);

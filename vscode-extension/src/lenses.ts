@@ -12,7 +12,7 @@ export function createLenses(ctx: Ctx): vscode.Disposable {
   const provider: vscode.CodeLensProvider = {
     onDidChangeCodeLenses: changed.event,
     provideCodeLenses(document) {
-      if (!vscode.workspace.getConfiguration("s0-sync", document).get<boolean>("lenses.enabled", true))
+      if (!vscode.workspace.getConfiguration("s0-sync", document).get<boolean>("review.codeLens", true))
         return [];
       const uri = document.uri.toString();
       const file = ctx.hunks.get(uri);
@@ -41,7 +41,7 @@ export function createLenses(ctx: Ctx): vscode.Disposable {
       changed.fire();
     }),
     vscode.workspace.onDidChangeConfiguration((event) => {
-      if (event.affectsConfiguration("s0-sync.lenses")) changed.fire();
+      if (event.affectsConfiguration("s0-sync.review")) changed.fire();
     }),
     {
       dispose: () => {

@@ -5,9 +5,9 @@ import { type Command, confirm, pickFolder } from "./commands.js";
 import { beside } from "./content.js";
 import type { Ctx } from "./ctx.js";
 import { around, hunkAt, neighbour, shownLine } from "./hunks.js";
-import { type Choice, type Chosen, type FileHunks, type Item, SCHEME } from "./protocol.js";
+import { type Choice, type Chosen, type FileHunks, type Item, SCHEME, contentUri } from "./protocol.js";
 import type { Row } from "./rows.js";
-import { count } from "./words.js";
+import { baseName, count } from "./words.js";
 
 type Verb = "keep" | "revert";
 
@@ -132,8 +132,25 @@ function activeEditor(): vscode.TextEditor {
 
 async function compare(ctx: Ctx, argument: unknown): Promise<void> {
   const uri = uriOf(argument) ?? activeEditor().document.uri.toString();
-  const { left, right, title } = await ctx.request("s0-sync/compare", { uri });
+  const { left, right, title } = waitingAt(ctx, uri) ?? (await ctx.request("s0-sync/compare", { uri }));
   await vscode.commands.executeCommand("vscode.diff", vscode.Uri.parse(left), vscode.Uri.parse(right), title);
+}
+
+/** Where a decision waits at a path, the other side of it is what is compared. The right side can be edited. */
+function waitingAt(ctx: Ctx, uri: string): { left: string; right: string; title: string } | undefined {
+  for (const { folder, conflicts, held } of ctx.folders) {
+    const conflict = conflicts.find((one) => one.uri === uri);
+    if (conflict) {
+      const title = `${baseName(conflict.path)}: theirs ⟷ mine`;
+      return { left: contentUri(folder, conflict.path, "theirs"), right: uri, title };
+    }
+    const one = held.find((one) => one.uri === uri);
+    if (one) {
+      const title = `${baseName(one.path)}: incoming ⟷ here`;
+      return { left: contentUri(folder, one.path, "incoming"), right: uri, title };
+    }
+  }
+  return undefined;
 }
 
 /** All that is incoming, in one multi-diff editor. */
@@ -218,6 +235,7 @@ export function isRow(argument: unknown): argument is Row {
   return typeof argument === "object" && argument !== null && "subject" in argument;
 }
 
+/** The file of a row, of an argument of ours, or of what VS Code gives to a command in a menu. */
 export function uriOf(argument: unknown): string | undefined {
   if (argument instanceof vscode.Uri) return argument.toString();
   const { uri } = (argument ?? {}) as { uri?: unknown };
