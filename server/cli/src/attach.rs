@@ -262,6 +262,7 @@ async fn attach(
         pause: wanted.pause.unwrap_or(usual),
         init: wanted.init.unwrap_or_default(),
         ignore: wanted.ignore,
+        guarded: None,
     };
     let directory = context.state.attachment(&attachment.replica_id);
     directory.save(&attachment)?;

@@ -83,7 +83,7 @@ fn thing(thing: Option<&Thing>) -> String {
     }
 }
 
-fn count_bytes(size: u64) -> String {
+pub(crate) fn count_bytes(size: u64) -> String {
     if size == 1 { "1 byte".into() } else { format!("{size} bytes") }
 }
 

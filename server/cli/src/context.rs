@@ -218,4 +218,9 @@ impl Workspace {
     pub(crate) async fn control(&self) -> Result<Control, Failure> {
         Ok(Control::connect(&self.directory).await?)
     }
+
+    /// A client of the service that has the workspace's Volume.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        self.attachment.service.client().map_err(offline)
+    }
 }

@@ -20,6 +20,8 @@ mod conflicts;
 mod context;
 mod failure;
 mod files;
+mod held;
+mod history;
 mod live;
 mod platform;
 mod screen;

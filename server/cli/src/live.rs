@@ -211,6 +211,6 @@ pub(crate) fn line(news: &News) -> Option<String> {
         News::Connection { connected: true } => "= connected".into(),
         News::Connection { connected: false } => "= the service is out of reach".into(),
         News::Missed { count } => format!("… {count} more"),
-        News::Status { .. } => return None,
+        News::Review { .. } | News::Status { .. } => return None,
     })
 }

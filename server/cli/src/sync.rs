@@ -7,7 +7,7 @@ use std::time::Duration;
 use s0_host::protocol::{Answer, Apart, HostStatus, Request};
 use s0_host::{AttachmentDir, Control, ControlError};
 use s0_replica::engine::Condition;
-use s0_tree::TreePath;
+use s0_tree::{Seq, TreePath};
 use serde_json::json;
 
 use crate::args::{Role, Sync};
@@ -15,6 +15,8 @@ use crate::attach::{self, Attached, Wanted};
 use crate::conflicts;
 use crate::context::{ANSWER, Context, Workspace};
 use crate::failure::{Done, Failure, code};
+use crate::held;
+use crate::history;
 use crate::live;
 use crate::platform;
 use crate::screen::{columns, count, plain, shown};
@@ -52,7 +54,17 @@ pub(crate) async fn sync(context: &Context, near: Option<PathBuf>, command: Sync
         Sync::Logs { follow, lines } => logs(context, here, follow, lines).await,
         Sync::Flush { timeout } => flush(context, here, timeout).await,
         Sync::Verify => verify(context, here).await,
+        Sync::Held { command } => held::held(context, here, command).await,
         Sync::Conflicts { command } => conflicts::conflicts(context, here, command).await,
+        Sync::History { path, limit, no_follow } => {
+            history::list(context, here, path, limit, !no_follow).await
+        }
+        Sync::Show { version, no_follow } => {
+            history::show(context, here, version, !no_follow).await
+        }
+        Sync::Restore { version, seen, no_follow } => {
+            history::restore(context, here, version, seen.map(Seq), !no_follow).await
+        }
         Sync::Resume { confirm_deletions } => {
             let request = Request::Resume { confirm_deletions };
             let workspace = context.workspace(here)?;
@@ -164,6 +176,9 @@ fn show_status(context: &Context, status: &HostStatus) {
         for (path, conflict) in it.conflicts.iter().take(20) {
             let why = live::reason(conflict.reason);
             rows.push(vec!["conflict".into(), format!("{path}: {why}")]);
+        }
+        for (path, held) in it.held.iter().take(20) {
+            rows.push(vec!["held".into(), format!("{}: {}", shown(path), held::why(held))]);
         }
         for (path, why) in it.problems.iter().take(20) {
             rows.push(vec!["problem".into(), format!("{}: {why}", shown(path))]);

@@ -12,9 +12,11 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::conflicts;
+use crate::holds::{self, Guest};
 use crate::host::Host;
 use crate::platform::{Listener, Stream};
 use crate::protocol::{Answer, Apart, HostStatus, News, Request};
+use crate::review;
 
 /// The longest request, in bytes: many thousand paths.
 const MAX_REQUEST: u64 = 16 << 20;
@@ -48,6 +50,7 @@ pub(crate) async fn serve(host: Arc<Host>, listener: Listener) {
 
 async fn talk(host: &Host, stream: Stream) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
+    let guest = Guest::new(host);
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -81,6 +84,18 @@ async fn talk(host: &Host, stream: Stream) -> std::io::Result<()> {
                         stream.get_mut().write_all(piece).await?;
                         left -= piece.len() as u64;
                     }
+                }
+                Err(message) => write(stream.get_mut(), &Answer::Error { message }).await?,
+            },
+            Request::Unsaved { documents } => {
+                let told = guest.unsaved(documents).await;
+                let answer = told.map_or_else(|message| Answer::Error { message }, |()| Answer::Ok);
+                write(stream.get_mut(), &answer).await?;
+            }
+            Request::HeldContent { path } => match holds::content(host, &path).await {
+                Ok(bytes) => {
+                    write(stream.get_mut(), &Answer::Content { size: bytes.len() as u64 }).await?;
+                    stream.get_mut().write_all(&bytes).await?;
                 }
                 Err(message) => write(stream.get_mut(), &Answer::Error { message }).await?,
             },
@@ -144,13 +159,31 @@ async fn try_answer(host: &Host, request: Request) -> Result<Answer, String> {
                 replica.ask(move |engine, now| engine.release(&paths, now).map_err(text));
             Answer::Released { count: released.await.map_err(text)?? }
         }
+        Request::Review => Answer::Review(Box::new(review::view(host).await)),
+        Request::ReviewFile { path } => {
+            Answer::ReviewFile(Box::new(review::file(host, &path).await))
+        }
+        Request::Keep { choice } => {
+            let (done, left) = review::keep(host, choice).await?;
+            Answer::Decided { done, left }
+        }
+        Request::Revert { choice } => {
+            let (done, left) = review::revert(host, choice).await?;
+            Answer::Decided { done, left }
+        }
+        Request::SettleHeld { path, end } => {
+            Answer::HoldSettled { beside: holds::settle(host, path, end).await? }
+        }
         Request::Forget { paths } => forget(host, paths).await?,
         Request::Stop => {
             host.stop.send_replace(true);
             Answer::Ok
         }
         // Those have answers of their own.
-        Request::Subscribe | Request::Content { .. } => Answer::Ok,
+        Request::Subscribe
+        | Request::Content { .. }
+        | Request::HeldContent { .. }
+        | Request::Unsaved { .. } => Answer::Ok,
     })
 }
 
@@ -201,6 +234,7 @@ impl Host {
 /// Tells what happens until the guest hangs up.
 async fn feed(host: &Host, stream: &mut BufReader<Stream>) -> std::io::Result<()> {
     let mut news = host.replica.subscribe();
+    let mut reviewed = host.review.subscribe();
     let mut unheard = [0; 64];
     loop {
         let item = tokio::select! {
@@ -212,6 +246,9 @@ async fn feed(host: &Host, stream: &mut BufReader<Stream>) -> std::io::Result<()
                 Err(RecvError::Lagged(count)) => News::Missed { count },
                 Err(RecvError::Closed) => return Ok(()),
             },
+            Ok(()) = reviewed.changed() => {
+                News::Review { version: *reviewed.borrow_and_update() }
+            }
             // A listener says nothing; its silence ends when it hangs up.
             read = stream.read(&mut unheard) => match read? {
                 0 => return Ok(()),

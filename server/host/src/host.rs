@@ -10,14 +10,17 @@ use std::time::{Duration, Instant};
 use s0_replica::disk::DiskError;
 use s0_replica::engine::Config;
 use s0_replica::shell::disk::{Marker, RootDisk, STATE_DIR_NAME};
+use s0_replica::shell::guarded::{GUARDED, Guarded};
 use s0_replica::shell::own::OwnDirectory;
 use s0_replica::shell::run::{self, Handle, Setup};
 use tokio::sync::watch;
 
 use crate::client::{Control, ControlError};
 use crate::control;
+use crate::holds::Unsaved;
 use crate::platform;
 use crate::protocol::Request;
+use crate::review::{self, Reviewer};
 use crate::state::{Attachment, AttachmentDir, StateError};
 
 /// How long another host may take to end when it was asked to.
@@ -247,10 +250,25 @@ async fn lock(directory: &AttachmentDir, take_over: bool) -> Result<Lock, HostEr
     }
 }
 
+/// The guarded paths of an attachment. A sandbox's own has none.
+fn guarded(attachment: &Attachment) -> Guarded {
+    let guarded = match &attachment.guarded {
+        _ if attachment.sandbox_id.is_some() => return Guarded::default(),
+        Some(patterns) => Guarded::new(patterns),
+        None => Guarded::new(GUARDED),
+    };
+    guarded.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the guarded paths cannot be used; the usual ones are");
+        Guarded::new(GUARDED).unwrap_or_default()
+    })
+}
+
 /// What guests are answered from.
 pub(crate) struct Host {
     pub(crate) attachment: Attachment,
     pub(crate) replica: Handle,
+    pub(crate) unsaved: Unsaved,
+    pub(crate) review: Reviewer,
     /// Set when a guest asks for the end.
     pub(crate) stop: watch::Sender<bool>,
 }
@@ -285,9 +303,11 @@ pub async fn run(
             init: attachment.init.into(),
             pause: attachment.pause.into(),
             boot: platform::boot_id(),
+            review: attachment.sandbox_id.is_none(),
             ..Config::default()
         },
         ignore: attachment.ignore.clone(),
+        guarded: guarded(&attachment),
         volume: attachment.volume_id.clone(),
         replica: attachment.replica_id.clone(),
         display_name: format!("{}:{}", platform::host_name(), attachment.root.display()),
@@ -303,7 +323,14 @@ pub async fn run(
     let (replica, thread) =
         run::start(setup, &tokio::runtime::Handle::current()).map_err(at(directory.path()))?;
     let (stop_asked, mut asked) = watch::channel(false);
-    let host = Arc::new(Host { attachment, replica: replica.clone(), stop: stop_asked });
+    let host = Arc::new(Host {
+        attachment,
+        replica: replica.clone(),
+        unsaved: Unsaved::default(),
+        review: Reviewer::open(directory.review()),
+        stop: stop_asked,
+    });
+    let reviewing = tokio::spawn(review::run(host.clone()));
     let serving = tokio::spawn(control::serve(host, listener));
 
     tokio::select! {
@@ -320,6 +347,7 @@ pub async fn run(
     }
     // The guest that asked hears the end as the end of its connection.
     serving.abort();
+    reviewing.abort();
     tracing::info!("the host has ended");
     Ok(())
 }
@@ -370,6 +398,7 @@ mod tests {
                 pause: PauseOn::default(),
                 init: InitFrom::default(),
                 ignore: Vec::new(),
+                guarded: None,
             }
         }
 

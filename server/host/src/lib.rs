@@ -19,12 +19,15 @@
 
 mod client;
 mod conflicts;
+mod contents;
 mod control;
 mod diff3;
+mod holds;
 pub mod host;
 mod merge;
 mod platform;
 pub mod protocol;
+mod review;
 mod spawn;
 mod state;
 

@@ -7,13 +7,13 @@
 use std::io::Read as _;
 use std::time::Instant;
 
-use futures_util::StreamExt as _;
 use s0_replica::disk::Spot;
 use s0_replica::engine::{ResolveError, Sides};
 use s0_replica::shell::access::FileReader;
 use s0_tree::{Content, TreePath};
 
 use crate::conflicts::{AGAIN, PATIENCE};
+use crate::contents::fetch;
 use crate::diff3::{self, Merged};
 use crate::host::Host;
 use crate::protocol::ResolvedPath;
@@ -120,24 +120,6 @@ async fn read(mut file: FileReader, wanted: Content) -> Result<Option<Vec<u8>>, 
     });
     let read = read.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
     Ok((Content::of(&read) == wanted).then_some(read))
-}
-
-async fn fetch(host: &Host, content: Content) -> Result<Vec<u8>, String> {
-    let client = host.attachment.service.client()?;
-    let volume = &host.attachment.volume_id;
-    let asked = client.content(volume, content.id, None).await;
-    let mut stream = asked.map_err(|error| error.to_string())?;
-    let mut bytes = Vec::new();
-    while let Some(piece) = stream.next().await {
-        bytes.extend_from_slice(&piece.map_err(|error| error.to_string())?);
-        if bytes.len() as u64 > content.size {
-            break;
-        }
-    }
-    if Content::of(&bytes) != content {
-        return Err("the service gave another content than was asked for; try again".into());
-    }
-    Ok(bytes)
 }
 
 fn text(bytes: Vec<u8>) -> Option<String> {

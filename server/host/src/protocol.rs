@@ -2,6 +2,9 @@
 //! a [`Request`] and reads an [`Answer`]; after [`Request::Subscribe`] it reads
 //! [`News`] until it hangs up.
 
+mod review;
+
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use s0_replica::engine::Difference;
@@ -9,6 +12,8 @@ use s0_replica::shell::run::{Report, Unfinished};
 use s0_replica::state::{ConflictStatus, What};
 use s0_tree::{Reason, TreePath};
 use serde::{Deserialize, Serialize};
+
+pub use review::{Choice, FileView, ItemView, NotDone, ReviewView};
 
 /// What a guest asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +62,41 @@ pub enum Request {
         /// At and below these paths.
         paths: Vec<TreePath>,
     },
+    /// As long as this guest stays, these documents, and no others of it, have
+    /// unsaved text.
+    Unsaved {
+        /// They.
+        documents: BTreeSet<TreePath>,
+    },
+    /// End the hold of a write.
+    SettleHeld {
+        /// The path.
+        path: TreePath,
+        /// How.
+        end: HoldWay,
+    },
+    /// Give what is held at a path. The answer is followed by its bytes.
+    HeldContent {
+        /// The path.
+        path: TreePath,
+    },
+    /// What is to be reviewed?
+    Review,
+    /// What is to be reviewed in one file?
+    ReviewFile {
+        /// The path.
+        path: TreePath,
+    },
+    /// This counts as reviewed.
+    Keep {
+        /// What.
+        choice: Choice,
+    },
+    /// Write this back as it was reviewed.
+    Revert {
+        /// What.
+        choice: Choice,
+    },
     /// Tell what happens from now on.
     Subscribe,
     /// End.
@@ -73,6 +113,18 @@ pub enum Side {
     Theirs,
     /// What both had before.
     Base,
+}
+
+/// How the hold of a write ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldWay {
+    /// It comes.
+    Take,
+    /// What is here stays, and goes to the Volume in its place.
+    Discard,
+    /// The same, and it is put beside.
+    KeepBoth,
 }
 
 /// A way out of a conflict.
@@ -130,6 +182,23 @@ pub enum Answer {
     Resolved {
         /// By path.
         paths: Vec<ResolvedPath>,
+    },
+    /// What is to be reviewed.
+    Review(Box<ReviewView>),
+    /// What is to be reviewed in one file.
+    ReviewFile(Box<FileView>),
+    /// What was kept or reverted.
+    Decided {
+        /// How many paths.
+        done: usize,
+        /// What was chosen and is as it was.
+        left: Vec<NotDone>,
+    },
+    /// The hold has ended.
+    HoldSettled {
+        /// Where the held one was put, if it was kept.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        beside: Option<TreePath>,
     },
     /// How many paths were released.
     Released {
@@ -323,6 +392,11 @@ pub enum News {
         /// Which.
         connected: bool,
     },
+    /// There is something else to review, or less.
+    Review {
+        /// The version of the whole.
+        version: s0_review::Version,
+    },
     /// The status is another one.
     Status {
         /// It.
@@ -370,6 +444,15 @@ mod tests {
             progress: s0_replica::engine::Progress { synced: 1, total: 2 },
             conflicts: [(path("a\nb"), conflict)].into(),
             problems: [(path("p"), "why".to_owned())].into(),
+            held: [(
+                path("h"),
+                s0_replica::engine::Held {
+                    why: s0_replica::engine::HoldReason::Guarded,
+                    actor: Some(s0_tree::Actor::default()),
+                    removed: true,
+                },
+            )]
+            .into(),
             withheld: vec![path("w")],
             ignored_incoming: 7,
         };

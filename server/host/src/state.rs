@@ -14,6 +14,7 @@ use crate::platform;
 const ATTACHMENT: &str = "attachment.json";
 const DATABASE: &str = "state.db";
 const LOG: &str = "log";
+const REVIEW: &str = "review.json";
 const SOCKET: &str = "host.sock";
 const LOCK: &str = "host.lock";
 /// What the service calls the files in its data directory that clients read.
@@ -216,6 +217,9 @@ pub struct Attachment {
     /// Globs that are not synced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore: Vec<String>,
+    /// Guarded paths; the usual ones when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guarded: Option<Vec<String>>,
 }
 
 /// Held while something is attached; see [`StateDir::lock`].
@@ -370,6 +374,10 @@ impl AttachmentDir {
 
     pub(crate) fn database(&self) -> PathBuf {
         self.0.join(DATABASE)
+    }
+
+    pub(crate) fn review(&self) -> PathBuf {
+        self.0.join(REVIEW)
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

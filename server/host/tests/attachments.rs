@@ -22,6 +22,7 @@ fn attachment(base: &Path) -> (StateDir, AttachmentDir, Attachment) {
         pause: PauseOn::default(),
         init: InitFrom::default(),
         ignore: Vec::new(),
+        guarded: None,
     };
     let state = StateDir::new(base.join("state"));
     let directory = state.attachment("rep_1");

@@ -382,6 +382,10 @@ pub trait Rules {
     /// workspace must be looked through again.
     fn changed(&mut self, path: &TreePath) -> bool;
 
+    /// Whether what is at `path` would run on this machine, so that the user must
+    /// let it in.
+    fn is_guarded(&self, path: &TreePath) -> bool;
+
     /// Whether Git tracks `path` or something below it, so that no rule ignores it.
     fn is_tracked(&mut self, path: &TreePath) -> bool;
 

@@ -5,6 +5,7 @@
 pub mod access;
 pub mod disk;
 mod git_index;
+pub mod guarded;
 mod network;
 pub mod own;
 mod pattern;

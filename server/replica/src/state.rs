@@ -174,6 +174,24 @@ pub struct Conflict {
     pub time: i64,
 }
 
+/// A sandbox's write that is on the disk, until a review has heard of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The path.
+    pub path: TreePath,
+    /// Where it was, if it was renamed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<TreePath>,
+    /// What was there, with its permission bits.
+    pub before: Option<(What, u32)>,
+    /// What is there.
+    pub after: Option<(What, u32)>,
+    /// Who wrote it.
+    pub actor: Actor,
+    /// The entry that it came with, or, of a removal, one that is not older.
+    pub version: Seq,
+}
+
 /// One change of the state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
@@ -201,6 +219,9 @@ pub enum Record {
     Withheld(TreePath, bool),
     /// A directory that the Volume has not, kept because of what is in it.
     Kept(TreePath, bool),
+    /// A write that a review has to hear of, by the order in which it was applied; or
+    /// that it has heard of it.
+    Applied(u64, Option<Box<Applied>>),
     /// Facts about the replica as a whole.
     Facts(Facts),
 }
@@ -256,6 +277,8 @@ pub struct State {
     pub withheld: BTreeSet<TreePath>,
     /// Directories that are kept because of what is in them.
     pub kept: BTreeSet<TreePath>,
+    /// Writes that a review has not heard of yet, in the order in which they were applied.
+    pub applied: BTreeMap<u64, Applied>,
     /// The rest.
     pub facts: Facts,
 }
@@ -280,6 +303,9 @@ impl State {
             Record::Settled(id, settlement) => put(&mut self.settled, id, settlement),
             Record::Withheld(path, is) => put_one(&mut self.withheld, path, is),
             Record::Kept(path, is) => put_one(&mut self.kept, path, is),
+            Record::Applied(number, applied) => {
+                put(&mut self.applied, number, applied.map(|applied| *applied));
+            }
             Record::Facts(facts) => self.facts = facts,
         }
     }

@@ -15,6 +15,7 @@ use limits::WATCHERS;
 use s0_api::sync::StreamEvent;
 use s0_replica::engine::Config;
 use s0_replica::shell::disk::Marker;
+use s0_replica::shell::guarded::Guarded;
 use s0_replica::shell::run::{self, Handle, Report, Setup};
 use s0_replica::shell::store::SqliteStore;
 use s0_replica::state::{Facts, Record, Row, Store, What};
@@ -154,6 +155,7 @@ impl Room {
             database: self.database(),
             config: Config { boot: boot.into(), ..Config::default() },
             ignore: Vec::new(),
+            guarded: Guarded::default(),
             volume: "v".into(),
             replica: "r".into(),
             display_name: "r".into(),

@@ -9,10 +9,10 @@ use s0_api::sync::{Answer, Outcome, Submission};
 use s0_replica::disk::{Abilities, IntentId, RootIdentity, Seen, Stat};
 use s0_replica::shell::store::SqliteStore;
 use s0_replica::state::{
-    Conflict, ConflictStatus, Facts, Intent, Outgoing, Phase, Print, Record, Remote, Row, Sent,
-    Settlement, State, Store, What,
+    Applied, Conflict, ConflictStatus, Facts, Intent, Outgoing, Phase, Print, Record, Remote, Row,
+    Sent, Settlement, State, Store, What,
 };
-use s0_tree::{Content, Name, NodeId, Place, Reason, Seq, TreePath};
+use s0_tree::{Actor, Content, Name, NodeId, Place, Reason, Seq, TreePath};
 
 /// What can be compared of a state.
 fn shape(state: &State) -> impl PartialEq + std::fmt::Debug + use<> {
@@ -29,6 +29,7 @@ fn shape(state: &State) -> impl PartialEq + std::fmt::Debug + use<> {
         state.settled.clone(),
         state.withheld.clone(),
         state.kept.clone(),
+        state.applied.clone(),
         state.facts.clone(),
     )
 }
@@ -94,6 +95,20 @@ fn row() -> impl Strategy<Value = Row> {
             what,
             mode: 0o600,
             print,
+        },
+    )
+}
+
+fn applied() -> impl Strategy<Value = Applied> {
+    let side = || prop::option::of((what(), 0..0o1000_u32));
+    (path(), prop::option::of(path()), side(), side(), number()).prop_map(
+        |(path, from, before, after, version)| Applied {
+            path,
+            from,
+            before,
+            after,
+            actor: Actor { sandbox: Some("sb".into()), ..Actor::default() },
+            version: Seq(version),
         },
     )
 }
@@ -191,6 +206,9 @@ fn record() -> impl Strategy<Value = Record> {
         )),
         1 => (path(), any::<bool>()).prop_map(|(path, is)| Record::Withheld(path, is)),
         1 => (path(), any::<bool>()).prop_map(|(path, is)| Record::Kept(path, is)),
+        1 => (number(), prop::option::of(applied())).prop_map(|(at, applied)| {
+            Record::Applied(at, applied.map(Box::new))
+        }),
         1 => facts.prop_map(Record::Facts),
     ]
 }
@@ -229,6 +247,21 @@ fn one_process_at_a_time() {
     assert!(error.contains("another process"), "{error}");
     drop(first);
     SqliteStore::open(&db).unwrap();
+}
+
+#[test]
+fn a_database_of_the_first_schema_is_read_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("state.db");
+    let mut store = SqliteStore::open(&db).unwrap();
+    let kept = TreePath::new("kept").unwrap();
+    store.commit(&[Record::Kept(kept.clone(), true)], &[], true).unwrap();
+    drop(store);
+    let old = rusqlite::Connection::open(&db).unwrap();
+    old.execute_batch("DROP TABLE applied; PRAGMA user_version = 1").unwrap();
+    drop(old);
+    let mut store = SqliteStore::open(&db).unwrap();
+    assert!(store.load().unwrap().kept.contains(&kept));
 }
 
 #[test]

@@ -28,6 +28,7 @@ mod conflicts;
 mod contents;
 mod events;
 mod files;
+mod history;
 mod ranges;
 mod replicas;
 mod snapshots;
@@ -77,6 +78,9 @@ pub(crate) fn routes(service: Arc<Service>) -> Router {
         .route("/sync/replicas/{replica}/changes", post(upload::append).layer(limit(LARGE)))
         .route("/sync/replicas/{replica}/submit", post(replicas::submit).layer(limit(LARGE)))
         .route("/sync/events", get(events::events))
+        .route("/sync/history", get(history::list))
+        .route("/sync/history/version", get(history::version))
+        .route("/sync/history/restore", post(history::restore))
         .route("/sync/tree", get(contents::tree))
         .route("/sync/contents", post(contents::upload).layer(DefaultBodyLimit::disable()))
         .route("/sync/contents/missing", post(contents::missing).layer(limit(LIST)))

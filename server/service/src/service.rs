@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use s0_tree::{Hash, Time};
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::{OnceCell, Semaphore, watch};
 
 use crate::holdings::Holdings;
 use crate::journal::{Journal, TokenRecord};
@@ -14,6 +14,9 @@ use crate::volume::{self, Hot, Retention, Stores};
 
 /// How long a Volume stays in memory that nobody asks for.
 const IDLE: Duration = Duration::from_secs(600);
+
+/// How many histories are followed at once. Each may read all of a retained journal.
+const TRAILS: usize = 2;
 
 /// The documented permissions.
 pub(crate) const PERMISSIONS: [&str; 6] = [
@@ -31,6 +34,7 @@ type HotVolumes = DashMap<String, Arc<OnceCell<Arc<Hot>>>>;
 pub(crate) struct Service {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) holdings: Holdings,
+    pub(crate) trails: Semaphore,
     hot: Arc<HotVolumes>,
     retention: Retention,
     idle: Duration,
@@ -70,7 +74,8 @@ impl Service {
         retention: Retention,
         closing: watch::Receiver<bool>,
     ) -> Self {
-        Self { journal, holdings, hot: Arc::default(), retention, idle: IDLE, closing }
+        let (trails, hot) = (Semaphore::new(TRAILS), Arc::default());
+        Self { journal, holdings, trails, hot, retention, idle: IDLE, closing }
     }
 
     /// Who a token stands for. It is looked up by its hash, so how long that

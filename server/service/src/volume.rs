@@ -22,7 +22,7 @@ mod upkeep;
 
 pub(crate) use ring::{Published, Ring, event_bytes, publish};
 pub(crate) use since::Since;
-pub(crate) use task::{Stores, open};
+pub(crate) use task::{PAGE, Stores, open};
 pub(crate) use upkeep::{Retention, pack, unpack};
 
 /// What is committed, at one moment.

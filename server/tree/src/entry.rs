@@ -193,6 +193,18 @@ impl Entry {
         }
     }
 
+    /// The permission bits that this entry gives its node.
+    pub(crate) fn mode(&self) -> Option<u32> {
+        match &self.op {
+            Op::Create { attributes, .. } => Some(attributes.mode),
+            Op::Write { set, .. }
+            | Op::Append { set, .. }
+            | Op::Truncate { set, .. }
+            | Op::Attributes { set, .. } => set.mode.map(|mode| mode & 0o7777),
+            Op::Link { .. } | Op::Rename { .. } | Op::Remove { .. } => None,
+        }
+    }
+
     /// The places at which something may be different after this entry, beside
     /// all places of [`Entry::node`].
     #[must_use]

@@ -2,9 +2,9 @@
 //!
 //! A Volume is a journal; its tree is the [fold](fold()) of that journal. This
 //! crate holds the names, the operations, the journal entries, the fold, the
-//! admission of changes, the difference of two trees and the description of
-//! contents. The service, the replica, the mount and the simulator all call the
-//! same code, which is why they agree.
+//! admission of changes, the difference of two trees, the past of a tree and the
+//! description of contents. The service, the replica, the mount and the simulator
+//! all call the same code, which is why they agree.
 //!
 //! # Invariants
 //!
@@ -36,7 +36,9 @@ mod entry;
 mod fold;
 mod names;
 mod node;
+mod past;
 mod path;
+mod trail;
 mod tree;
 
 pub use admission::{Accepted, Reason, Refusal, admit};
@@ -55,5 +57,7 @@ pub use names::{Issue, IssueCode, Policy, comparison_key, portable_issues};
 pub use node::{
     AttributeChange, Attributes, Kind, MAX_XATTR_BYTES, Node, NodeId, Place, Seq, Time,
 };
+pub use past::Past;
 pub use path::{InvalidPath, MAX_NAME_BYTES, MAX_PATH_BYTES, Name, TreePath};
+pub use trail::{Made, PathChange, PathKind, PathState, PathVersion, Trail};
 pub use tree::Tree;

@@ -34,6 +34,9 @@ impl Rules for SimRules {
     fn changed(&mut self, _: &TreePath) -> bool {
         false
     }
+    fn is_guarded(&self, _: &TreePath) -> bool {
+        false
+    }
     fn is_tracked(&mut self, _: &TreePath) -> bool {
         false
     }

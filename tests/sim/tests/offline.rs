@@ -20,6 +20,9 @@ impl Rules for NoRules {
     fn changed(&mut self, _: &TreePath) -> bool {
         false
     }
+    fn is_guarded(&self, _: &TreePath) -> bool {
+        false
+    }
     fn is_tracked(&mut self, _: &TreePath) -> bool {
         false
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
+use s0_tree::Seq;
 
 /// A sandbox's id: it is shown beside all that the sandbox writes.
 fn sandbox_id(text: &str) -> Result<String, String> {
@@ -24,6 +25,23 @@ fn pattern(text: &str) -> Result<String, String> {
         return Err("it is not one line; give --ignore once for each pattern".into());
     }
     Ok(text.to_owned())
+}
+
+/// A path as it was after an entry of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PathAt {
+    pub(crate) path: PathBuf,
+    pub(crate) seq: Seq,
+}
+
+fn path_at(text: &str) -> Result<PathAt, String> {
+    let parts = text.rsplit_once('@').filter(|(path, _)| !path.is_empty());
+    let parsed = parts.and_then(|(path, seq)| Some((path, seq.parse().ok()?)));
+    let (path, seq) = parsed.ok_or(
+        "a version is a path, @ and a number, such as main.rs@17; `s0 sync history PATH` lists \
+         those of a path",
+    )?;
+    Ok(PathAt { path: path.into(), seq: Seq(seq) })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -147,6 +165,82 @@ Examples:
         #[command(subcommand)]
         command: Conflicts,
     },
+    /// See, let in or discard writes that are held
+    ///
+    /// What a sandbox writes where it would run on this machine by itself (`.envrc`,
+    /// `.vscode/`, `.husky/` and the like) waits until you let it in, and so does what
+    /// comes for a document of which an editor has unsaved text.
+    #[command(after_help = "\
+Examples:
+  s0 sync held list
+  s0 volume files cat VOLUME .envrc        read it before you let it in
+  s0 sync held allow .envrc
+  s0 sync held discard .vscode             yours stay, and go to the Volume")]
+    Held {
+        #[command(subcommand)]
+        command: Held,
+    },
+    /// List the versions that a path had, newest first
+    ///
+    /// Whatever anybody wrote to the Volume made a version, known by the number of its
+    /// journal entry, SEQ. A file is followed over its renames, and a path that is gone
+    /// has a history as well. It goes back as far as the service retains the journal.
+    #[command(after_help = "\
+Examples:
+  s0 sync history src/main.rs
+  s0 sync show src/main.rs@17              read what entry 17 made of it
+  diff <(s0 sync show main.rs@17) main.rs  compare that with what is here
+  s0 sync restore src/main.rs@17           bring it back")]
+    History {
+        /// The path, as it is now or was last
+        path: PathBuf,
+        /// How many versions
+        #[arg(short = 'n', long = "versions", default_value_t = 20, value_name = "N")]
+        limit: usize,
+        /// Only what was at this very path, not where its file was before a rename
+        #[arg(long)]
+        no_follow: bool,
+    },
+    /// Print what a path held after an entry of the journal
+    ///
+    /// The bytes of a file as they were, or the target of a symbolic link. SEQ may be any
+    /// retained entry, not only one that `history` lists for the path.
+    #[command(after_help = "\
+Examples:
+  s0 sync show src/main.rs@17
+  s0 sync show logo.png@17 > old-logo.png")]
+    Show {
+        /// The path, and the entry after which it is looked at
+        #[arg(value_name = "PATH@SEQ", value_parser = path_at)]
+        version: PathAt,
+        /// Only what was at this very path, not where its file was before a rename
+        #[arg(long)]
+        no_follow: bool,
+    },
+    /// Bring back what a path held after an entry of the journal
+    ///
+    /// It is written to the Volume like any other change: attached workspaces follow,
+    /// and what you have edited here and not sent yet becomes a conflict, never lost. If
+    /// somebody writes to the path at the same moment, nothing is written.
+    #[command(after_help = "\
+Examples:
+  s0 sync restore src/main.rs@17           it holds again what entry 17 made of it
+  s0 sync restore src/main.rs@17 --seen 23
+                                           only if no entry after 23 has changed it
+
+For a whole directory, take a snapshot before a big change: `s0 volume snapshot --help`.")]
+    Restore {
+        /// The path as it is now or was last, and the entry after which it was right
+        #[arg(value_name = "PATH@SEQ", value_parser = path_at)]
+        version: PathAt,
+        /// The last entry that you have seen; nothing is written if a later one changed
+        /// the path
+        #[arg(long, value_name = "SEQ")]
+        seen: Option<u64>,
+        /// Only what was at this very path, not where its file was before a rename
+        #[arg(long)]
+        no_follow: bool,
+    },
     /// Go on after a halt
     ///
     /// Syncing halts when the directory is gone or emptied, when most files vanish at
@@ -213,6 +307,30 @@ pub(crate) enum Side {
     Theirs,
     /// What both had before
     Base,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Held {
+    /// List the writes that are held
+    List,
+    /// Let them in as they are now; a later version is held again
+    Allow {
+        /// Files, or directories with all below
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// Keep what is here; it goes to the Volume in their place
+    Discard {
+        /// Files, or directories with all below
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// Keep what is here, and put them beside it
+    KeepBoth {
+        /// Files, or directories with all below
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -110,7 +110,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
             && self.disk_path(&intent.place).as_ref() == Some(&intent.path)
             && !self.in_conflict(&intent.path)
             && !self.is_outgoing(&intent.path)
-            && !self.held.contains(&intent.path)
+            && self
+                .hold(&intent.place, &intent.path, intent.after.as_ref(), intent.actor.as_ref())
+                .is_none()
     }
 
     fn swap_all(&mut self, staged: Vec<(IntentId, Intent)>) -> Done {
@@ -158,7 +160,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         directories.sort();
         directories.dedup();
         self.disk_sync(&directories);
-        let mut notices = Vec::new();
+        let (mut notices, mut ahead) = (Vec::new(), 0);
         for (slot, intent, print, displaced) in done {
             let row = intent.after.as_ref().map(|after| Row {
                 node: after.node,
@@ -178,6 +180,14 @@ impl<D: Disk, S: Store> Replica<D, S> {
             } else {
                 records.push(Record::Intent(slot, None));
             }
+            let before = intent.before.as_ref().map(|row| (row.what.clone(), row.mode));
+            let after = intent.after.as_ref().map(|after| (after.what.clone(), after.mode));
+            let version = intent.after.as_ref().map(|after| after.version);
+            let actor = intent.actor.as_ref();
+            let review =
+                self.for_review(ahead, &intent.path, None, (before, after), actor, version);
+            ahead += u64::from(review.is_some());
+            records.extend(review);
             notices.push(Notice::Applied {
                 path: intent.path.clone(),
                 removed: intent.after.is_none(),

@@ -33,6 +33,9 @@ pub enum ResolveError {
     /// There is no conflict at the path.
     #[error("there is no conflict at {0}; `s0 sync conflicts list` shows those that are open")]
     NoConflict(TreePath),
+    /// No write is held at the path.
+    #[error("no write is held at {0}; `s0 sync held list` shows those that are")]
+    NothingHeld(TreePath),
     /// The Volume's side is not known now.
     #[error("the Volume cannot be reached now; try again when `s0 sync status` says connected")]
     Offline,
@@ -63,6 +66,12 @@ pub enum ResolveError {
          remove it there with `s0 volume files rm`"
     )]
     PipeInTheWay(TreePath),
+    /// The path holds something else than what a write in its place was made for.
+    #[error("{0} has changed since; look at it again")]
+    Changed(TreePath),
+    /// Everything stopped.
+    #[error("syncing is halted; `s0 sync status` says why")]
+    Halted,
     /// Something must finish first.
     #[error("{0} is still being worked on; try again in a moment")]
     NotYet(TreePath),

@@ -17,6 +17,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         directories: &mut Vec<TreePath>,
     ) -> Result<bool, super::Stop> {
         let removed = matches!(need, Need::RemoveDirectory(_));
+        let mut review = None;
         let (path, before, after) = match need {
             Need::MakeDirectory(path, remote) => {
                 match self.disk.make_directory(&path, remote.mode) {
@@ -58,6 +59,11 @@ impl<D: Disk, S: Store> Replica<D, S> {
                     return Ok(self.give_way(&path, &DiskError::Exists));
                 }
                 let open = row.print.is_some_and(|print| print.open);
+                if !row.what.is_directory() {
+                    let sides = [row.mode, remote.mode].map(|mode| Some((row.what.clone(), mode)));
+                    let version = Some(remote.version);
+                    review = self.for_review(0, &path, None, sides.into(), actor.as_ref(), version);
+                }
                 self.remember(place, &remote, stat, open)?;
                 (path, Some(row.what), Some(remote.what))
             }
@@ -97,11 +103,16 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 // Its mode, or its content, may have changed as well.
                 self.incoming.insert(place.clone(), actor.clone());
                 self.touch(new.clone(), self.now, true);
+                let side = Some((row.what.clone(), row.mode));
+                let sides = (side.clone(), side);
+                let version = Some(remote.version);
+                review = self.for_review(0, &new, Some(&old), sides, actor.as_ref(), version);
                 (new, Some(row.what.clone()), Some(row.what))
             }
             Need::Nothing | Need::Wait | Need::Remember(_) | Need::Intend(_) => return Ok(true),
         };
         directories.extend(path.parent());
+        self.commit(review.into_iter().collect(), false)?;
         self.stir();
         self.notice(Notice::Applied { path, removed, actor, before, after });
         Ok(true)

@@ -1,5 +1,6 @@
 //! What goes into the engine, and what comes out of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use s0_api::sync::{Answer, Registered, Submission, SubmitError};
@@ -21,6 +22,8 @@ pub enum Hint {
 /// What happened outside.
 #[derive(Debug)]
 pub enum Event {
+    /// These documents, and no others, have unsaved text in an editor.
+    Unsaved(BTreeSet<TreePath>),
     /// The watcher saw something at these paths.
     Touched(Vec<(TreePath, Hint)>),
     /// Anything below this path may have changed.

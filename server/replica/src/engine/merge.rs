@@ -9,14 +9,13 @@
 //! merge, so it goes when the merge is on the disk for certain and no program
 //! writes to it any more. An edit that the merge does not know is never displaced.
 
-use s0_tree::{Content, Place, Seq, TreePath};
+use s0_tree::{Content, Place, TreePath};
 
-use super::apply::Swapped;
-use super::conflicts::NOBODY;
+use super::put::OldFile;
 use super::remote::decided;
 use super::{Local, Replica, ResolveError};
-use crate::disk::{Disk, IntentId};
-use crate::state::{Facts, Intent, Phase, Print, Record, Remote, Row, Store, What};
+use crate::disk::Disk;
+use crate::state::{Print, Record, Remote, Store, What};
 
 /// What a merge is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +89,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
             return Err(ResolveError::NotYet(path.clone()));
         }
         let agreed = Record::Synced(it.place.clone(), Some(decided(&it.remote)));
-        let mut records = self.put_merge(path, &it, text)?;
+        let old = OldFile { content: it.sides.mine, mode: it.mode, print: it.print };
+        let mut records = self.put_in_place(path, it.place, old, text)?;
         if ends {
             records.push(agreed);
             self.end_conflict(path, "merged", records)?;
@@ -100,59 +100,5 @@ impl<D: Disk, S: Store> Replica<D, S> {
         self.forget(path);
         self.touch(path.clone(), now, true);
         Ok(())
-    }
-
-    /// Brings the merge to the disk. The records say that it is there.
-    fn put_merge(
-        &mut self,
-        path: &TreePath,
-        it: &TwoFiles,
-        text: &[u8],
-    ) -> Result<Vec<Record>, ResolveError> {
-        let merged = Content::of(text);
-        if merged == it.sides.mine {
-            return Ok(Vec::new());
-        }
-        let (mode, version) = (it.mode, Seq(0));
-        let mine = What::File(it.sides.mine);
-        let before = Row { node: NOBODY, version, what: mine.clone(), mode, print: Some(it.print) };
-        let after = Remote { node: NOBODY, version, what: What::File(merged), mode };
-        let intent = Intent {
-            place: it.place.clone(),
-            path: path.clone(),
-            before: Some(before),
-            after: Some(after),
-            phase: Phase::Planned,
-            actor: None,
-        };
-        // Each intent owns two slots; see `IntentId::aside`.
-        let slot = IntentId(self.state.facts.last_intent.0 + 2);
-        let facts = Facts { last_intent: slot, ..self.state.facts.clone() };
-        let planned = Record::Intent(slot, Some(intent.clone()));
-        self.commit(vec![planned, Record::Facts(facts)], true)?;
-        let staged = self.disk.stage_file(slot, text, mode);
-        if let Err(error) = staged.and_then(|()| self.disk.sync_staged(&[slot])) {
-            self.abandon(slot, false)?;
-            return Err(ResolveError::Disk(path.clone(), error));
-        }
-        let error = match self.swap(slot, &intent) {
-            Swapped::Done { displaced, .. } => {
-                // The old file may go only when the merge cannot any more.
-                self.disk_sync(&[path.parent().unwrap_or_default()]);
-                if let Some((at, stat)) = displaced {
-                    self.leave(slot, at, &intent, mine, Some(stat));
-                }
-                let intent = Intent { phase: Phase::Swapped, ..intent };
-                return Ok(vec![Record::Intent(slot, Some(intent))]);
-            }
-            Swapped::Changed(_) | Swapped::Busy => ResolveError::NotYet(path.clone()),
-            Swapped::Failed(error) | Swapped::Stranded(error) => {
-                ResolveError::Disk(path.clone(), error)
-            }
-        };
-        // The merge is in the slot, or something of the user's that came out and
-        // could not go back: that is for those to tell who clear the slots.
-        self.leave_slots(slot, &intent, &[What::File(merged)])?;
-        Err(error)
     }
 }

@@ -10,6 +10,7 @@
 //! socket in here, so the simulator drives the very same code.
 
 mod answer;
+mod applied;
 mod apply;
 mod conflicts;
 mod direct;
@@ -18,10 +19,12 @@ mod download;
 mod events;
 mod forget;
 mod guard;
+mod holds;
 mod look;
 mod merge;
 mod need;
 mod paths;
+mod put;
 mod read;
 mod recover;
 mod remote;
@@ -41,7 +44,9 @@ pub use conflicts::{ResolveError, WayOut};
 pub use events::{Effect, Event, Fetched, Hint, Notice};
 pub use forget::ForgetError;
 pub use guard::{Halt, Resume};
+pub use holds::{Held, HoldEnd, HoldReason};
 pub use merge::Sides;
+pub use put::LocalWrite;
 pub use status::{Condition, Difference, Pending, Progress, Status, VerifyError};
 
 /// How a replica begins.
@@ -82,6 +87,8 @@ pub struct Config {
     /// not left in order, files are read again, since a power cut can leave
     /// old contents under a new stat.
     pub boot: String,
+    /// Whether sandboxes' writes are kept until a review has heard of them.
+    pub review: bool,
 }
 
 impl Default for Config {
@@ -92,6 +99,7 @@ impl Default for Config {
             inline_limit: s0_tree::INLINE_LIMIT,
             settle: 100,
             boot: String::new(),
+            review: false,
         }
     }
 }
@@ -209,7 +217,7 @@ pub struct Replica<D, S> {
     cache_held: usize,
     displaced: BTreeMap<IntentId, displaced::Displaced>,
     ignored_incoming: BTreeSet<TreePath>,
-    held: BTreeSet<TreePath>,
+    holds: holds::Holds,
     abandoned: Vec<IntentId>,
 
     second_look: Option<u64>,
@@ -288,7 +296,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             cache_held: 0,
             displaced: BTreeMap::new(),
             ignored_incoming: BTreeSet::new(),
-            held: BTreeSet::new(),
+            holds: holds::Holds::default(),
             abandoned: Vec::new(),
             second_look: None,
             looked: false,
@@ -339,6 +347,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             Event::Offline => self.offline(),
             Event::Tree { epoch, tree } => self.take_tree(epoch, tree)?,
             Event::Entries(entries) => self.take_entries(entries),
+            Event::Unsaved(documents) => self.unsaved(documents),
             Event::Policy(policy) => self.policy = policy,
             Event::CannotFollow => {
                 if self.link != Link::Offline {

@@ -3,7 +3,7 @@
 use s0_tree::{Actor, NodeId, Place, TreePath, comparison_key};
 
 use super::look::leads_out;
-use super::{Local, Replica};
+use super::{Held, Local, Replica};
 use crate::disk::{Disk, Spot};
 use crate::state::{Intent, Phase, Record, Remote, Row, Store, What};
 
@@ -37,6 +37,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             // Its directory is not here yet; making that one brings this back.
             return Need::Nothing;
         };
+        self.note_hold(&path, None);
         let remote = self.remote_at(place);
         let row = self.row(place).cloned();
         if self.active.contains_key(place) {
@@ -64,7 +65,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         if self.in_conflict(&path) {
             return Need::Nothing;
         }
-        if self.is_outgoing(&path) || self.dirty.contains_key(&path) || self.held.contains(&path) {
+        if self.is_outgoing(&path) || self.dirty.contains_key(&path) {
             return Need::Wait;
         }
         let missing = |above| {
@@ -117,6 +118,11 @@ impl<D: Disk, S: Store> Replica<D, S> {
             if self.problems.contains_key(&path) {
                 return Need::Wait;
             }
+        }
+        if let Some(why) = self.hold(place, &path, remote.as_ref(), actor) {
+            let held = Held { why, actor: actor.cloned(), removed: remote.is_none() };
+            self.note_hold(&path, Some((place.clone(), held)));
+            return Need::Wait;
         }
         if row.as_ref().is_some_and(|row| row.what.is_directory() && self.is_moved(row.node)) {
             // The user moved it, and is to be heard first.
@@ -315,7 +321,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 || self.is_outgoing(&old)
                 || self.dirty.contains_key(&old)
                 || self.changed.contains_key(&old)
-                || self.in_conflict(&old);
+                || self.in_conflict(&old)
+                || self.has_unsaved(&old);
             if row.what.is_directory() {
                 if busy || path.is_at_or_below(&old) {
                     return Need::Wait;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use s0_tree::{NodeId, Place, Seq, Tree, TreePath};
 use serde::{Deserialize, Serialize};
 
-use super::{Halt, Link, Local, Replica};
+use super::{Halt, Held, Link, Local, Replica};
 use crate::disk::{Description, Disk, DiskError, DiskResult, Seen, Spot};
 use crate::state::{Conflict, ConflictStatus, Store, What};
 
@@ -65,6 +65,9 @@ pub struct Status {
     pub conflicts: BTreeMap<TreePath, Conflict>,
     /// Paths that cannot be synced, and why.
     pub problems: BTreeMap<TreePath, String>,
+    /// Writes of the Volume that are held, by path.
+    #[serde(default)]
+    pub held: BTreeMap<TreePath, Held>,
     /// Local paths that wait for the user's word.
     pub withheld: Vec<TreePath>,
     /// How many of the Volume's paths are not here because of ignore rules.
@@ -120,6 +123,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             progress: Progress { synced, total: total.max(synced + new) },
             conflicts: self.state.conflicts.clone(),
             problems: self.problems.clone(),
+            held: self.held(),
             withheld: self.state.withheld.iter().cloned().collect(),
             ignored_incoming: self.ignored_incoming.len(),
         }
@@ -146,6 +150,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
     /// counts as an upload or as a question to the user.
     fn waits_for_user(&self, path: &TreePath) -> bool {
         self.problems.contains_key(path)
+            || self.is_held_back(path)
             || self.in_conflict(path)
             || self.state.withheld.contains(path)
             || self.changed.contains_key(path)
@@ -181,6 +186,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
             .filter(|(_, conflict)| conflict.status == ConflictStatus::Open)
             .map(|(path, _)| why(path, "in conflict"));
         let problems = self.problems.iter().map(|(path, text)| why(path, text));
+        let held = self.held().into_iter().map(|(path, held)| why(&path, held.why.in_words()));
+        let problems = problems.chain(held);
         let paused =
             if self.has_open_conflicts() { "waits for conflicts" } else { "not uploaded yet" };
         let changed = self.changed.keys().filter(|path| self.is_wanted(path));
@@ -314,6 +321,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             let is_directory = stat.kind.may_be_directory();
             let apart = self.in_conflict(&child)
                 || self.state.withheld.contains(&child)
+                || self.is_held_back(&child)
                 || self.state.kept.contains(&child)
                 || s0_tree::comparison_key(name.as_str()) == ".git"
                 || (self.row_at(&child).is_none() && self.rules.is_ignored(&child, is_directory));

@@ -154,7 +154,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
 
     /// Whether a changed path may be offered now, as far as itself goes.
     fn may_upload(&mut self, path: &TreePath) -> bool {
-        if !self.is_wanted(path) || self.held.contains(path) || self.dirty.contains_key(path) {
+        if !self.is_wanted(path) || self.dirty.contains_key(path) {
             return false;
         }
         // The directory may be another one by now, and is looked at next.

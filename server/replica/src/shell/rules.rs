@@ -17,6 +17,7 @@ use s0_tree::{TreePath, comparison_key};
 
 use super::access::{RootAccess, STATE_DIR_NAME};
 use super::git_index::Tracked;
+use super::guarded::Guarded;
 use super::pattern;
 use crate::disk::{Rules, Spot};
 
@@ -30,6 +31,7 @@ const MAX_RULES: u64 = 4 << 20;
 #[derive(Debug)]
 pub struct GitRules {
     access: RootAccess,
+    guarded: Guarded,
     settings: Source,
     directories: HashMap<TreePath, Arc<Level>>,
     repositories: HashMap<TreePath, Repository>,
@@ -69,10 +71,17 @@ impl GitRules {
         let fold = !access.abilities().case_sensitive;
         Self {
             settings: Source::new(settings.join("\n"), fold),
+            guarded: Guarded::default(),
             access,
             directories: HashMap::new(),
             repositories: HashMap::new(),
         }
+    }
+
+    /// The same, and these paths are guarded.
+    #[must_use]
+    pub fn guarding(self, guarded: Guarded) -> Self {
+        Self { guarded, ..self }
     }
 
     /// Whether the rules alone ignore `path`, tracked or not.
@@ -221,6 +230,10 @@ impl Rules for GitRules {
             name @ (GITIGNORE | S0IGNORE) => self.rules_changed(&directory, name),
             _ => false,
         }
+    }
+
+    fn is_guarded(&self, path: &TreePath) -> bool {
+        self.guarded.contains(path)
     }
 
     fn is_tracked(&mut self, path: &TreePath) -> bool {

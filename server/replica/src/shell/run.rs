@@ -21,6 +21,7 @@ use s0_tree::{Seq, TreePath};
 use tokio::sync::{OwnedSemaphorePermit, broadcast};
 
 use super::disk::{Marker, RootDisk};
+use super::guarded::Guarded;
 use super::network::{Command, Network};
 use super::rules::GitRules;
 use super::store::SqliteStore;
@@ -64,6 +65,8 @@ pub struct Setup {
     pub config: Config,
     /// Globs of the settings that are not synced.
     pub ignore: Vec<String>,
+    /// What a sandbox wrote there waits until the user lets it in.
+    pub guarded: Guarded,
     /// The Volume.
     pub volume: String,
     /// This replica.
@@ -415,6 +418,7 @@ impl RunLoop {
             .map_err(|error| Asleep::new(error.to_string(), None))?;
         let abilities = disk.abilities();
         let rules = GitRules::new(disk.access(), &self.setup.ignore);
+        let rules = rules.guarding(self.setup.guarded.clone());
         let registration = Registration {
             display_name: self.setup.display_name.clone(),
             platform: std::env::consts::OS.into(),

@@ -20,7 +20,7 @@ use crate::state::{Outgoing, Record, Row, State, Store, StoreError};
 use crate::synced::RowChange;
 
 /// The schema that this software writes.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 
 const CREATE: &str = "
 CREATE TABLE synced (
@@ -38,6 +38,9 @@ CREATE TABLE withheld (path TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE kept (path TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE facts (only INTEGER PRIMARY KEY CHECK (only = 0), facts TEXT NOT NULL);
 ";
+/// What schema 2 has beyond that.
+const CREATE_APPLIED: &str =
+    "CREATE TABLE applied (number INTEGER PRIMARY KEY, applied TEXT NOT NULL);";
 
 /// The state database of one replica.
 #[derive(Debug)]
@@ -75,8 +78,11 @@ impl SqliteStore {
             transaction.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sql)?;
         match schema {
             SCHEMA => Ok(()),
-            0 => {
-                transaction.execute_batch(CREATE).map_err(sql)?;
+            0 | 1 => {
+                if schema == 0 {
+                    transaction.execute_batch(CREATE).map_err(sql)?;
+                }
+                transaction.execute_batch(CREATE_APPLIED).map_err(sql)?;
                 transaction.pragma_update(None, "user_version", SCHEMA).map_err(sql)?;
                 transaction.commit().map_err(sql)
             }
@@ -205,6 +211,13 @@ fn write(db: &Transaction<'_>, record: &Record) -> Result<(), StoreError> {
             run("INSERT OR REPLACE INTO kept VALUES (?)", params![path.as_str()])
         }
         Record::Kept(path, false) => run("DELETE FROM kept WHERE path = ?", params![path.as_str()]),
+        Record::Applied(at, Some(applied)) => run(
+            "INSERT OR REPLACE INTO applied VALUES (?, ?)",
+            params![number(*at), json(applied)?],
+        ),
+        Record::Applied(at, None) => {
+            run("DELETE FROM applied WHERE number = ?", params![number(*at)])
+        }
         Record::Facts(facts) => {
             run("INSERT OR REPLACE INTO facts VALUES (0, ?)", params![json(facts)?])
         }
@@ -253,6 +266,12 @@ fn read(db: &Transaction<'_>) -> Result<State, StoreError> {
     })?;
     for (id, intent) in intents {
         state.apply(Record::Intent(IntentId(id.cast_unsigned()), Some(parse(&intent)?)));
+    }
+    let applied = rows(db, "SELECT number, applied FROM applied", |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
+    })?;
+    for (at, applied) in applied {
+        state.apply(Record::Applied(at.cast_unsigned(), Some(parse(&applied)?)));
     }
     state.apply(Record::Outgoing(read_outgoing(db)?));
     Ok(state)

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use s0_api::sync::Registered;
 use s0_replica::engine::{Config, Effect, Event, Init, Pending, Replica};
 use s0_replica::shell::disk::{Marker, RootDisk};
+use s0_replica::shell::guarded::{GUARDED, Guarded};
 use s0_replica::shell::rules::GitRules;
 use s0_replica::shell::store::SqliteStore;
 use s0_tree::{Tree, TreePath};
@@ -48,7 +49,8 @@ impl Room {
     /// A replica that has been given the Volume's tree, and has done nothing yet.
     pub(crate) fn connected(dir: tempfile::TempDir, init: Init, tree: Tree) -> Self {
         let disk = RootDisk::open(&dir.path().join("root"), Marker::Create).unwrap();
-        let rules = Box::new(GitRules::new(disk.access(), &[]));
+        let guarded = Guarded::new(GUARDED).unwrap();
+        let rules = Box::new(GitRules::new(disk.access(), &[]).guarding(guarded));
         let store = SqliteStore::open(&dir.path().join("state.db")).unwrap();
         let config = Config { init, ..Config::default() };
         let engine = Replica::open(config, disk, store, rules, 0).unwrap();

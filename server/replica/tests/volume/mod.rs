@@ -3,8 +3,8 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use s0_tree::{
-    Actor, Attributes, Content, Entry, FORMAT, New, NodeId, Op, Place, RenameHow, Source, Time,
-    Tree, TreePath, fold,
+    Actor, AttributeChange, Attributes, Content, Entry, FORMAT, New, NodeId, Op, Place, RenameHow,
+    Source, Time, Tree, TreePath, fold,
 };
 
 /// What is at a path: a directory, a file with this text, a link to there.
@@ -67,5 +67,25 @@ pub(crate) fn renamed(tree: &Tree, from: &str, to: &str) -> Entry {
         },
         path: to,
         old_path: Some(from),
+    }
+}
+
+/// The entry that writes a file of a tree.
+pub(crate) fn written(tree: &Tree, path: &str, text: &str, actor: Actor) -> Entry {
+    let path = TreePath::new(path).unwrap();
+    Entry {
+        format: FORMAT,
+        seq: tree.head().next(),
+        time: Time(0),
+        source: if actor.sandbox.is_some() { Source::Sandbox } else { Source::Replica },
+        actor,
+        request: None,
+        op: Op::Write {
+            node: tree.lookup(&path).unwrap(),
+            content: Content::of(text.as_bytes()),
+            set: AttributeChange::default(),
+        },
+        path,
+        old_path: None,
     }
 }

@@ -76,7 +76,8 @@ pub(super) async fn list(
     })
 }
 
-async fn entries(
+/// Entries after `after`, at most `limit`, none above `head`.
+pub(super) async fn entries(
     service: &Service,
     hot: &Hot,
     after: Seq,

@@ -71,7 +71,7 @@ fn origin(draft: &Draft) -> Origin {
     Origin { source: Source::Sandbox, time: draft.time, uid, gid, ..Origin::default() }
 }
 
-fn apply(draft: &mut Draft, changes: &[Change]) -> Result<Result<(), Problem>, Problem> {
+pub(super) fn apply(draft: &mut Draft, changes: &[Change]) -> Result<Result<(), Problem>, Problem> {
     let origin = origin(draft);
     draft.admit_whole(&origin, changes)
 }

@@ -3,7 +3,7 @@
 use s0_tree::{Seq, Tree};
 use tracing::error;
 
-use super::{task::PAGE, unpack};
+use super::{PAGE, unpack};
 use crate::journal::{Journal, Stored};
 use crate::ledger::Ledger;
 use crate::problem::Problem;

@@ -3,6 +3,7 @@
 
 mod changes;
 mod documented;
+mod history;
 mod limits;
 mod platform;
 mod refused;

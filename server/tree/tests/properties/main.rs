@@ -12,6 +12,7 @@ mod folding;
 mod history;
 mod limits;
 mod names;
+mod past;
 mod paths;
 
 use proptest::test_runner::Config;

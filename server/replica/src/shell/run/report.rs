@@ -57,6 +57,7 @@ impl RunLoop {
                     progress: Progress::default(),
                     conflicts: BTreeMap::new(),
                     problems: BTreeMap::new(),
+                    held: BTreeMap::new(),
                     withheld: Vec::new(),
                     ignored_incoming: 0,
                 },
