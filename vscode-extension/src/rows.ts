@@ -257,7 +257,7 @@ function workspaceGroup(state: FolderState, snapshots: Snapshot[] | undefined): 
           folder,
           subject: { is: "snapshot", snapshot },
           label: snapshot.name === "" ? snapshot.id : snapshot.name,
-          description: snapshot.created,
+          description: new Date(snapshot.created).toLocaleString(),
           icon: "device-camera",
           context: "snapshot",
         })),
