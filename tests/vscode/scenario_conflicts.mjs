@@ -97,25 +97,13 @@ export async function the_merge_editor_settles_a_conflict({ bench, open, shot })
   await inConflict(bench, w, agent, ["merge.txt"]);
   await w.command("s0 sync: Open in Merge Editor");
   await w.pick("merge.txt");
-  const complete = w.page.locator(".monaco-button", { hasText: "Complete Merge" });
+  const complete = w.page.locator('.editor-actions .action-label[aria-label^="Complete Merge"]');
   await complete.waitFor({ timeout: 20_000 });
-  await until("both sides are shown", async () => {
-    const text = (await w.page.locator(".merge-editor").innerText()).replaceAll("\u00a0", " ");
-    return text.includes("theirs") && text.includes("mine") && text.includes("Result");
-  });
+  const shown = async () => (await w.page.locator(".merge-editor").innerText()).replaceAll("\u00a0", " ");
+  await until("both sides are shown", async () => /Theirs[^]*theirs[^]*Mine[^]*mine[^]*Result/.test(await shown()));
   await shot(w, "merge-editor");
-  await w.page
-    .locator(".merge-editor a, .merge-editor .codelens-decoration a", { hasText: /^Accept Theirs$/ })
-    .first()
-    .click();
-  await until("the result has both", async () =>
-    /mine[^]*theirs/.test(
-      (await w.page
-        .locator(".merge-editor .result")
-        .innerText()
-        .catch(() => "")) || (await w.page.locator(".merge-editor").innerText()),
-    ),
-  );
+  await w.page.locator('.merge-editor .action-label[aria-label^="Accept All Incoming Changes"]').click();
+  await until("the result has both", async () => /mine[^]*theirs/.test((await shown()).split("Result")[1]));
   await complete.click();
   await until("the conflict is settled", async () => (await w.rows()).some((row) => /^Conflicts\s*none$/.test(row)));
   await until(

@@ -77,7 +77,10 @@ export async function a_folder_that_is_not_trusted_is_left_alone({ bench, open }
   check(bench.processOf("s0-sync-lsp", "--stdio") === undefined, "a server runs for a folder that is not trusted");
   check(!(await w.status.isVisible()), "the extension runs in a folder that is not trusted");
   await restricted.click();
-  await w.page.locator(".workspace-trust-editor .monaco-button", { hasText: /^Trust$/ }).first().click();
+  await w.page
+    .locator(".workspace-trust-editor .monaco-button", { hasText: /^Trust$/ })
+    .first()
+    .click();
   await until("once it is trusted the extension starts", () => w.status.isVisible(), 60);
   await until("and so does the server", () => bench.processOf("s0-sync-lsp", "--stdio"));
 }

@@ -34,6 +34,7 @@ export function conflictCommands(ctx: Ctx): Record<string, Command> {
     mark: way("mark"),
     ignore: way("ignore"),
     mergeEditor: (argument) => mergeEditor(ctx, argument),
+    completeMerge: () => vscode.commands.executeCommand("mergeEditor.acceptMerge"),
     settleHeld: (argument) => chooseHeld(ctx, argument),
     heldTake: held("take"),
     // The same way out under the name that it has for a guarded path.
@@ -138,11 +139,20 @@ async function mergeEditor(ctx: Ctx, argument: unknown): Promise<void> {
   settleWhenMerged(ctx, folder, one, output);
 }
 
+/** Merge editors of ours that are open; while there are any, their title bar has "Complete Merge". */
+let merging = 0;
+
+function countMerging(by: 1 | -1): void {
+  merging += by;
+  void vscode.commands.executeCommand("setContext", "s0-sync.merging", merging > 0);
+}
+
 /** "Complete Merge" saves the file and closes the editor; closing it without that leaves the conflict open. */
 function settleWhenMerged(ctx: Ctx, folder: string, conflict: Conflict, output: vscode.Uri): void {
   let saved = false;
   // What a tab of the merge editor is about is not told to extensions; that it is the one just opened is.
   const tab = vscode.window.tabGroups.activeTabGroup.activeTab;
+  countMerging(1);
   const watch = vscode.Disposable.from(
     vscode.workspace.onDidSaveTextDocument((document) => {
       if (document.uri.toString() === output.toString()) saved = true;
@@ -150,6 +160,7 @@ function settleWhenMerged(ctx: Ctx, folder: string, conflict: Conflict, output: 
     vscode.window.tabGroups.onDidChangeTabs(({ closed }) => {
       if (!tab || !closed.includes(tab)) return;
       watch.dispose();
+      countMerging(-1);
       const open = ctx.states.get(folder)?.conflicts.some((one) => one.path === conflict.path) ?? false;
       if (saved && open) {
         void vscode.commands.executeCommand("s0-sync.resolve", {
