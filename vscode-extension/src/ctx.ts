@@ -71,8 +71,18 @@ export class Ctx implements vscode.Disposable {
     return await this.#client.sendRequest<Requests[M][1]>(method, params);
   }
 
+  sayDirty(uri: string, dirty: boolean): void {
+    this.#notify("s0-sync/didChangeDirty", { uri, dirty });
+  }
+
+  /** The settings are others. */
+  configure(): void {
+    const settings = vscode.workspace.getConfiguration("s0-sync");
+    this.#notify("workspace/didChangeConfiguration", { settings: { "s0-sync": settings } });
+  }
+
   /** Tells the server, if there is one to tell. */
-  notify(method: "s0-sync/didChangeDirty", params: { uri: string; dirty: boolean }): void {
+  #notify(method: string, params: object): void {
     if (!this.#client?.isRunning()) return;
     this.#client.sendNotification(method, params).catch((error: unknown) => {
       this.log.warn(`${method}: ${String(error)}`);

@@ -41,7 +41,7 @@ export function createDirtyWatch(ctx: Ctx): vscode.Disposable {
     const uri = document.uri.toString();
     if (known.get(uri) === document.isDirty) return;
     known.set(uri, document.isDirty);
-    ctx.notify("s0-sync/didChangeDirty", { uri, dirty: document.isDirty });
+    ctx.sayDirty(uri, document.isDirty);
   };
   return vscode.Disposable.from(
     vscode.workspace.onDidOpenTextDocument(say),

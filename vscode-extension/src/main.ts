@@ -7,6 +7,7 @@ import { Ctx } from "./ctx.js";
 import { createDecorations } from "./decorations.js";
 import { createContents, createDirtyWatch } from "./documents.js";
 import { createLenses } from "./lenses.js";
+import { createNotices } from "./notices.js";
 import { createStatus } from "./status.js";
 import { createView } from "./tree.js";
 
@@ -20,6 +21,7 @@ export function activate(extension: vscode.ExtensionContext): void {
     registerCommands(started),
     createStatus(started),
     createView(started),
+    createNotices(started),
     createDecorations(started),
     createLenses(started),
     createBadges(started),
@@ -27,6 +29,7 @@ export function activate(extension: vscode.ExtensionContext): void {
     createDirtyWatch(started),
     vscode.workspace.onDidChangeConfiguration((event) => {
       if (event.affectsConfiguration("s0-sync.server")) void started.restart();
+      else if (event.affectsConfiguration("s0-sync")) started.configure();
     }),
   );
   // Not awaited: the editor need not wait for the server, and whether it runs is shown.

@@ -224,3 +224,28 @@ export function directoryName(path: string): string {
 export function verdict(reviewed: Reviewed, now: number): string {
   return `${reviewed.verdict}, ${age(reviewed.time, now)}`;
 }
+
+export type Episode = "blocked" | "halted";
+
+/** When something begins to be in the way. It is one episode until the folder is well again, or nobody works on it. */
+export class Episodes {
+  readonly #running = new Map<string, Episode>();
+
+  /** What begins with this state of a folder. */
+  begun(state: FolderState): Episode | undefined {
+    const now = inTheWay(state);
+    if (now !== undefined) {
+      if (this.#running.get(state.folder) === now) return undefined;
+      this.#running.set(state.folder, now);
+      return now;
+    }
+    // Between two conflicts a folder may seem to be well for a moment.
+    if (state.condition !== "syncing" && state.condition !== "starting") this.#running.delete(state.folder);
+    return undefined;
+  }
+}
+
+function inTheWay(state: FolderState): Episode | undefined {
+  if (state.condition === "halted") return "halted";
+  return state.condition === "blocked" && openConflicts([state]).length > 0 ? "blocked" : undefined;
+}

@@ -3,7 +3,7 @@ import test from "node:test";
 import { beside, serverAddress } from "../src/content.js";
 import { contentUri, type Conflict, type FolderState, type Item } from "../src/protocol.js";
 import { rows, type Row } from "../src/rows.js";
-import { age, status, waiting } from "../src/words.js";
+import { Episodes, age, status, waiting } from "../src/words.js";
 
 const NOW = 1_700_000_000_000;
 const agent = { id: "sandbox:one", label: "one" };
@@ -105,4 +105,20 @@ test("an address survives VS Code's decoding", () => {
     }
   }
   assert.equal(serverAddress("/a", "version=base"), undefined);
+});
+
+test("each blocked episode and each halt is said once", () => {
+  const episodes = new Episodes();
+  const blocked = state({ condition: "blocked", conflicts: [conflict("a")] });
+  const said = [
+    blocked,
+    blocked,
+    state({ condition: "syncing" }),
+    blocked,
+    state({ condition: "halted" }),
+    state(),
+    blocked,
+  ];
+  const begun = said.map((one) => episodes.begun(one));
+  assert.deepEqual(begun, ["blocked", undefined, undefined, undefined, "halted", undefined, "blocked"]);
 });
