@@ -57,8 +57,8 @@ export async function each_quick_fix_settles_a_conflict({ bench, open, shot }) {
     ["keep.txt", "Keep mine"],
     ["both.txt", "Keep both"],
     ["merge.txt", "Merge"],
-    ["mark.txt", "Mark"],
-    ["ignore.txt", "Ignore"],
+    ["mark.txt", "Keep the file as it is now"],
+    ["ignore.txt", "Leave both sides"],
   ];
   for (const [index, [name, title]] of fixes.entries()) {
     await (await quickFix(w, name, title)).click();

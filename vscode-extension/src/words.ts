@@ -50,8 +50,14 @@ export const WAYS: Record<Way, { title: string; detail: string }> = {
     detail: "Joins both; where both changed the same lines, markers are left for you",
   },
   rename: { title: "Rename…", detail: "Gives yours a name that is free everywhere" },
-  mark: { title: "Mark as Settled", detail: "The file as it stands now is what shall be" },
-  ignore: { title: "Ignore", detail: "The conflict waits for nobody; both sides stay as they are" },
+  mark: {
+    title: "Keep the File as It Is Now",
+    detail: "You have repaired it; as it stands is what shall be",
+  },
+  ignore: {
+    title: "Leave Both Sides as They Are",
+    detail: "The conflict is not settled, and holds nothing back",
+  },
 };
 
 /** The ways out of a held write. */
