@@ -5,11 +5,14 @@ import { type Command, confirm, pickFolder } from "./commands.js";
 import { beside } from "./content.js";
 import type { Ctx } from "./ctx.js";
 import { around, hunkAt, neighbour, shownLine } from "./hunks.js";
-import { type Choice, type Chosen, type FileHunks, type Item, SCHEME, contentUri } from "./protocol.js";
+import { type Choice, type Chosen, type Hunk, type Item, SCHEME, contentUri } from "./protocol.js";
 import type { Row } from "./rows.js";
 import { baseName, count } from "./words.js";
 
 type Verb = "keep" | "revert";
+
+/** How long the hunks of a file that was just opened are waited for. */
+const SERVER_ANSWERS_MS = 2000;
 
 export function reviewCommands(ctx: Ctx): Record<string, Command> {
   return {
@@ -183,7 +186,7 @@ async function open(ctx: Ctx, argument: unknown): Promise<void> {
   const uri = uriOf(argument);
   if (uri === undefined) return;
   const editor = await vscode.window.showTextDocument(vscode.Uri.parse(uri), { preview: true });
-  const first = (await hunksOf(ctx, uri))?.hunks[0];
+  const first = (await hunksOf(ctx, uri))[0];
   if (first) reveal(editor, shownLine(first, editor.document.lineCount));
 }
 
@@ -204,7 +207,7 @@ async function go(ctx: Ctx, forwards: boolean): Promise<void> {
     .filter((item) => item.hunks > 0 && item.kind !== "deleted")
     .sort((a, b) => (a.path < b.path ? -1 : 1));
   for (const item of around(items, (one: Item) => one.uri === here, forwards)) {
-    const hunks = (await hunksOf(ctx, item.uri))?.hunks ?? [];
+    const hunks = await hunksOf(ctx, item.uri);
     const hunk = forwards ? hunks[0] : hunks.at(-1);
     if (!hunk) continue;
     const shown = await vscode.window.showTextDocument(vscode.Uri.parse(item.uri), { preview: true });
@@ -214,12 +217,26 @@ async function go(ctx: Ctx, forwards: boolean): Promise<void> {
   throw new Error("there is no hunk to review.");
 }
 
-async function hunksOf(ctx: Ctx, uri: string): Promise<FileHunks | undefined> {
-  const known = ctx.hunks.get(uri);
-  if (known && known.hunks.length > 0) return known;
-  // The server knows a document by its opening, and a document may be open without being shown.
+/** The hunks of a file; one that is not open yet is opened, unseen, and the server then says what it has. */
+async function hunksOf(ctx: Ctx, uri: string): Promise<Hunk[]> {
+  const known = ctx.hunks.get(uri)?.hunks ?? [];
+  if (known.length > 0) return known;
+  const said = new Promise<void>((resolve) => {
+    const listener = ctx.onDidChangeHunks((changed) => {
+      if (changed === uri) done();
+    });
+    const timer = setTimeout(done, SERVER_ANSWERS_MS);
+    function done(): void {
+      clearTimeout(timer);
+      listener.dispose();
+      resolve();
+    }
+  });
   await vscode.workspace.openTextDocument(vscode.Uri.parse(uri));
-  return await ctx.request("s0-sync/hunks", { uri });
+  const asked = (await ctx.request("s0-sync/hunks", { uri })).hunks;
+  if (asked.length > 0) return asked;
+  await said;
+  return ctx.hunks.get(uri)?.hunks ?? [];
 }
 
 function reveal(editor: vscode.TextEditor, line: number): void {
