@@ -239,9 +239,12 @@ export class Ctx implements vscode.Disposable {
       "halted",
       any((state) => state.condition === "halted"),
     );
+    const incoming = this.folders.flatMap((state) => state.incoming);
+    set("incoming", incoming.length > 0);
+    // For the title bar of an editor, which asks with the path of its file.
     set(
-      "incoming",
-      any((state) => state.incoming.length > 0),
+      "incomingPaths",
+      incoming.map((item) => vscode.Uri.parse(item.uri).fsPath),
     );
     set(
       "held",
