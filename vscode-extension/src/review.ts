@@ -174,11 +174,7 @@ async function reviewAll(ctx: Ctx, argument: unknown): Promise<void> {
       return [file, side(vscode.Uri.parse(left)), side(vscode.Uri.parse(right))];
     }),
   );
-  await vscode.commands.executeCommand(
-    "vscode.changes",
-    `Incoming: ${count(items.length, "file")}`,
-    resources,
-  );
+  await vscode.commands.executeCommand("vscode.changes", "Incoming", resources);
 }
 
 /** Opens a file at its first hunk. */
