@@ -2,7 +2,8 @@
 
 import * as vscode from "vscode";
 import type { Ctx } from "./ctx.js";
-import { shownLine } from "./hunks.js";
+import { linesOf } from "./documents.js";
+import { shownHunk, shownLine } from "./hunks.js";
 import type { FileHunks, Hunk } from "./protocol.js";
 import { hunkTitle } from "./words.js";
 
@@ -76,9 +77,11 @@ export function createDecorations(ctx: Ctx): vscode.Disposable {
       deleted: [],
       deletedAtEnd: [],
     };
-    for (const hunk of file?.hunks ?? []) {
-      const [kind, range] = placed(hunk, editor.document);
-      ranges[kind].push({ range, hoverMessage: hover(editor.document, file, hunk) });
+    if (file) {
+      for (const hunk of file.hunks) {
+        const [kind, range] = placed(hunk, editor.document);
+        ranges[kind].push({ range, hoverMessage: hover(editor.document, file, hunk) });
+      }
     }
     for (const kind of Object.keys(types) as Kind[]) editor.setDecorations(types[kind], ranges[kind]);
   };
@@ -113,13 +116,9 @@ function placed(hunk: Hunk, document: vscode.TextDocument): [Kind, vscode.Range]
   ];
 }
 
-function hover(
-  document: vscode.TextDocument,
-  file: FileHunks | undefined,
-  hunk: Hunk,
-): vscode.MarkdownString {
+function hover(document: vscode.TextDocument, file: FileHunks, hunk: Hunk): vscode.MarkdownString {
   const text = new vscode.MarkdownString("", true);
-  const choice = [{ uri: document.uri.toString(), hunk: hunk.id, version: file?.version }];
+  const choice = [shownHunk(file, hunk, linesOf(document))];
   const link = (title: string, command: string, args: unknown[]) =>
     `[${title}](command:${command}?${encodeURIComponent(JSON.stringify(args))})`;
   text.appendMarkdown("$(hubot) ");

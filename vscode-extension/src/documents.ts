@@ -5,6 +5,11 @@ import { serverAddress } from "./content.js";
 import type { Ctx } from "./ctx.js";
 import { SCHEME } from "./protocol.js";
 
+/** The text of lines of a document. */
+export function linesOf(document: vscode.TextDocument): (start: number, end: number) => string {
+  return (start, end) => document.getText(new vscode.Range(start, 0, end, 0));
+}
+
 /** The documents of the scheme `s0-sync`, read-only. */
 export function createContents(ctx: Ctx): vscode.Disposable {
   const changed = new vscode.EventEmitter<vscode.Uri>();

@@ -1,7 +1,8 @@
 // The hunks of open documents, kept in step with what the user types before the server has seen it.
 // No `vscode` here: tested by `node --test`.
 
-import type { FileHunks, Hunk } from "./protocol.js";
+import { createHash } from "node:crypto";
+import type { Choice, FileHunks, Hunk } from "./protocol.js";
 
 /** A change of a document: the text from one position up to another was replaced. */
 export interface Change {
@@ -91,6 +92,46 @@ function movers(change: Change): [(line: number) => number, (line: number) => nu
   // What is inserted exactly at an end is behind it.
   const end = (line: number) => (line <= first ? line : start(line));
   return [start, end];
+}
+
+/** A hunk that was shown, as it goes with a lens or a link. */
+export interface ShownHunk {
+  uri: string;
+  hunk: string;
+  version: string;
+  /** What was there and what is there, so that it is known again under another id. */
+  print: string;
+}
+
+export function shownHunk(
+  file: FileHunks,
+  hunk: Hunk,
+  lines: (start: number, end: number) => string,
+): ShownHunk {
+  return { uri: file.uri, hunk: hunk.id, version: file.version, print: print(hunk, lines) };
+}
+
+function print(hunk: Hunk, lines: (start: number, end: number) => string): string {
+  const text = JSON.stringify([hunk.kind, hunk.before, lines(hunk.start, hunk.end)]);
+  return createHash("sha256").update(text).digest("base64url");
+}
+
+/**
+ * The choice of a hunk that was shown. Each Keep and Revert gives the hunks that are left new ids, and VS Code draws
+ * lenses a moment later; whoever clicks in between means the hunk that he sees. It is that one if it is still there
+ * exactly once, text for text; if not, the old id goes to the server, which refuses it.
+ */
+export function choiceOf(
+  shown: ShownHunk,
+  file: FileHunks | undefined,
+  lines: (start: number, end: number) => string,
+): Choice {
+  const { uri, hunk, version } = shown;
+  if (!file || file.hunks.some((one) => one.id === hunk)) return { uri, hunk, version };
+  const same = file.hunks.filter((one) => print(one, lines) === shown.print);
+  return same.length === 1 && same[0]
+    ? { uri, hunk: same[0].id, version: file.version }
+    : { uri, hunk, version };
 }
 
 /** The hunk at a line; a deletion counts for the line that it is before, and at the end for the last line. */

@@ -2,7 +2,8 @@
 
 import * as vscode from "vscode";
 import type { Ctx } from "./ctx.js";
-import { shownLine } from "./hunks.js";
+import { linesOf } from "./documents.js";
+import { shownHunk, shownLine } from "./hunks.js";
 import { hunkTitle } from "./words.js";
 
 const AGES_MS = 60_000;
@@ -16,12 +17,13 @@ export function createLenses(ctx: Ctx): vscode.Disposable {
         return [];
       const uri = document.uri.toString();
       const file = ctx.hunks.get(uri);
-      return (file?.hunks ?? []).flatMap((hunk) => {
+      if (!file) return [];
+      return file.hunks.flatMap((hunk) => {
         const line = shownLine(hunk, document.lineCount);
         const range = new vscode.Range(line, 0, line, 0);
         const lens = (title: string, command: string, tooltip: string, ...args: unknown[]) =>
           new vscode.CodeLens(range, { title, command, tooltip, arguments: args });
-        const choice = { uri, hunk: hunk.id, version: file?.version };
+        const choice = shownHunk(file, hunk, linesOf(document));
         return [
           lens(`$(hubot)\u00a0 ${hunkTitle(hunk, Date.now())}`, "", ""),
           lens("Keep", "s0-sync.keep", "Counts as reviewed", choice),

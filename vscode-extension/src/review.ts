@@ -4,7 +4,8 @@ import * as vscode from "vscode";
 import { type Command, confirm, pickFolder } from "./commands.js";
 import { beside } from "./content.js";
 import type { Ctx } from "./ctx.js";
-import { around, hunkAt, neighbour, shownLine } from "./hunks.js";
+import { linesOf } from "./documents.js";
+import { type ShownHunk, around, choiceOf, hunkAt, neighbour, shownLine } from "./hunks.js";
 import { type Choice, type Chosen, type Hunk, type Item, SCHEME, contentUri } from "./protocol.js";
 import type { Row } from "./rows.js";
 import { baseName, count } from "./words.js";
@@ -41,7 +42,7 @@ async function settle(ctx: Ctx, verb: Verb, argument: unknown, all: unknown): Pr
       return;
     await carryOut(ctx, verb, choices);
   } else {
-    await carryOut(ctx, verb, [argument as Choice]);
+    await carryOut(ctx, verb, [asShown(ctx, argument as Choice | ShownHunk)]);
   }
 }
 
@@ -96,6 +97,13 @@ async function revertUnsaved(ctx: Ctx, choice: { uri: string; hunk: string }): P
   }
   if (!(await vscode.workspace.applyEdit(edit))) throw new Error("the document could not be changed.");
   return true;
+}
+
+/** What a lens or a link shows goes by what is there now; a choice of a code action is one already. */
+function asShown(ctx: Ctx, argument: Choice | ShownHunk): Choice {
+  if (!("print" in argument)) return argument;
+  const document = vscode.workspace.textDocuments.find((one) => one.uri.toString() === argument.uri);
+  return document ? choiceOf(argument, ctx.hunks.get(argument.uri), linesOf(document)) : argument;
 }
 
 function choicesOf(row: Row): Choice[] {

@@ -48,14 +48,10 @@ export function createView(ctx: Ctx): vscode.Disposable {
 
 function treeItem(row: Row): vscode.TreeItem {
   const states = vscode.TreeItemCollapsibleState;
-  const item = new vscode.TreeItem(
-    row.label,
-    row.children === undefined || (row.children.length === 0 && row.subject.is !== "snapshots")
-      ? states.None
-      : row.expanded === true
-        ? states.Expanded
-        : states.Collapsed,
-  );
+  // A group that is empty can be expanded too: VS Code keeps a row that once could not be as it was, collapsed.
+  const state =
+    row.children === undefined ? states.None : row.expanded === true ? states.Expanded : states.Collapsed;
+  const item = new vscode.TreeItem(row.label, state);
   item.id = row.id;
   item.contextValue = row.context;
   if (row.description !== undefined) item.description = row.description;

@@ -1,6 +1,16 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { HunkStore, around, hunkAt, neighbour, shifted, shownLine, type Change } from "../src/hunks.js";
+import {
+  HunkStore,
+  around,
+  choiceOf,
+  hunkAt,
+  neighbour,
+  shifted,
+  shownHunk,
+  shownLine,
+  type Change,
+} from "../src/hunks.js";
 import type { Hunk } from "../src/protocol.js";
 
 const actor = { id: "sb", label: "sb" };
@@ -101,4 +111,19 @@ test("neighbours, and the round through files", () => {
   assert.deepEqual(around(["a", "b", "c"], is, true), ["c", "a", "b"]);
   assert.deepEqual(around(["a", "b", "c"], is, false), ["a", "c", "b"]);
   assert.deepEqual(around(["a", "c"], is, false), ["c", "a"]);
+});
+
+test("a hunk that was shown is known again under another id, if it is still there once", () => {
+  const texts = (text: string) => (start: number, end: number) =>
+    text.split("\n").slice(start, end).join("\n");
+  const file = (version: string, hunks: Hunk[]) => ({ uri: "u", documentVersion: 1, version, hunks });
+  const before = file("1", [hunk(0, 1, "1-0"), hunk(3, 4, "1-1")]);
+  const shown = shownHunk(before, hunk(3, 4, "1-1"), texts("a\n-\n-\nb\n"));
+  const choose = (hunks: Hunk[], text: string) => choiceOf(shown, file("2", hunks), texts(text));
+  // The first was kept, and a line above went.
+  assert.deepEqual(choose([hunk(2, 3, "2-0")], "a\n-\nb\n"), { uri: "u", hunk: "2-0", version: "2" });
+  // Its text is another one, or there are two: the server is asked for what was shown, and refuses.
+  const old = { uri: "u", hunk: "1-1", version: "1" };
+  assert.deepEqual(choose([hunk(2, 3, "2-0")], "a\n-\nc\n"), old);
+  assert.deepEqual(choose([hunk(0, 1, "2-0"), hunk(2, 3, "2-1")], "b\n-\nb\n"), old);
 });
