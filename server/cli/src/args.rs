@@ -1,5 +1,6 @@
 //! The arguments.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -74,7 +75,7 @@ pub(crate) struct Args {
 impl Args {
     /// The arguments of this process. It ends here when they are wrong.
     pub(crate) fn of_process() -> Self {
-        Self::try_parse().unwrap_or_else(|mut error| {
+        Self::try_parse_from(of_editors(std::env::args_os())).unwrap_or_else(|mut error| {
             // Hidden commands are not for people, also where one is missing.
             if let Some(ContextValue::Strings(names)) = error.get(ContextKind::ValidSubcommand) {
                 let all = Self::command();
@@ -145,6 +146,21 @@ pub(crate) enum Command {
         #[arg(long, hide = true)]
         detached: bool,
     },
+    /// Serve an editor as a language server (`s0-sync-lsp --stdio` is the same)
+    ///
+    /// Editors start it: see the extensions for VS Code and Neovim. Any LSP client gets
+    /// diagnostics, quick fixes and code lenses from it.
+    Lsp {
+        /// Speak on standard input and output
+        #[arg(long, required_unless_present = "print_config_schema")]
+        stdio: bool,
+        /// Print the JSON schema of the settings, and end
+        #[arg(long)]
+        print_config_schema: bool,
+        /// The editor's process, as some clients say it
+        #[arg(long = "clientProcessId", hide = true)]
+        client_process_id: Option<u32>,
+    },
     /// Run the host of an attached workspace (started by others)
     #[command(hide = true)]
     Host {
@@ -156,6 +172,16 @@ pub(crate) enum Command {
     /// Write files as an agent (started by the tour)
     #[command(hide = true)]
     TourAgent { root: PathBuf },
+}
+
+/// The arguments with the command `lsp`, where an editor leaves it out.
+fn of_editors(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = arguments.collect();
+    let flag = |it: &OsString| it == "--stdio" || it == "--print-config-schema";
+    if arguments.iter().any(flag) && !arguments.iter().any(|it| it == "lsp") {
+        arguments.insert(1, "lsp".into());
+    }
+    arguments
 }
 
 #[derive(Debug, Clone, clap::Args)]

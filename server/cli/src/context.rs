@@ -94,6 +94,16 @@ impl Context {
         }
     }
 
+    /// The service's address, if one was given.
+    pub(crate) fn server(&self) -> Option<&str> {
+        self.server.as_deref()
+    }
+
+    /// The token, if one was given.
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     /// The service that was asked for, or this machine's.
     pub(crate) fn service(&self) -> Result<ServiceAddress, Failure> {
         match (&self.server, &self.token) {

@@ -23,6 +23,7 @@ mod files;
 mod held;
 mod history;
 mod live;
+mod lsp;
 mod platform;
 mod screen;
 mod serve;
@@ -78,6 +79,8 @@ async fn run(args: Args, screen: &screen::Screen) -> failure::Done {
         Command::Up { tour: true, .. } => tour::tour(&context).await,
         Command::Volume { command } => volumes::volume(&context, command).await,
         Command::Sync { workspace, command } => sync::sync(&context, workspace, command).await,
+        Command::Lsp { print_config_schema: true, .. } => lsp::print_config_schema(&context),
+        Command::Lsp { .. } => lsp::serve(&context).await,
         Command::TourAgent { root } => tour::act(screen, &root).await,
         Command::Host { replica, take_over } => sync::host(&context, &replica, take_over).await,
     }

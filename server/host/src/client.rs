@@ -117,6 +117,19 @@ impl Control {
         }
     }
 
+    /// What is held at a path, as bytes.
+    ///
+    /// # Errors
+    /// See [`ControlError`].
+    pub async fn held_content(mut self, path: s0_tree::TreePath) -> Result<Content, ControlError> {
+        match self.ask(&Request::HeldContent { path }).await? {
+            Answer::Content { size } => {
+                Ok(Content { size, bytes: Box::new(self.stream.take(size)) })
+            }
+            other => Err(ControlError::Answer(format!("{other:?}"))),
+        }
+    }
+
     /// What happens from now on.
     ///
     /// # Errors

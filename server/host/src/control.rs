@@ -159,6 +159,10 @@ async fn try_answer(host: &Host, request: Request) -> Result<Answer, String> {
                 replica.ask(move |engine, now| engine.release(&paths, now).map_err(text));
             Answer::Released { count: released.await.map_err(text)?? }
         }
+        Request::Rename { path, to } => {
+            review::rename(host, &path, to).await?;
+            Answer::Ok
+        }
         Request::Review => Answer::Review(Box::new(review::view(host).await)),
         Request::ReviewFile { path } => {
             Answer::ReviewFile(Box::new(review::file(host, &path).await))

@@ -75,6 +75,13 @@ pub enum Request {
         /// How.
         end: HoldWay,
     },
+    /// Give a path another name, at which nothing is.
+    Rename {
+        /// The path.
+        path: TreePath,
+        /// The new one.
+        to: TreePath,
+    },
     /// Give what is held at a path. The answer is followed by its bytes.
     HeldContent {
         /// The path.

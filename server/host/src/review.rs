@@ -250,4 +250,4 @@ pub(crate) async fn file(host: &Host, path: &TreePath) -> FileView {
     FileView { version, reviewed, current: observed.as_ref().and_then(text), hunks }
 }
 
-pub(crate) use decide::{keep, revert};
+pub(crate) use decide::{keep, rename, revert};

@@ -376,6 +376,13 @@ impl AttachmentDir {
         self.0.join(DATABASE)
     }
 
+    /// Whether no host runs because the last one was ended in order: one that was killed
+    /// leaves its socket.
+    #[must_use]
+    pub fn was_stopped(&self) -> bool {
+        !self.socket().exists()
+    }
+
     pub(crate) fn review(&self) -> PathBuf {
         self.0.join(REVIEW)
     }

@@ -13,6 +13,9 @@ const CONTEXT: usize = 200;
 /// grows faster than they do.
 const WINDOW: usize = 4096;
 
+/// So many bytes are compared at once while texts are the same.
+const BLOCK: usize = 4096;
+
 /// Lines, and what stands in their place in another text. Between two of them is
 /// at least one line that both texts have.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,6 +56,29 @@ pub(crate) fn common(before: &[&str], after: &[&str]) -> Vec<(usize, usize)> {
     }
     pairs.extend((at.0..before.len()).zip(at.1..));
     pairs
+}
+
+/// How many bytes two texts have in common at the beginning, in whole lines and
+/// without those that take part in placing a difference after them.
+pub(crate) fn common_start(a: &str, b: &str) -> usize {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let blocks = a.chunks(BLOCK).zip(b.chunks(BLOCK)).take_while(|(a, b)| a == b).count() * BLOCK;
+    let at = blocks.min(a.len()).min(b.len());
+    let more = a[at..].iter().zip(&b[at..]).take_while(|(a, b)| a == b).count();
+    let ends = a[..at + more].iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n');
+    ends.map(|(end, _)| end + 1).nth(CONTEXT).unwrap_or(0)
+}
+
+/// The same at the end.
+pub(crate) fn common_end(a: &str, b: &str) -> usize {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let blocks = a.rchunks(BLOCK).zip(b.rchunks(BLOCK)).take_while(|(a, b)| a == b).count() * BLOCK;
+    let at = blocks.min(a.len()).min(b.len());
+    let (rest_a, rest_b) = (&a[..a.len() - at], &b[..b.len() - at]);
+    let more = rest_a.iter().rev().zip(rest_b.iter().rev()).take_while(|(a, b)| a == b).count();
+    let start = a.len() - at - more;
+    let mut ends = a[start..].iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    ends.nth(CONTEXT).map_or(0, |(end, _)| a.len() - start - end - 1)
 }
 
 struct Comparison<'a> {
@@ -226,5 +252,21 @@ mod tests {
         assert_eq!(found(&long, &after).len(), 2);
         assert_eq!(found(&long, &"b\na\n".repeat(30_000)).last().unwrap().after.end, 60_000);
         assert_eq!(found(&long, "b\nb\n").iter().map(|it| it.before.len()).sum::<usize>(), 59_998);
+    }
+
+    #[test]
+    fn texts_of_few_lines_in_no_order_are_compared_in_bounded_time() {
+        let few = |seed: usize| -> String {
+            let mut random = seed;
+            let next = |_| {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                format!("{}\n", random >> 33 & 3)
+            };
+            (0..100_000).map(next).collect()
+        };
+        let begun = std::time::Instant::now();
+        assert!(!found(&few(1), &few(2)).is_empty());
+        // At once, this takes more than a minute without optimisation.
+        assert!(begun.elapsed() < std::time::Duration::from_secs(40), "{:?}", begun.elapsed());
     }
 }

@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::choice::{Choice, same_agent};
-use crate::compare::{common, differences};
+use crate::compare::{common, common_end, common_start, differences};
 use crate::item::Write;
 use crate::settle::{settle, whole_lines};
 use crate::text::{MAX_TEXT_BYTES, MAX_TEXT_LINES, count_lines, lines_of};
@@ -160,11 +160,19 @@ impl Lines {
             }
             None => USER,
         };
-        let mut lines = settle(self.take_in(after, who), true);
+        // Of a long file only what is near to a difference is looked at line by line.
+        let (head, tail) = untouched(&self.blocks, after);
+        let inside = &after[head..after.len() - tail];
+        let mut lines = settle(self.take_in(&self.lines_within(head, tail), inside, who), true);
         if who == USER {
             lines = settle(kept(lines, |_, mark| mark == USER), false);
         }
-        *self = Self::packed(&lines, &self.writes);
+        let mut blocks = Vec::new();
+        push(&mut blocks, Marks::default(), &after[..head]);
+        let packed = Self::packed(&lines, &self.writes);
+        packed.blocks.iter().for_each(|block| push(&mut blocks, block.marks, &block.text));
+        push(&mut blocks, Marks::default(), &after[after.len() - tail..]);
+        *self = Self { blocks, ..packed };
     }
 
     /// Keeps what was chosen, and says whose it was.
@@ -203,9 +211,16 @@ impl Lines {
     }
 
     fn lines(&self) -> Vec<Line<'_>> {
+        self.lines_within(0, 0)
+    }
+
+    /// The lines without so many bytes of the first and of the last block.
+    fn lines_within(&self, head: usize, tail: usize) -> Vec<Line<'_>> {
         let mut all = Vec::new();
-        for Block { text, marks } in &self.blocks {
-            let lines = lines_of(text);
+        for (at, Block { text, marks }) in self.blocks.iter().enumerate() {
+            let start = if at == 0 { head } else { 0 };
+            let end = text.len() - if at + 1 == self.blocks.len() { tail } else { 0 };
+            let lines = lines_of(&text[start..end]);
             all.extend(lines.map(|line| Line { text: Cow::Borrowed(line), marks: *marks }));
         }
         all
@@ -227,19 +242,13 @@ impl Lines {
         for line in lines {
             let marks =
                 Marks { added: place(line.marks.added), removed: place(line.marks.removed) };
-            match blocks.last_mut() {
-                Some(block) if block.marks == marks && block.text.ends_with('\n') => {
-                    block.text.push_str(&line.text);
-                }
-                _ => blocks.push(Block { text: line.text.as_ref().into(), marks }),
-            }
+            push(&mut blocks, marks, &line.text);
         }
         Self { writes: left, blocks, asked: None }
     }
 
-    /// The lines once `who` made the current text into `after`.
-    fn take_in<'a>(&'a self, after: &'a str, who: u32) -> Vec<Line<'a>> {
-        let lines = self.lines();
+    /// The lines once `who` made their current text into `after`.
+    fn take_in<'a>(&self, lines: &[Line<'a>], after: &'a str, who: u32) -> Vec<Line<'a>> {
         let there: Vec<usize> =
             (0..lines.len()).filter(|at| lines[*at].marks.is_current()).collect();
         let current: Vec<&str> = there.iter().map(|at| lines[*at].text.as_ref()).collect();
@@ -268,6 +277,31 @@ impl Lines {
         out.extend_from_slice(&lines[at..]);
         out
     }
+}
+
+/// Adds lines at the end.
+fn push(blocks: &mut Vec<Block>, marks: Marks, text: &str) {
+    match blocks.last_mut() {
+        Some(block) if block.marks == marks && block.text.ends_with('\n') => {
+            block.text.push_str(text);
+        }
+        _ if text.is_empty() => {}
+        _ => blocks.push(Block { text: text.into(), marks }),
+    }
+}
+
+/// How many bytes at the beginning and at the end of a text are settled and stay as
+/// they are: whole lines, and far enough from what differs to play no part in it.
+fn untouched(blocks: &[Block], after: &str) -> (usize, usize) {
+    let settled = |block: Option<&'_ Block>| {
+        block.filter(|block| block.marks.is_settled()).map_or(0, |block| block.text.len())
+    };
+    let first = settled(blocks.first());
+    let head = blocks.first().map_or(0, |block| common_start(&block.text[..first], after));
+    let used = if blocks.len() == 1 { head } else { 0 };
+    let last = settled(blocks.last());
+    let tail = blocks.last().filter(|_| last > used);
+    (head, tail.map_or(0, |block| common_end(&block.text[used..], &after[head..])))
 }
 
 /// A place at which a write replaced lines by others.

@@ -60,7 +60,8 @@ pub struct Reversion {
 }
 
 impl Reversion {
-    /// Puts the actions of many paths in order.
+    /// Puts the actions of many paths, which are in the order of the paths, in one in
+    /// which they can be done.
     pub(crate) fn new(actions: Vec<Action>, mut left: Vec<Left>) -> Self {
         let is_directory = |state: &State| matches!(state.what, s0_tree::New::Directory);
         let mut removals = Vec::new();
@@ -74,9 +75,7 @@ impl Reversion {
                     last.push((path, expect));
                 }
                 Action::Remove { .. } => removals.push(action),
-                Action::Write { body: Body::Directory, ref path, .. } => {
-                    directories.push((path.depth(), action));
-                }
+                Action::Write { body: Body::Directory, .. } => directories.push(action),
                 Action::Write { .. } | Action::SetMode { .. } => writes.push(action),
                 Action::Rename { from, to } => renames.push((from, to)),
             }
@@ -85,13 +84,12 @@ impl Reversion {
         // before what is in them, and go after it. All paths are those of now, so
         // renames come after the writes, and those inside of a directory before
         // its own.
-        directories.sort_by_key(|(depth, _)| *depth);
-        last.sort_by_key(|(path, _)| Reverse(path.depth()));
         let mut actions = removals;
-        actions.extend(directories.into_iter().map(|(_, action)| action));
+        actions.append(&mut directories);
         actions.append(&mut writes);
         order(renames, &mut actions, &mut left);
-        actions.extend(last.into_iter().map(|(path, expect)| Action::Remove { path, expect }));
+        actions
+            .extend(last.into_iter().rev().map(|(path, expect)| Action::Remove { path, expect }));
         Self { actions, left }
     }
 }

@@ -1,7 +1,7 @@
 //! What is left to review once all that came back to the reviewed text is out.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use crate::compare::common;
 use crate::lines::{Line, Marks};
@@ -46,8 +46,8 @@ fn line_end<'a>(mut parts: impl Iterator<Item = &'a str>) -> &'static str {
 }
 
 /// Gives an end to a line of the current text, or to one that was removed from the
-/// reviewed text, if lines follow it there. A line of both texts stays as it is in
-/// the current one.
+/// reviewed text, if lines follow it there. It has that end from then on. A line of
+/// both texts stays as it is in the current one.
 fn give_ends(lines: &mut [Line<'_>]) {
     let end = line_end(lines.iter().map(|line| line.text.as_ref()));
     let last_current = lines.iter().rposition(|line| line.marks.is_current());
@@ -101,7 +101,7 @@ fn has_line_on_both_sides(lines: &[Line<'_>]) -> bool {
         let lines = lines.iter().filter(move |line| !line.marks.is_settled() && has(line.marks));
         lines.map(|line| line.text.as_ref())
     };
-    let removed: HashSet<&str> = side(Marks::is_reviewed).collect();
+    let removed: BTreeSet<&str> = side(Marks::is_reviewed).collect();
     !removed.is_empty() && side(Marks::is_current).any(|line| removed.contains(line))
 }
 

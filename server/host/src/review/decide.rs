@@ -51,6 +51,14 @@ pub(crate) async fn revert(host: &Host, choice: Choice) -> Result<(usize, Vec<No
     Ok((done, left))
 }
 
+/// Gives a path another name, in the user's.
+pub(crate) async fn rename(host: &Host, from: &TreePath, to: TreePath) -> Result<(), String> {
+    let mut inner = caught_up(host).await;
+    inner.carry_out(host, Action::Rename { from: from.clone(), to }).await?;
+    host.review.keep(&inner.review);
+    Ok(())
+}
+
 fn paths(review: &Review, selection: &Selection) -> usize {
     match &selection.part {
         Part::Hunks { .. } | Part::File { .. } => 1,

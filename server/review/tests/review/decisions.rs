@@ -66,6 +66,27 @@ fn an_agent_that_wrote_over_another_is_undone_by_itself() {
 }
 
 #[test]
+fn what_another_agent_removed_comes_back_when_its_hunk_was_redrawn() {
+    // B puts `y` back where A has `x2`.
+    let mut world = World::of("x\ny\n");
+    world.agent("A", "f", Some(text("x1\nx2\n")));
+    world.agent("B", "f", Some(text("x1\ny\n")));
+    assert_eq!(world.shown("f"), ["-x A", "+x1 A", " y"]);
+    world.revert(world.all(), Some("B"));
+    assert_eq!(world.shown("f"), ["-x A", "+x1 A", "+x2 A", " y"]);
+}
+
+#[test]
+fn an_agents_earlier_drafts_are_not_among_the_writes() {
+    let mut world = World::of("a\n");
+    for draft in ["a\n1\n", "a\n2\n", "a\n3\n"] {
+        world.agent("A", "f", Some(text(draft)));
+    }
+    let seqs: Vec<_> = world.hunks("f")[0].writes.iter().map(|write| write.seq.0).collect();
+    assert_eq!(seqs, [3]);
+}
+
+#[test]
 fn a_revert_keeps_what_the_user_wrote() {
     let mut world = World::of("a\nb\nc\n");
     world.agent("A", "f", Some(text("a\nx\ny\nc\n")));

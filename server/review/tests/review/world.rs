@@ -294,6 +294,7 @@ impl World {
                     false => was.trim_end_matches(['\r', '\n']) == *is,
                 })
         };
+        assert!(reviewed != current || self.hunks(at).is_empty(), "{:?}", self.hunks(at));
         let mut last = (0, 0);
         let hunks = self.hunks(at);
         for (number, hunk) in hunks.iter().enumerate() {

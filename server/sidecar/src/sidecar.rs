@@ -1,0 +1,650 @@
+//! The sidecar's one actor: everything that happens comes to it as an event, in
+//! order, and nothing in it waits.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use s0_host::protocol::{FileView, Side};
+use s0_tree::TreePath;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+use tower_lsp::Client;
+use tower_lsp::ls_types::{
+    CodeActionOrCommand, CodeLens, Diagnostic, MessageActionItem, MessageType, Range,
+    TextDocumentContentChangeEvent, Uri,
+};
+
+use crate::asks::{Asked, Place};
+use crate::document::{Document, Encoding, Fingerprint};
+use crate::folder::{self, Order, Told, View};
+use crate::messages::{
+    AppliedItem, Ask, ConflictStatus, DidApply, DidApplyNotice, DidChangeContent,
+    DidChangeContentNotice, DidChangeHunks, DidChangeState, FileHunks, FolderCondition,
+    FolderState,
+};
+use crate::program::Program;
+use crate::settings::Settings;
+use crate::show;
+use crate::state::{folder_state, uri_at};
+use crate::uri::{Text, Version, below, file_of};
+
+/// How long an editor's typing is let go on before hunks are placed anew.
+const TYPING: Duration = Duration::from_millis(60);
+/// Larger files are not compared with their document, in bytes.
+const LARGEST: u64 = 16 << 20;
+
+/// An answer on its way.
+pub(crate) type Reply<T> = oneshot::Sender<T>;
+
+/// Everything that can happen.
+pub(crate) enum Event {
+    Started(Started),
+    Folders {
+        added: Vec<String>,
+        removed: Vec<String>,
+    },
+    Settings(Value),
+    Opened {
+        uri: String,
+        version: i32,
+        text: String,
+    },
+    Changed {
+        uri: String,
+        version: i32,
+        changes: Vec<TextDocumentContentChangeEvent>,
+    },
+    Saved(String),
+    Closed(String),
+    Dirty {
+        uri: String,
+        dirty: bool,
+    },
+    Ask(Ask, Reply<Result<Value, String>>),
+    Actions {
+        uri: String,
+        range: Range,
+        about: Vec<Diagnostic>,
+        reply: Reply<Vec<CodeActionOrCommand>>,
+    },
+    Lenses(String, Reply<Vec<CodeLens>>),
+    /// A folder's task tells.
+    Told(String, Told),
+    /// The file of a document was read.
+    Disk(String, Option<Fingerprint>),
+    /// The review of a document's file was asked for.
+    File(String, Box<FileView>),
+    /// Hunks are to be placed anew after typing.
+    Place(String),
+    /// Conflicts of a file were compared.
+    Diagnosed {
+        uri: String,
+        of: String,
+        diagnostics: Vec<Diagnostic>,
+    },
+}
+
+/// What a client says at the beginning.
+pub(crate) struct Started {
+    pub(crate) folders: Vec<String>,
+    /// It knows the messages beyond LSP.
+    pub(crate) ours: bool,
+    pub(crate) encoding: Encoding,
+    pub(crate) refreshes_lenses: bool,
+    pub(crate) settings: Value,
+}
+
+/// A workspace folder.
+struct Folder {
+    path: PathBuf,
+    orders: mpsc::UnboundedSender<Order>,
+    view: View,
+    told: Option<FolderState>,
+    unsaved: BTreeSet<TreePath>,
+    /// Files with diagnostics, and what they were made of.
+    diagnosed: BTreeMap<String, String>,
+    /// The user was asked about what is in the way now.
+    asked: Option<FolderCondition>,
+}
+
+/// What is shown of a document under review.
+#[derive(Default)]
+struct Shown {
+    file: FileView,
+    hunks: FileHunks,
+    placing: bool,
+}
+
+pub(crate) struct Sidecar {
+    client: Client,
+    program: Program,
+    me: mpsc::UnboundedSender<Event>,
+    ours: bool,
+    encoding: Encoding,
+    refreshes_lenses: bool,
+    settings: Settings,
+    folders: BTreeMap<String, Folder>,
+    documents: HashMap<String, Document>,
+    shown: HashMap<String, Shown>,
+}
+
+impl Sidecar {
+    pub(crate) fn new(client: Client, program: Program, me: mpsc::UnboundedSender<Event>) -> Self {
+        Self {
+            client,
+            program,
+            me,
+            ours: false,
+            encoding: Encoding::Utf16,
+            refreshes_lenses: false,
+            settings: Settings::default(),
+            folders: BTreeMap::new(),
+            documents: HashMap::new(),
+            shown: HashMap::new(),
+        }
+    }
+
+    /// Takes in events until nobody can send any.
+    pub(crate) async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) {
+        while let Some(event) = events.recv().await {
+            self.handle(event);
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Started(started) => {
+                self.ours = started.ours;
+                self.encoding = started.encoding;
+                self.refreshes_lenses = started.refreshes_lenses;
+                self.take_settings(started.settings);
+                started.folders.into_iter().for_each(|folder| self.add_folder(folder));
+            }
+            Event::Folders { added, removed } => {
+                for folder in removed {
+                    self.folders.remove(&folder);
+                }
+                added.into_iter().for_each(|folder| self.add_folder(folder));
+            }
+            Event::Settings(settings) => self.take_settings(settings),
+            Event::Opened { uri, version, text } => {
+                self.documents.insert(uri.clone(), Document::new(version, text));
+                self.read_file(&uri);
+                self.ask_for_hunks(&uri);
+            }
+            Event::Changed { uri, version, changes } => {
+                if let Some(document) = self.documents.get_mut(&uri) {
+                    document.change(version, changes, self.encoding);
+                    self.tell_unsaved();
+                    self.place_soon(&uri);
+                }
+            }
+            Event::Saved(uri) => self.read_file(&uri),
+            Event::Closed(uri) => {
+                self.documents.remove(&uri);
+                self.shown.remove(&uri);
+                self.tell_unsaved();
+            }
+            Event::Dirty { uri, dirty } => {
+                if let Some(document) = self.documents.get_mut(&uri) {
+                    document.told_dirty = Some(dirty);
+                    self.tell_unsaved();
+                }
+            }
+            Event::Disk(uri, fingerprint) => {
+                if let Some(document) = self.documents.get_mut(&uri) {
+                    document.disk = fingerprint;
+                    self.tell_unsaved();
+                }
+            }
+            Event::Ask(ask, reply) => self.ask(ask, reply),
+            Event::Actions { uri, range, about, reply } => {
+                let _ = reply.send(self.actions(&uri, range, &about));
+            }
+            Event::Lenses(uri, reply) => {
+                let shown =
+                    self.shown.get(&uri).filter(|_| !self.ours && self.settings.review.code_lens);
+                let _ =
+                    reply.send(shown.map(|shown| show::lenses(&shown.hunks)).unwrap_or_default());
+            }
+            Event::Told(folder, Told::View(view)) => self.take_view(&folder, *view),
+            Event::Told(folder, Told::Applied(items)) => self.applied(&folder, items),
+            Event::File(uri, file) => {
+                self.shown.entry(uri.clone()).or_default().file = *file;
+                self.place(&uri, true);
+            }
+            Event::Place(uri) => {
+                if let Some(shown) = self.shown.get_mut(&uri) {
+                    shown.placing = false;
+                    self.place(&uri, false);
+                }
+            }
+            Event::Diagnosed { uri, of, diagnostics } => {
+                let fresh = self.folders.values().any(|it| it.diagnosed.get(&uri) == Some(&of));
+                if fresh {
+                    self.publish(&uri, diagnostics);
+                }
+            }
+        }
+    }
+
+    fn take_settings(&mut self, settings: Value) {
+        match Settings::parse(Some(settings)) {
+            Ok(settings) => self.settings = settings,
+            Err(error) => {
+                let client = self.client.clone();
+                tokio::spawn(async move { client.show_message(MessageType::WARNING, error).await });
+            }
+        }
+    }
+
+    fn add_folder(&mut self, uri: String) {
+        let Some(path) = file_of(&uri).filter(|_| !self.folders.contains_key(&uri)) else { return };
+        let (orders, heed) = mpsc::unbounded_channel();
+        let (tell, mut told) = mpsc::unbounded_channel();
+        tokio::spawn(folder::follow(path.clone(), self.program.clone(), tell, heed));
+        let (me, name) = (self.me.clone(), uri.clone());
+        tokio::spawn(async move {
+            while let Some(told) = told.recv().await {
+                if me.send(Event::Told(name.clone(), told)).is_err() {
+                    return;
+                }
+            }
+        });
+        let folder = Folder {
+            path,
+            orders,
+            view: View::default(),
+            told: None,
+            unsaved: BTreeSet::new(),
+            diagnosed: BTreeMap::new(),
+            asked: None,
+        };
+        self.folders.insert(uri, folder);
+    }
+
+    /// The attached folder of a file, and the file's path in it.
+    fn locate(&self, uri: &str) -> Option<(&String, &Folder, TreePath)> {
+        let file = file_of(uri)?;
+        self.folders.iter().find_map(|(name, folder)| {
+            let (_, attachment) = folder.view.attached.as_ref()?;
+            Some((name, folder, below(&attachment.root, &file)?))
+        })
+    }
+
+    fn asked(&self) -> Asked {
+        let places = self.folders.iter().map(|(folder, it)| Place {
+            folder: folder.clone(),
+            path: it.path.clone(),
+            attached: it.view.attached.clone(),
+        });
+        Asked {
+            program: self.program.clone(),
+            settings: self.settings.clone(),
+            places: places.collect(),
+        }
+    }
+
+    fn ask(&mut self, ask: Ask, reply: Reply<Result<Value, String>>) {
+        match &ask {
+            Ask::State {} => {
+                let folders: Vec<_> =
+                    self.folders.iter().map(|(name, it)| folder_state(name, &it.view)).collect();
+                let _ = reply.send(Ok(json!({ "folders": folders })));
+                return;
+            }
+            Ask::Hunks { uri } => {
+                let shown = self.shown.get(uri).map(|shown| shown.hunks.clone());
+                let none = || FileHunks { uri: uri.clone(), ..FileHunks::default() };
+                let _ = reply.send(
+                    serde_json::to_value(shown.unwrap_or_else(none)).map_err(|e| e.to_string()),
+                );
+                return;
+            }
+            Ask::Stop { folder } => self.order(folder, Order::Rest),
+            _ => {}
+        }
+        let looks = match &ask {
+            Ask::Attach { folder, .. } | Ask::Detach { folder } | Ask::Start { folder } => {
+                Some(folder.clone())
+            }
+            _ => None,
+        };
+        let orders = looks.and_then(|folder| self.folders.get(&folder)).map(|it| it.orders.clone());
+        let asked = self.asked();
+        tokio::spawn(async move {
+            let answer = asked.answer(ask).await;
+            if let Some(orders) = orders {
+                let _ = orders.send(Order::Look);
+            }
+            let _ = reply.send(answer);
+        });
+    }
+
+    fn order(&self, folder: &str, order: Order) {
+        if let Some(folder) = self.folders.get(folder) {
+            let _ = folder.orders.send(order);
+        }
+    }
+
+    fn take_view(&mut self, name: &str, view: View) {
+        let Some(folder) = self.folders.get_mut(name) else { return };
+        let before = std::mem::replace(&mut folder.view, view);
+        let state = folder_state(name, &folder.view);
+        if folder.told.as_ref() == Some(&state) {
+            return;
+        }
+        folder.told = Some(state.clone());
+        self.diagnose(name, &state);
+        self.mention(name, &state);
+        // What is under review in open documents, or was.
+        let versions = |view: &View| -> BTreeMap<TreePath, u64> {
+            view.review.items.iter().map(|item| (item.path.clone(), item.version.0)).collect()
+        };
+        let Some(folder) = self.folders.get(name) else { return };
+        let (old, new) = (versions(&before), versions(&folder.view));
+        let first = before.attached.is_none() && folder.view.attached.is_some();
+        let uris: Vec<String> = self.documents.keys().cloned().collect();
+        for uri in uris {
+            let Some((_, _, path)) = self.locate(&uri) else { continue };
+            if first || old.get(&path) != new.get(&path) {
+                self.ask_for_hunks(&uri);
+            }
+        }
+        if first {
+            self.tell_unsaved();
+        }
+        let client = self.client.clone();
+        if self.ours {
+            let contents = changed_contents(name, &old, &new);
+            tokio::spawn(async move {
+                client.send_notification::<DidChangeState>(state).await;
+                if !contents.is_empty() {
+                    let uris = DidChangeContent { uris: contents };
+                    client.send_notification::<DidChangeContentNotice>(uris).await;
+                }
+            });
+        }
+    }
+
+    /// The user is asked once about what is in the way.
+    fn mention(&mut self, name: &str, state: &FolderState) {
+        let (ours, wanted) = (self.ours, self.settings.notifications.blocked);
+        let Some(folder) = self.folders.get_mut(name) else { return };
+        let in_the_way =
+            matches!(state.condition, FolderCondition::Blocked | FolderCondition::Halted);
+        if !in_the_way {
+            if !matches!(state.condition, FolderCondition::Syncing | FolderCondition::Starting) {
+                folder.asked = None;
+            }
+            return;
+        }
+        if folder.asked == Some(state.condition) || ours {
+            return;
+        }
+        folder.asked = Some(state.condition);
+        let (text, ways): (String, &[(&str, Value)]) = match state.condition {
+            FolderCondition::Halted => (
+                state.message.clone().unwrap_or_default(),
+                &[("Resume", json!({ "method": "resume", "params": { "folder": name } }))],
+            ),
+            _ if wanted => {
+                let open = |c: &&crate::messages::Conflict| c.status == ConflictStatus::Open;
+                let count = state.conflicts.iter().filter(open).count();
+                let all = |way: &str| json!({ "method": "resolve", "params": { "folder": name, "paths": [], "way": way } });
+                (
+                    format!("s0 sync: uploads wait for {count} conflict(s); see the diagnostics"),
+                    &[("Keep mine everywhere", all("keep_mine")), ("Later", Value::Null)],
+                )
+            }
+            _ => return,
+        };
+        let (client, me) = (self.client.clone(), self.me.clone());
+        let ways = ways.to_vec();
+        tokio::spawn(async move {
+            let titles = ways.iter().map(|(title, _)| MessageActionItem {
+                title: (*title).into(),
+                properties: Default::default(),
+            });
+            let kind = MessageType::WARNING;
+            let chosen = client.show_message_request(kind, text, Some(titles.collect())).await;
+            let Ok(Some(chosen)) = chosen else { return };
+            let way = ways.into_iter().find(|(title, _)| *title == chosen.title);
+            if let Some((_, ask)) = way
+                && let Ok(ask) = serde_json::from_value::<Ask>(ask)
+            {
+                let (reply, answered) = oneshot::channel();
+                let _ = me.send(Event::Ask(ask, reply));
+                if let Ok(Err(error)) = answered.await {
+                    client.show_message(MessageType::ERROR, error).await;
+                }
+            }
+        });
+    }
+
+    fn applied(&mut self, name: &str, items: Vec<(TreePath, bool, Option<String>)>) {
+        let Some(folder) = self.folders.get(name) else { return };
+        let Some((_, attachment)) = &folder.view.attached else { return };
+        let root = attachment.root.clone();
+        let items: Vec<AppliedItem> = items
+            .into_iter()
+            .map(|(path, removed, actor)| AppliedItem { uri: uri_at(&root, &path), removed, actor })
+            .collect();
+        let open: Vec<String> = self
+            .documents
+            .keys()
+            .filter(|uri| items.iter().any(|it| same_file(&it.uri, uri)))
+            .cloned()
+            .collect();
+        open.iter().for_each(|uri| self.read_file(uri));
+        if self.ours {
+            let (client, folder) = (self.client.clone(), name.to_owned());
+            tokio::spawn(async move {
+                client.send_notification::<DidApplyNotice>(DidApply { folder, items }).await;
+            });
+        }
+    }
+
+    /// Reads the file of a document, to know whether that has unsaved text.
+    fn read_file(&self, uri: &str) {
+        let Some(file) = file_of(uri).filter(|_| self.documents.contains_key(uri)) else { return };
+        let (me, uri) = (self.me.clone(), uri.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let small =
+                std::fs::metadata(&file).is_ok_and(|it| it.is_file() && it.len() <= LARGEST);
+            let text = small.then(|| std::fs::read_to_string(&file).ok()).flatten();
+            let _ = me.send(Event::Disk(uri, text.map(|text| Fingerprint::of(&text))));
+        });
+    }
+
+    /// Tells each folder which of its documents have unsaved text.
+    fn tell_unsaved(&mut self) {
+        let mut by_folder: BTreeMap<String, BTreeSet<TreePath>> = BTreeMap::new();
+        for (uri, document) in &self.documents {
+            if document.is_unsaved()
+                && let Some((folder, _, path)) = self.locate(uri)
+            {
+                by_folder.entry(folder.clone()).or_default().insert(path);
+            }
+        }
+        for (name, folder) in &mut self.folders {
+            let unsaved = by_folder.remove(name).unwrap_or_default();
+            if folder.unsaved != unsaved {
+                folder.unsaved.clone_from(&unsaved);
+                let _ = folder.orders.send(Order::Unsaved(unsaved));
+            }
+        }
+    }
+
+    /// Asks for the review of a document's file.
+    fn ask_for_hunks(&mut self, uri: &str) {
+        let Some((_, folder, path)) = self.locate(uri) else { return };
+        let reviewed =
+            folder.view.review.items.iter().any(|it| it.path == path && it.hunks.is_some());
+        if !reviewed {
+            self.shown.entry(uri.to_owned()).or_default().file = FileView::default();
+            self.place(uri, true);
+            return;
+        }
+        let place = Place {
+            folder: String::new(),
+            path: folder.path.clone(),
+            attached: folder.view.attached.clone(),
+        };
+        let (me, uri) = (self.me.clone(), uri.to_owned());
+        tokio::spawn(async move {
+            match place.file(path).await {
+                Ok(file) => drop(me.send(Event::File(uri, Box::new(file)))),
+                Err(error) => tracing::debug!(uri, error, "no hunks"),
+            }
+        });
+    }
+
+    fn place_soon(&mut self, uri: &str) {
+        let Some(shown) = self.shown.get_mut(uri) else { return };
+        if shown.placing || shown.file.hunks.is_empty() {
+            return;
+        }
+        shown.placing = true;
+        let (me, uri) = (self.me.clone(), uri.to_owned());
+        tokio::spawn(async move {
+            tokio::time::sleep(TYPING).await;
+            let _ = me.send(Event::Place(uri));
+        });
+    }
+
+    /// Places the hunks of a document in its text, and tells them if they are others.
+    fn place(&mut self, uri: &str, always: bool) {
+        let Some(document) = self.documents.get(uri) else { return };
+        let Some(shown) = self.shown.get_mut(uri) else { return };
+        let hunks = show::hunks(uri, document.version, &shown.file, &document.text);
+        if shown.hunks == hunks && !always {
+            return;
+        }
+        shown.hunks = hunks.clone();
+        let (client, ours, refreshes) = (self.client.clone(), self.ours, self.refreshes_lenses);
+        tokio::spawn(async move {
+            if ours {
+                client.send_notification::<DidChangeHunks>(hunks).await;
+            } else if refreshes {
+                let _ = client.code_lens_refresh().await;
+            }
+        });
+    }
+
+    /// Publishes what has changed of conflicts and held writes.
+    fn diagnose(&mut self, name: &str, state: &FolderState) {
+        let mut wanted: BTreeMap<String, String> = BTreeMap::new();
+        for conflict in state.conflicts.iter().filter(|it| it.status == ConflictStatus::Open) {
+            wanted.insert(conflict.uri.clone(), format!("{conflict:?}"));
+        }
+        for held in &state.held {
+            wanted.entry(held.uri.clone()).or_default().push_str(&format!("{held:?}"));
+        }
+        let Some(folder) = self.folders.get_mut(name) else { return };
+        let before = std::mem::replace(&mut folder.diagnosed, wanted.clone());
+        let gone: Vec<String> =
+            before.keys().filter(|uri| !wanted.contains_key(*uri)).cloned().collect();
+        for uri in gone {
+            self.publish(&uri, Vec::new());
+        }
+        for (uri, of) in wanted {
+            if before.get(&uri) == Some(&of) {
+                continue;
+            }
+            self.compare_conflict(name, state, uri, of);
+        }
+    }
+
+    fn compare_conflict(&self, name: &str, state: &FolderState, uri: String, of: String) {
+        let Some(folder) = self.folders.get(name) else { return };
+        let conflict = state
+            .conflicts
+            .iter()
+            .find(|it| it.uri == uri && it.status == ConflictStatus::Open)
+            .cloned();
+        let held = state.held.iter().find(|it| it.uri == uri).cloned();
+        let place = Place {
+            folder: name.into(),
+            path: folder.path.clone(),
+            attached: folder.view.attached.clone(),
+        };
+        let mine = self.documents.get(&uri).map(|document| document.text.clone());
+        let (me, name) = (self.me.clone(), name.to_owned());
+        tokio::spawn(async move {
+            let mut diagnostics: Vec<_> = held.iter().map(|held| show::held(&name, held)).collect();
+            if let Some(conflict) = conflict {
+                let texts = both_texts(&place, &uri, &conflict.path, mine).await;
+                let texts = texts.as_ref().map(|(mine, theirs)| (mine.as_str(), theirs.as_str()));
+                let theirs = TreePath::new(&conflict.path).map(|path| {
+                    Text { folder: name.clone(), path, version: Version::Theirs }.uri()
+                });
+                let theirs = theirs.unwrap_or_default();
+                diagnostics.extend(show::conflict(&name, &conflict, texts, &theirs));
+            }
+            let _ = me.send(Event::Diagnosed { uri, of, diagnostics });
+        });
+    }
+
+    fn publish(&self, uri: &str, diagnostics: Vec<Diagnostic>) {
+        let Ok(uri) = uri.parse::<Uri>() else { return };
+        let client = self.client.clone();
+        tokio::spawn(async move { client.publish_diagnostics(uri, diagnostics, None).await });
+    }
+
+    fn actions(&self, uri: &str, range: Range, about: &[Diagnostic]) -> Vec<CodeActionOrCommand> {
+        let mut actions = Vec::new();
+        for (name, folder) in &self.folders {
+            let Some(state) = &folder.told else { continue };
+            let here = |other: &str| same_file(other, uri);
+            let open = |it: &&crate::messages::Conflict| it.status == ConflictStatus::Open;
+            for conflict in state.conflicts.iter().filter(open).filter(|it| here(&it.uri)) {
+                actions.extend(show::conflict_actions(name, conflict, about));
+            }
+            for held in state.held.iter().filter(|it| here(&it.uri)) {
+                actions.extend(show::held_actions(name, held, about));
+            }
+        }
+        if let Some(shown) = self.shown.get(uri) {
+            actions.extend(show::hunk_actions(&shown.hunks, range));
+        }
+        actions
+    }
+}
+
+/// Documents of the review that are other texts now.
+fn changed_contents(
+    folder: &str,
+    old: &BTreeMap<TreePath, u64>,
+    new: &BTreeMap<TreePath, u64>,
+) -> Vec<String> {
+    let changed = old.keys().chain(new.keys()).filter(|path| old.get(path) != new.get(path));
+    let paths: BTreeSet<&TreePath> = changed.collect();
+    let text =
+        |path: &TreePath, version| Text { folder: folder.into(), path: path.clone(), version };
+    paths
+        .into_iter()
+        .flat_map(|path| [text(path, Version::Reviewed).uri(), text(path, Version::Current).uri()])
+        .collect()
+}
+
+/// The local text and the Volume's, if both are texts.
+async fn both_texts(
+    place: &Place,
+    uri: &str,
+    path: &str,
+    mine: Option<String>,
+) -> Option<(String, String)> {
+    let mine = match mine {
+        Some(mine) => mine,
+        None => tokio::fs::read_to_string(file_of(uri)?).await.ok()?,
+    };
+    let theirs = place.side(TreePath::new(path).ok()?, Side::Theirs).await.ok()?;
+    Some((mine, theirs))
+}
+
+/// Whether two URIs name one file, however they are escaped.
+fn same_file(a: &str, b: &str) -> bool {
+    a == b || file_of(a).is_some_and(|a| file_of(b) == Some(a))
+}

@@ -1,0 +1,216 @@
+"""An editor of neither kind: a plain LSP client of the sidecar."""
+import os
+import time
+
+from harness import check, check_no_conflicts, settle, wait_until, write
+from lsp import Client, Refused, uri
+
+OLD = "".join(f"line {number}\n" for number in range(1, 21))
+
+
+def workspace(bench, **client):
+    """A user's workspace with an editor on it, and an agent's sandbox, on one Volume."""
+    service = bench.service()
+    volume = service.create_volume()
+    user = bench.machine("laptop", service).attach(volume)
+    agent = bench.machine("sandbox", service).attach(volume, sandbox="sb_agent")
+    write(user / "notes.txt", OLD)
+    write(user / "other.txt", "plain\n")
+    settle(user, agent)
+    editor = Client(user.machine, [user.root], **client)
+    return volume, user, agent, editor
+
+
+def lens_titles(editor, path):
+    return [lens["command"]["title"] for lens in editor.lenses(path)]
+
+
+def test_a_plain_client_keeps_one_hunk_and_reverts_another(bench):
+    volume, user, agent, editor = workspace(bench)
+    path = user / "notes.txt"
+    editor.open(path)
+    check(lens_titles(editor, path) == [], "there are lenses though no agent wrote")
+    changed = OLD.replace("line 3\n", "LINE 3\n").replace("line 15\n", "line 15\nfifteen and a half\n")
+    write(agent / "notes.txt", changed)
+    wait_until("the lenses are there", lambda: len(lens_titles(editor, path)) == 6, 20)
+    check("sb_agent" in lens_titles(editor, path)[0], "the lens does not say who wrote")
+    editor.edit(path, 2, changed)
+    lenses = wait_until("they are about the new text", lambda: [
+        lens for lens in editor.lenses(path) if lens["command"]["title"].startswith("Keep")
+        and lens["range"]["start"]["line"] in (2, 15)], 20)
+    check([lens["range"]["start"]["line"] for lens in lenses] == [2, 15], f"{lenses}")
+    stale = editor.lenses(path)[1]
+    check(editor.run({"command": lenses[0]["command"]})["done"] == 1, "the first hunk was not kept")
+    wait_until("one hunk is left", lambda: len(lens_titles(editor, path)) == 3, 20)
+    try:
+        editor.run({"command": stale["command"]})
+        check(False, "a choice about an older state was not refused")
+    except Refused as error:
+        check("changed since" in str(error), f"{error}")
+    check(path.read_text() == changed, "a refused revert wrote something")
+    # By the quick fix, this time.
+    revert = editor.actions(path, 15)["Revert this hunk"]
+    check(editor.run(revert)["done"] == 1, "the second hunk was not reverted")
+    wanted = OLD.replace("line 3\n", "LINE 3\n")
+    check(path.read_text() == wanted, f"the file is now {path.read_text()!r}")
+    settle(user, agent)
+    check((agent / "notes.txt").read_text() == wanted, "the agent does not see the revert")
+    editor.edit(path, 3, wanted)
+    wait_until("nothing is left to review", lambda: lens_titles(editor, path) == [], 20)
+    check(editor.quit() == 0, "it did not end in order")
+    check_no_conflicts(volume, user, agent)
+
+
+def test_a_plain_client_settles_conflicts_by_every_quick_fix(bench):
+    volume, user, agent, editor = workspace(bench)
+    ways = {"Keep mine": "mine\n", "Take theirs": "theirs\n", "Merge": None, "Keep both": "theirs\n"}
+    for number, (title, wanted) in enumerate(ways.items()):
+        name = f"file{number}.txt"
+        base = "".join(f"{line}\n" for line in range(10))
+        mine, theirs = (base.replace("1\n", "mine\n"), base.replace("8\n", "theirs\n")) if wanted is None else (
+            "mine\n", "theirs\n")
+        write(user / name, base)
+        settle(user, agent)
+        with user.frozen(), agent.frozen():
+            write(user / name, mine)
+            write(agent / name, theirs)
+        path = user / name
+        editor.open(path)
+        found = wait_until("the conflict is shown", lambda: editor.diagnostics.get(uri(path)), 30)
+        check(found[0]["source"] == "s0-sync" and found[0]["code"] == "concurrent_update", f"{found}")
+        check(found[0]["relatedInformation"][0]["location"]["uri"].startswith("s0-sync:"), f"{found}")
+        other = found[0]["relatedInformation"][0]["location"]["uri"]
+        shown = editor.ask("workspace/textDocumentContent", {"uri": other})["text"]
+        check(shown in (mine, theirs) and shown != path.read_text(), f"the other version is {shown!r}")
+        wait_until("uploads wait", lambda: user.status()["condition"] == "blocked" or agent.status()[
+            "condition"] == "blocked", 20)
+        here = user.status()["conflicts"]
+        if not here:
+            continue
+        result = editor.run(editor.actions(path)[title])["results"]
+        check(result and not result[0].get("error"), f"{title}: {result}")
+        settle(user, agent)
+        wait_until("nothing is shown any more", lambda: not editor.diagnostics.get(uri(path)), 20)
+        if wanted is None:
+            wanted = base.replace("1\n", "mine\n").replace("8\n", "theirs\n")
+        check(path.read_text() == wanted, f"{title}: the file is {path.read_text()!r}")
+        check((agent / name).read_text() == wanted, f"{title}: the agent has another file")
+    check(("window/showMessageRequest" in {method for method, _ in editor.asked}), "nobody was told that uploads wait")
+    check_no_conflicts(volume, user, agent)
+
+
+def test_unsaved_text_is_never_written_under(bench):
+    volume, user, agent, editor = workspace(bench)
+    path = user / "notes.txt"
+    editor.open(path)
+    editor.edit(path, 2, "mine, not saved\n")
+    # The host knows before the agent writes.
+    time.sleep(0)
+    wait_until("the host knows", lambda: editor.ask("s0-sync/state", {})["folders"][0]["condition"] == "in_sync", 20)
+    write(agent / "other.txt", "a signal\n")
+    wait_until("the signal came", lambda: (user / "other.txt").read_text() == "a signal\n", 20)
+    write(agent / "notes.txt", "the agent's\n")
+    agent.flush()
+    found = wait_until("the held write is shown", lambda: editor.diagnostics.get(uri(path)), 20)
+    check(found[0]["code"] == "held" and "unsaved" in found[0]["message"], f"{found}")
+    check(path.read_text() == OLD, "the file was written under unsaved text")
+    actions = editor.actions(path)
+    check({"Take incoming", "Keep mine", "Keep both"} <= set(actions), f"{sorted(actions)}")
+    beside = editor.run(actions["Keep both"])["beside"]
+    check((user / beside).read_text() == "the agent's\n", f"{beside} does not hold the agent's")
+    settle(user, agent)
+    check(path.read_text() == OLD, "what was kept is another text")
+    check((agent / "notes.txt").read_text() == OLD, "the agent does not have what was kept")
+    # A second one comes by itself when the text is as the file again.
+    write(agent / "notes.txt", "the agent's second\n")
+    agent.flush()
+    wait_until("it is held", lambda: editor.diagnostics.get(uri(path)), 20)
+    editor.edit(path, 3, OLD)
+    wait_until("it came", lambda: path.read_text() == "the agent's second\n", 20)
+    wait_until("nothing is shown any more", lambda: not editor.diagnostics.get(uri(path)), 20)
+    # And when the editor is gone without a word, nothing is held for it.
+    editor.edit(path, 4, "unsaved again\n")
+    editor.process.kill()
+    write(agent / "notes.txt", "the agent's third\n")
+    wait_until("it came", lambda: path.read_text() == "the agent's third\n", 20)
+    check_no_conflicts(volume, user, agent)
+
+
+def test_reviews_survive_restarts_and_are_the_same_in_every_editor(bench):
+    volume, user, agent, editor = workspace(bench, ours=True)
+    second = Client(user.machine, [user.root], ours=True)
+    write(agent / "notes.txt", OLD + "the agent's\n")
+    write(agent / "new.txt", "a\nb\n")
+    os.unlink(agent / "other.txt")
+    agent.flush()
+    key = uri(user.root)
+
+    def incoming(client):
+        return {it["path"]: (it["kind"], it["hunks"]) for it in client.states.get(key, {}).get("incoming", [])}
+
+    wanted = {"notes.txt": ("changed", 1), "new.txt": ("created", 1), "other.txt": ("deleted", 1)}
+    for client in (editor, second):
+        wait_until("all is listed", lambda: set(incoming(client)) == set(wanted), 20)
+    check(incoming(editor)["notes.txt"] == ("changed", 1), f"{incoming(editor)}")
+    check(incoming(editor)["other.txt"][0] == "deleted", f"{incoming(editor)}")
+    editor.ask("s0-sync/keep", {"uri": uri(user / "new.txt")})
+    wait_until("the other editor knows", lambda: "new.txt" not in incoming(second), 20)
+    check(editor.quit() == 0, "it did not end in order")
+    user.stop()
+    user.start()
+    third = Client(user.machine, [user.root], ours=True)
+    wait_until("it is as it was", lambda: set(incoming(third)) == {"notes.txt", "other.txt"}, 30)
+    check([it["path"] for it in third.states[key]["reviewed"]] == ["new.txt"], "what was reviewed is forgotten")
+    done = third.ask("s0-sync/revert", {"folder": key})
+    check(done["done"] == 2 and not done["refused"], f"{done}")
+    check((user / "notes.txt").read_text() == OLD, "the file is not as it was reviewed")
+    check((user / "other.txt").read_text() == "plain\n", "the removed file is not back")
+    settle(user, agent)
+    check((agent / "other.txt").read_text() == "plain\n", "the agent does not have it back")
+    wait_until("nothing is left", lambda: incoming(third) == {}, 20)
+    check_no_conflicts(volume, user, agent)
+
+
+def test_a_burst_of_messages_keeps_its_order_and_everyone_is_answered(bench):
+    volume, user, agent, editor = workspace(bench, ours=True)
+    path = user / "notes.txt"
+    editor.open(path)
+    flush = editor.begin("s0-sync/flush", {"folder": uri(user.root)})
+    asked = []
+    for number in range(10_000):
+        # Each edit appends one character, so that one out of order would be seen.
+        editor.tell("textDocument/didChange", {
+            "textDocument": {"uri": uri(path), "version": number + 2},
+            "contentChanges": [{"range": {"start": {"line": 0, "character": number % 100},
+                                          "end": {"line": 0, "character": 1000}}, "text": "x"}]})
+        if number % 100 == 0:
+            asked.append(editor.begin("s0-sync/hunks", {"uri": uri(path)}))
+    for number in asked:
+        editor.end(number)
+    check(editor.end(flush)["done"], "the flush was not answered in the burst")
+    # Unsaved text that is the file's again: all edits were heard, in order.
+    editor.edit(path, 20_000, OLD)
+    write(agent / "notes.txt", "comes\n")
+    wait_until("nothing is held", lambda: path.read_text() == "comes\n", 30)
+    check(editor.quit() == 0, "it did not end in order")
+
+
+def test_wrong_messages_get_the_right_answers(bench):
+    volume, user, agent, editor = workspace(bench)
+    early = Client(user.machine, [user.root], initialize=False)
+    answer = early.end(early.begin("s0-sync/state", {}), raw=True)
+    check(answer["error"]["code"] == -32002, f"before initialize: {answer}")
+    early.process.stdin.close()
+    check(early.process.wait(20) is not None, "it goes on without its input")
+    for method, params, code in [("s0-sync/nothing", {}, -32601), ("s0-sync/keep", {"uri": 3}, -32602),
+                                 ("s0-sync/content", {"uri": "s0-sync:/x"}, -32803),
+                                 ("s0-sync/keep", {"uri": "file:///elsewhere"}, -32803),
+                                 ("workspace/executeCommand", {"command": "s0-sync.rm", "arguments": []}, -32602)]:
+        answer = editor.end(editor.begin(method, params), raw=True)
+        check(answer["error"]["code"] == code, f"{method}: {answer}")
+    editor.process.stdin.write(b"Content-Length: 9\r\n\r\nnot json!")
+    editor.process.stdin.flush()
+    check(editor.ask("s0-sync/state", {})["folders"], "it does not go on after a frame that is no JSON")
+    editor.process.stdin.write(b"Content-Length: 100\r\n\r\n{\"jsonrpc\"")
+    editor.process.stdin.close()
+    check(editor.process.wait(20) is not None, "it goes on without the rest of a message")
