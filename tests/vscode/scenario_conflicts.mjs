@@ -114,6 +114,17 @@ export async function the_merge_editor_settles_a_conflict({ bench, open, shot })
   );
 }
 
+/** Types at the third line, and waits until the server has heard that the text is unsaved: it answers in order. */
+async function typeUnsaved(w, text) {
+  await w.goTo(3);
+  await w.page.keyboard.type(text);
+  await until("the text is unsaved", () => w.isDirty("notes.txt"));
+  await w.command("s0 sync: Wait Until Both Sides Are Equal");
+  const said = w.page.locator(".statusbar-item", { hasText: "both sides are equal" });
+  await said.waitFor();
+  await said.waitFor({ state: "hidden" });
+}
+
 export async function unsaved_text_is_never_overwritten({ bench, open, shot }) {
   bench.write("notes.txt", base);
   const w = await open();
@@ -121,9 +132,7 @@ export async function unsaved_text_is_never_overwritten({ bench, open, shot }) {
   const agent = bench.agent();
   await until("the agent has the file", () => agent.read("notes.txt") === base);
   await w.openFile("notes.txt");
-  await w.goTo(3);
-  await w.page.keyboard.type("unsaved ");
-  await until("the text is unsaved", () => w.isDirty("notes.txt"));
+  await typeUnsaved(w, "unsaved ");
   agent.write("notes.txt", theirs);
   await until("the write is held", async () => (await w.rows()).some((row) => /notes\.txt.*held: unsaved/.test(row)));
   check(bench.read("notes.txt") === base, "the file was written under unsaved text");
@@ -142,9 +151,7 @@ export async function unsaved_text_is_never_overwritten({ bench, open, shot }) {
 
   // It comes by itself when the text is as the file again.
   const second = theirs.replace("base 2", "second");
-  await w.goTo(3);
-  await w.page.keyboard.type("x");
-  await until("the text is unsaved", () => w.isDirty("notes.txt"));
+  await typeUnsaved(w, "x");
   agent.write("notes.txt", second);
   await until("the write is held", async () => (await w.rows()).some((row) => /notes\.txt.*held: unsaved/.test(row)));
   await w.page.keyboard.press("Control+z");
@@ -154,9 +161,7 @@ export async function unsaved_text_is_never_overwritten({ bench, open, shot }) {
   );
 
   // Keep mine: what is here stays, and goes to the agent when it is saved.
-  await w.goTo(3);
-  await w.page.keyboard.type("kept ");
-  await until("the text is unsaved", () => w.isDirty("notes.txt"));
+  await typeUnsaved(w, "kept ");
   agent.write("notes.txt", second.replace("base 4", "not wanted"));
   await until("the write is held", async () => (await w.rows()).some((row) => /notes\.txt.*held: unsaved/.test(row)));
   await w.rowAction("notes.txt", "Keep Mine");

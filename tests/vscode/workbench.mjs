@@ -63,8 +63,14 @@ export class Workbench {
   /** Clicks an action that appears in a row when the mouse is over it. */
   async rowAction(text, title) {
     const row = this.row(text).first();
-    await row.hover();
-    await row.locator(`.action-label[aria-label^="${title}"]`).click();
+    const action = row.locator(`.action-label[aria-label^="${title}"]`);
+    // When the view is drawn anew under the mouse, the actions come again with the next move of it.
+    await until(`${title} is offered at ${text}`, async () => {
+      await this.page.mouse.move(640, 400);
+      await row.hover({ timeout: 1000 });
+      await action.click({ timeout: 1000 });
+      return true;
+    });
   }
 
   /** Runs a command from the palette by its title. */

@@ -112,7 +112,7 @@ function workspaceCommands(ctx: Ctx): Record<string, Command> {
       const { done, unfinished } = await busy("Waiting until both sides are equal", () =>
         ctx.request("s0-sync/flush", { folder }),
       );
-      if (done) return void vscode.window.setStatusBarMessage("$(check) s0 sync: both sides are equal", 5000);
+      if (done) return void vscode.window.setStatusBarMessage("$(check) s0 sync: both sides are equal", 3000);
       const first = unfinished.slice(0, 5).map(({ path, why }) => `${path}: ${why}`);
       throw new Error(`not everything has arrived. ${first.join("; ")}`);
     },

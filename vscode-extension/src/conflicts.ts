@@ -4,7 +4,7 @@ import * as vscode from "vscode";
 import { type Command, busy, confirm } from "./commands.js";
 import type { Ctx } from "./ctx.js";
 import { type Conflict, type Held, type HeldWay, type Requests, type Way, contentUri } from "./protocol.js";
-import { isRow, uriOf } from "./review.js";
+import { heard, isRow, uriOf } from "./review.js";
 import type { Row } from "./rows.js";
 import { WAYS, baseName, count, heldWay, heldWhy, openConflicts } from "./words.js";
 
@@ -258,12 +258,14 @@ async function chooseHeld(ctx: Ctx, argument: unknown): Promise<void> {
  */
 async function settleHeld(ctx: Ctx, params: Requests["s0-sync/settleHeld"][0]): Promise<void> {
   const held = ctx.states.get(params.folder)?.held.find((one) => one.path === params.path);
+  const written = heard(ctx.onDidApply, (uris) => held !== undefined && uris.includes(held.uri));
   const { beside } = await ctx.request("s0-sync/settleHeld", params);
   if (beside !== undefined)
     void vscode.window.setStatusBarMessage(`s0 sync: put beside it as ${beside}`, 8000);
   if (params.way !== "take" || held?.why !== "unsaved" || held.kind === "remove") return;
   const document = vscode.workspace.textDocuments.find((one) => one.uri.toString() === held.uri);
   if (!document?.isDirty) return;
+  await written;
   await vscode.window.showTextDocument(document);
   await vscode.commands.executeCommand("workbench.action.files.revert");
 }

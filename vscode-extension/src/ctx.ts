@@ -26,12 +26,15 @@ export class Ctx implements vscode.Disposable {
   readonly #stateChanged = new vscode.EventEmitter<void>();
   readonly #hunksChanged = new vscode.EventEmitter<string>();
   readonly #contentChanged = new vscode.EventEmitter<string[]>();
+  readonly #applied = new vscode.EventEmitter<string[]>();
   readonly #started = new vscode.EventEmitter<void>();
   /** The state of a folder, or of the server, is another one. */
   readonly onDidChangeState = this.#stateChanged.event;
   /** The hunks of the document with this URI are others. */
   readonly onDidChangeHunks = this.#hunksChanged.event;
   readonly onDidChangeContent = this.#contentChanged.event;
+  /** Files were written or removed for the Volume. */
+  readonly onDidApply = this.#applied.event;
   /** The server answers, for the first time or after a restart; it knows nothing yet. */
   readonly onDidStart = this.#started.event;
 
@@ -184,8 +187,8 @@ export class Ctx implements vscode.Disposable {
       this.#contentChanged.fire(uris);
     });
     on("s0-sync/didApply", ({ items }) => {
-      // VS Code reloads what changed on the disk by itself.
-      this.log.debug(`applied ${items.map((item) => item.uri).join(" ")}`);
+      // VS Code reloads what changed on the disk by itself; only who waits for a file wants to know.
+      this.#applied.fire(items.map((item) => item.uri));
     });
     client.onDidChangeState(({ newState }) => {
       if (newState === State.Running) {

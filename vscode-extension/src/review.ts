@@ -12,7 +12,7 @@ import { baseName, count } from "./words.js";
 
 type Verb = "keep" | "revert";
 
-/** How long the hunks of a file that was just opened are waited for. */
+/** How long the server is waited for to say what follows from a request. */
 const SERVER_ANSWERS_MS = 2000;
 
 export function reviewCommands(ctx: Ctx): Record<string, Command> {
@@ -221,13 +221,11 @@ async function go(ctx: Ctx, forwards: boolean): Promise<void> {
   throw new Error("there is no hunk to review.");
 }
 
-/** The hunks of a file; one that is not open yet is opened, unseen, and the server then says what it has. */
-async function hunksOf(ctx: Ctx, uri: string): Promise<Hunk[]> {
-  const known = ctx.hunks.get(uri)?.hunks ?? [];
-  if (known.length > 0) return known;
-  const said = new Promise<void>((resolve) => {
-    const listener = ctx.onDidChangeHunks((changed) => {
-      if (changed === uri) done();
+/** Until an event comes that is meant, or the server has had its time. */
+export async function heard<T>(event: vscode.Event<T>, isMeant: (value: T) => boolean): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const listener = event((value) => {
+      if (isMeant(value)) done();
     });
     const timer = setTimeout(done, SERVER_ANSWERS_MS);
     function done(): void {
@@ -236,6 +234,13 @@ async function hunksOf(ctx: Ctx, uri: string): Promise<Hunk[]> {
       resolve();
     }
   });
+}
+
+/** The hunks of a file; one that is not open yet is opened, unseen, and the server then says what it has. */
+async function hunksOf(ctx: Ctx, uri: string): Promise<Hunk[]> {
+  const known = ctx.hunks.get(uri)?.hunks ?? [];
+  if (known.length > 0) return known;
+  const said = heard(ctx.onDidChangeHunks, (changed) => changed === uri);
   await vscode.workspace.openTextDocument(vscode.Uri.parse(uri));
   const asked = (await ctx.request("s0-sync/hunks", { uri })).hunks;
   if (asked.length > 0) return asked;
