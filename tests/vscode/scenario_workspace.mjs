@@ -64,7 +64,7 @@ export async function without_a_server_the_view_says_what_to_do({ bench, open, s
   const w = await open({ settings: { "s0-sync.server.path": "/nowhere/s0-sync-lsp" } });
   await w.openView();
   await until("the view says that the server is missing", async () =>
-    (await w.page.locator(".sidebar .content").innerText()).includes("it was not found"),
+    (await w.page.locator(".welcome-view-content").innerText()).includes("it was not found"),
   );
   await until("and the status bar names the setting", async () => /s0-sync\.server\.path/.test(await w.statusText()));
   await shot(w, "no-server");
@@ -83,6 +83,19 @@ export async function a_folder_that_is_not_trusted_is_left_alone({ bench, open }
     .click();
   await until("once it is trusted the extension starts", () => w.status.isVisible(), 60);
   await until("and so does the server", () => bench.processOf("s0-sync-lsp", "--stdio"));
+}
+
+export async function the_settings_are_those_of_the_servers_schema() {
+  const printed = spawnSync(SERVER, ["--print-config-schema"], { encoding: "utf8" });
+  check(printed.status === 0, printed.stderr);
+  const { properties } = JSON.parse(fs.readFileSync(path.join(ROOT, "vscode-extension/package.json"), "utf8"))
+    .contributes.configuration;
+  for (const [name, wanted] of Object.entries(JSON.parse(printed.stdout).properties)) {
+    const { scope, ...here } = properties[name] ?? {};
+    check(scope, `package.json lacks the setting ${name}`);
+    const sorted = (value) => JSON.stringify(Object.entries(value).sort());
+    check(sorted(here) === sorted(wanted), `${name} is ${sorted(here)} in package.json, and not ${sorted(wanted)}`);
+  }
 }
 
 export async function the_packages_are_whole({ bench, open }) {

@@ -33,7 +33,6 @@ export function createView(ctx: Ctx): vscode.Disposable {
     const number = waiting(ctx.folders);
     view.badge =
       number === 0 ? undefined : { value: number, tooltip: `${count(number, "file")} waiting for you` };
-    view.message = ctx.server === "starting" ? "The server is starting…" : (ctx.trouble ?? "");
   };
   const timer = setInterval(() => {
     if (view.visible) changed.fire(undefined);
