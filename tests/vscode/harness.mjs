@@ -75,7 +75,7 @@ export class Bench {
     this.mark = `S0_TEST_MARK=${path.basename(this.dir)}`;
     this.workspace = path.join(this.dir, "project");
     fs.mkdirSync(this.workspace);
-    fs.mkdirSync(path.join(this.dir, "home"));
+    write(path.join(this.dir, "home/.bashrc"), "PS1='$ '\n");
   }
 
   get env() {

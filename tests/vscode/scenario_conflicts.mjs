@@ -2,7 +2,6 @@
 
 import fs from "node:fs";
 import { check, until } from "./harness.mjs";
-import { attached } from "./scenario_review.mjs";
 
 const base = "base 1\nbase 2\nbase 3\nbase 4\nbase 5\n";
 const theirs = base.replace("base 5", "theirs");
@@ -45,7 +44,7 @@ export async function each_quick_fix_settles_a_conflict({ bench, open, shot }) {
   const names = ["both.txt", "ignore.txt", "keep.txt", "merge.txt", "take.txt"];
   for (const name of names) bench.write(name, base);
   const w = await open();
-  await attached(w);
+  await w.attach();
   const agent = bench.agent();
   await until("the agent has the files", () => names.every((name) => agent.read(name) === base));
   await inConflict(bench, w, agent, names);
@@ -93,7 +92,7 @@ export async function each_quick_fix_settles_a_conflict({ bench, open, shot }) {
 export async function the_merge_editor_settles_a_conflict({ bench, open, shot }) {
   bench.write("merge.txt", base);
   const w = await open();
-  await attached(w);
+  await w.attach();
   const agent = bench.agent();
   await until("the agent has the file", () => agent.read("merge.txt") === base);
   await inConflict(bench, w, agent, ["merge.txt"]);
@@ -128,7 +127,7 @@ async function typeUnsaved(w, text) {
 export async function unsaved_text_is_never_overwritten({ bench, open, shot }) {
   bench.write("notes.txt", base);
   const w = await open();
-  await attached(w);
+  await w.attach();
   const agent = bench.agent();
   await until("the agent has the file", () => agent.read("notes.txt") === base);
   await w.openFile("notes.txt");
@@ -176,7 +175,7 @@ export async function unsaved_text_is_never_overwritten({ bench, open, shot }) {
 export async function a_guarded_path_waits_for_a_word({ bench, open }) {
   bench.write("main.py", "x\n");
   const w = await open();
-  await attached(w);
+  await w.attach();
   const agent = bench.agent();
   agent.write(".vscode/tasks.json", '{"version": "2.0.0"}\n');
   await until("the write is held", async () => (await w.rows()).some((row) => /tasks\.json.*held: guarded/.test(row)));

@@ -4,21 +4,13 @@ import { check, until } from "./harness.mjs";
 
 const lines = (count, from = 1) => Array.from({ length: count }, (_, i) => `line ${i + from}\n`).join("");
 
-/** Attaches the workspace through the view, as a new user does. */
-export async function attached(w) {
-  await w.openView();
-  await w.page.locator(".welcome-view-content .monaco-button", { hasText: "Attach This Folder" }).click();
-  await until("the view shows the groups", () => w.row("Workspace").isVisible(), 60);
-  await until("the status bar says in sync", async () => /in sync/.test(await w.statusText()), 60);
-}
-
 export async function attach_from_the_welcome_view({ bench, open, shot }) {
   bench.write("main.py", 'print("hello")\n');
   const w = await open();
   await w.openView();
   await w.page.locator(".welcome-view-content").waitFor();
   await shot(w, "welcome");
-  await attached(w);
+  await w.attach();
   check(bench.attachment(), "s0 sync list does not know the workspace");
   const agent = bench.agent();
   await until("the agent has the file", () => agent.read("main.py") === 'print("hello")\n');
@@ -34,7 +26,7 @@ export async function an_agents_edit_appears_at_once({ bench, open, shot }) {
   bench.write("story.txt", lines(30));
   bench.write("other.txt", "other\n");
   const w = await open();
-  await attached(w);
+  await w.attach();
   const agent = bench.agent();
   await w.openFile("other.txt");
   await w.openFile("story.txt");
@@ -42,31 +34,36 @@ export async function an_agents_edit_appears_at_once({ bench, open, shot }) {
   const focus = await w.focus();
   const tabs = await w.page.locator(".tabs-container .tab").count();
 
-  // From the agent's write to its decoration, without a click.
-  const times = [];
+  // From the agent's write to its decoration, without a click; and to the disk, the text and the lenses.
+  const times = { disk: [], text: [], decoration: [], lenses: [] };
   for (let round = 0; round < 20; round += 1) {
     const mark = `the agent, round ${round}`;
+    const seen = [
+      ["disk", () => bench.read("story.txt").includes(mark)],
+      ["text", async () => (await w.text()).includes(mark)],
+      ["decoration", async () => (await w.markedLines()) > 0],
+      ["lenses", async () => (await w.lenses()).length === 1],
+    ];
     const started = performance.now();
     agent.write("story.txt", lines(3) + `${mark}\n` + lines(27, 4));
-    await until(
-      "the text is there and marked",
-      async () => {
-        return (await w.text()).includes(mark) && (await w.markedLines()) > 0 && (await w.lenses()).length === 1;
-      },
-      10,
-      2,
-    );
-    times.push(performance.now() - started);
+    for (const [what, condition] of seen) {
+      await until(`${what} has it`, condition, 10, 2);
+      times[what].push(performance.now() - started);
+    }
     // Reviewed, so that the next one is a mark of its own.
     await w.lens("Keep");
     await until("the mark is gone", async () => (await w.markedLines()) === 0 && (await w.lenses()).length === 0, 10);
   }
-  times.sort((a, b) => a - b);
-  const median = (times[9] + times[10]) / 2;
+  const medians = Object.entries(times).map(([what, all]) => {
+    all.sort((a, b) => a - b);
+    return [what, (all[9] + all[10]) / 2];
+  });
   console.log(
-    `      from an agent's write to its decoration: median ${median.toFixed(0)} ms, ` +
-      `slowest ${times[19].toFixed(0)} ms of 20`,
+    "      from an agent's write, median of 20: " +
+      medians.map(([what, time]) => `${what} ${time.toFixed(0)} ms`).join(", ") +
+      `; slowest decoration ${times.decoration[19].toFixed(0)} ms`,
   );
+  const median = medians[2][1];
   check(median < 1000, `it takes ${median} ms until a write is marked`);
   check((await w.page.locator(".tabs-container .tab").count()) === tabs, "a tab was opened unasked");
   check((await w.toasts()).length === 0, "a notification was shown unasked");
@@ -79,7 +76,7 @@ export async function an_agents_edit_appears_at_once({ bench, open, shot }) {
 export async function keep_one_hunk_and_revert_another({ bench, open, shot }) {
   bench.write("main.py", lines(20));
   const w = await open();
-  await attached(w);
+  await w.attach();
   const agent = bench.agent();
   await until("the agent has the file", () => agent.read("main.py") === lines(20));
   await w.openFile("main.py");
@@ -123,7 +120,7 @@ export async function keep_one_hunk_and_revert_another({ bench, open, shot }) {
 export async function next_hunk_goes_through_all_files_and_review_all_shows_them({ bench, open, shot }) {
   for (const name of ["a.txt", "b.txt", "c/deep.txt"]) bench.write(name, lines(40));
   const w = await open();
-  await attached(w);
+  await w.attach();
   const agent = bench.agent();
   await until("the agent has the files", () => agent.read("c/deep.txt") === lines(40));
   agent.write("a.txt", lines(5) + "one\n" + lines(30, 6) + "two\n" + lines(5, 36));
@@ -153,6 +150,7 @@ export async function next_hunk_goes_through_all_files_and_review_all_shows_them
         .first()
         .evaluate((label) => getComputedStyle(label, "::after").content)) === '"2"',
   );
+  await until("the lenses are drawn", async () => (await w.lenses()).length > 0);
   await shot(w, "explorer");
   await w.openView();
   await w.command("s0 sync: Review All");
@@ -172,7 +170,7 @@ export async function next_hunk_goes_through_all_files_and_review_all_shows_them
 export async function ten_files_in_a_burst_are_one_update({ bench, open }) {
   bench.write("main.py", "x\n");
   const w = await open();
-  await attached(w);
+  await w.attach();
   const agent = bench.agent();
   await until("the agent has the file", () => agent.read("main.py") === "x\n");
   await w.page.evaluate(() => {
@@ -195,7 +193,7 @@ export async function ten_files_in_a_burst_are_one_update({ bench, open }) {
 export async function a_restart_keeps_what_was_reviewed({ bench, open }) {
   bench.write("main.py", lines(20));
   const w = await open();
-  await attached(w);
+  await w.attach();
   const agent = bench.agent();
   await until("the agent has the file", () => agent.read("main.py") === lines(20));
   await w.openFile("main.py");

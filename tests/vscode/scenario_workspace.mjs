@@ -4,12 +4,11 @@ import { spawnSync } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
 import { ROOT, SERVER, check, until } from "./harness.mjs";
-import { attached } from "./scenario_review.mjs";
 
 export async function a_snapshot_is_taken_and_restored({ bench, open, shot }) {
   bench.write("main.py", "before\n");
   const w = await open();
-  await attached(w);
+  await w.attach();
   await w.command("s0 sync: Take a Snapshot");
   const input = w.page.locator(".quick-input-widget input.input");
   await until("a name is asked for", async () => (await input.inputValue()) === "before");
@@ -33,19 +32,11 @@ export async function a_snapshot_is_taken_and_restored({ bench, open, shot }) {
 export async function one_person_tries_both_sides_with_the_agents_terminal({ bench, open, shot }) {
   bench.write("main.py", 'print("hello")\n');
   const w = await open();
-  await attached(w);
+  await w.attach();
   await w.openFile("main.py");
   await w.command("s0 sync: Open a Terminal as an Agent");
   const terminal = w.page.locator(".terminal-wrapper .xterm");
   await terminal.waitFor({ timeout: 30_000 });
-  await until(
-    "the shell waits",
-    async () =>
-      (await w.page
-        .locator(".terminal-wrapper .xterm-rows")
-        .innerText()
-        .catch(() => "shown")) !== "",
-  );
   await terminal.click();
   await w.page.keyboard.type("echo 'print(1)' >> main.py\n");
   await until("the line is here", () => bench.read("main.py") === 'print("hello")\nprint(1)\n');
@@ -113,7 +104,7 @@ export async function the_packages_are_whole({ bench, open }) {
   // Installed as users do it, with nothing on the PATH, it has all that it needs.
   bench.write("main.py", "x\n");
   const w = await open({ bundled: whole });
-  await attached(w);
+  await w.attach();
   const running = bench.processes().find((pid) => {
     try {
       return fs.readlinkSync(`/proc/${pid}/exe`).startsWith(path.join(bench.dir, "extensions"));

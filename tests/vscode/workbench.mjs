@@ -40,6 +40,14 @@ export class Workbench {
     await header.waitFor();
   }
 
+  /** Attaches the workspace through the view, as a new user does. */
+  async attach() {
+    await this.openView();
+    await this.page.locator(".welcome-view-content .monaco-button", { hasText: "Attach This Folder" }).click();
+    await until("the view shows the groups", () => this.row("Workspace").isVisible(), 60);
+    await until("the status bar says in sync", async () => /in sync/.test(await this.statusText()), 60);
+  }
+
   async openExplorer() {
     const header = this.page.locator(".sidebar .composite.title", { hasText: /explorer/i });
     if (!(await header.isVisible())) await this.page.locator('.activitybar a[aria-label^="Explorer"]').click();
