@@ -76,7 +76,6 @@ export interface Reviewed {
   path: string;
   uri: string;
   actors: Actor[];
-  verdict: "kept" | "reverted";
   time: number;
 }
 

@@ -12,7 +12,7 @@ import {
   folderName,
   heldWhy,
   openConflicts,
-  verdict,
+  reviewedWhat,
 } from "./words.js";
 
 /** What a row is about, for the commands that are called at it. */
@@ -197,9 +197,9 @@ function reviewedGroup(state: FolderState, now: number): Row {
       folder,
       subject: { is: "reviewed", reviewed },
       label: baseName(reviewed.path),
-      description: joined(verdict(reviewed, now), directoryName(reviewed.path)),
-      tooltip: `${reviewed.path}\n${verdict(reviewed, now)}, written by ${actors(reviewed.actors)}`,
-      icon: reviewed.verdict === "kept" ? "pass" : "discard",
+      description: joined(actors(reviewed.actors), directoryName(reviewed.path), age(reviewed.time, now)),
+      tooltip: `${reviewed.path}\n${reviewedWhat(reviewed, now)}`,
+      icon: "pass",
       uri: reviewed.uri,
       context: "reviewed",
       command: "s0-sync.open",

@@ -230,8 +230,8 @@ export function directoryName(path: string): string {
   return path.split("/").slice(0, -1).join("/");
 }
 
-export function verdict(reviewed: Reviewed, now: number): string {
-  return `${reviewed.verdict}, ${age(reviewed.time, now)}`;
+export function reviewedWhat(reviewed: Reviewed, now: number): string {
+  return `written by ${actors(reviewed.actors)}, ${age(reviewed.time, now)}`;
 }
 
 export type Episode = "blocked" | "halted";

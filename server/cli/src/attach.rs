@@ -354,7 +354,7 @@ pub(crate) async fn in_foreground(context: &Context, attached: Attached) -> Done
 pub(crate) async fn detach(context: &Context, near: Option<&Path>, target: Option<&str>) -> Done {
     let screen = &context.screen;
     let Workspace { directory, attachment } = match find(context, near, target)? {
-        Found::Workspace(workspace) => workspace,
+        Found::Workspace(workspace) => *workspace,
         Found::Damaged(directory) => return forget_damaged(context, &directory).await,
     };
     warn_of_what_is_not_across(context, &directory).await;
@@ -419,19 +419,19 @@ async fn forget_damaged(context: &Context, directory: &AttachmentDir) -> Done {
 
 /// What `s0 sync detach` was given.
 enum Found {
-    Workspace(Workspace),
+    Workspace(Box<Workspace>),
     Damaged(AttachmentDir),
 }
 
 /// What a Volume, a replica or a directory names. Only who names nothing means
 /// the workspace around them: a mistyped word must not end that one.
 fn find(context: &Context, near: Option<&Path>, target: Option<&str>) -> Result<Found, Failure> {
-    let Some(target) = target else { return Ok(Found::Workspace(context.workspace(near)?)) };
+    let Some(target) = target else { return Ok(Found::Workspace(context.workspace(near)?.into())) };
     let root = s0_host::canonical(Path::new(target));
     let (mut of_volume, mut around) = (Vec::new(), None);
     for (directory, attachment) in context.state.list()? {
         if attachment.replica_id == target || attachment.root == root {
-            return Ok(Found::Workspace(Workspace { directory, attachment }));
+            return Ok(Found::Workspace(Workspace { directory, attachment }.into()));
         }
         if attachment.volume_id == target {
             of_volume.push(Workspace { directory, attachment });
@@ -441,7 +441,7 @@ fn find(context: &Context, near: Option<&Path>, target: Option<&str>) -> Result<
     }
     if let Some(workspace) = of_volume.pop() {
         if of_volume.is_empty() {
-            return Ok(Found::Workspace(workspace));
+            return Ok(Found::Workspace(workspace.into()));
         }
         return Err(Failure::other(format!(
             "{} workspaces are attached to {target}; name the directory",

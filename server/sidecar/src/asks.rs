@@ -211,12 +211,15 @@ impl Asked {
         Ok(json!({ "volumes": volumes }))
     }
 
-    /// A second directory of the same Volume, beside the state of this machine.
+    /// A second directory of the same Volume, for an agent to work in.
     async fn agent(&self, place: &Place) -> Result<Value, String> {
         let (_, attachment) = place.attached()?;
         let name = attachment.root.file_name().map(|name| name.to_string_lossy().into_owned());
         let name = name.unwrap_or_else(|| "workspace".into());
-        let within = self.program.state.path().join("agents").join(&attachment.replica_id);
+        // What s0 keeps for itself cannot be a workspace, so it lies beside that.
+        let mut agents = self.program.state.path().as_os_str().to_owned();
+        agents.push("-agents");
+        let within = PathBuf::from(agents).join(&attachment.replica_id);
         let (directory, sandbox) = (within.join(name), "sb_agent");
         let arguments = [
             "sync".into(),

@@ -23,6 +23,7 @@ mod document;
 mod folder;
 mod mapping;
 mod messages;
+mod outbox;
 mod program;
 mod server;
 mod settings;
@@ -30,6 +31,9 @@ mod show;
 mod sidecar;
 mod state;
 mod uri;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::mpsc;
 use tower_lsp::{LspService, Server};
@@ -42,18 +46,19 @@ pub use settings::config_schema;
 const UNDER_WAY: usize = 4096;
 
 /// Speaks LSP on standard input and output until the client ends it. Says whether
-/// it was ended in order, by `shutdown` and `exit`.
+/// it was ended in order, by `shutdown` before `exit`.
 pub async fn serve(program: Program) -> bool {
+    let shut_down = Arc::new(AtomicBool::new(false));
     let (events, inbox) = mpsc::unbounded_channel();
     let builder = LspService::build(|client| {
         let sidecar = sidecar::Sidecar::new(client.clone(), program, events.clone());
         tokio::spawn(sidecar.run(inbox));
-        server::LspServer::new(client, events)
+        server::LspServer::new(client, events, shut_down.clone())
     })
     .custom_method("workspace/textDocumentContent", server::LspServer::content)
     .custom_method("s0-sync/didChangeDirty", server::LspServer::did_change_dirty);
     let (service, socket) = server::with_asks(builder).finish();
     let server = Server::new(tokio::io::stdin(), tokio::io::stdout(), socket);
     server.concurrency_level(UNDER_WAY).serve(service).await;
-    true
+    shut_down.load(Ordering::SeqCst)
 }

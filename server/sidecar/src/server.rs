@@ -1,6 +1,9 @@
 //! The language server: each message becomes an event, and nothing here waits for
 //! anything but its own answer.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tower_lsp::jsonrpc::{Error, ErrorCode, Result};
@@ -25,12 +28,18 @@ pub(crate) struct LspServer {
     client: Client,
     events: mpsc::UnboundedSender<Event>,
     /// The client knows the messages beyond LSP.
-    ours: std::sync::atomic::AtomicBool,
+    ours: AtomicBool,
+    /// The client has asked for the end.
+    shut_down: Arc<AtomicBool>,
 }
 
 impl LspServer {
-    pub(crate) fn new(client: Client, events: mpsc::UnboundedSender<Event>) -> Self {
-        Self { client, events, ours: false.into() }
+    pub(crate) fn new(
+        client: Client,
+        events: mpsc::UnboundedSender<Event>,
+        shut_down: Arc<AtomicBool>,
+    ) -> Self {
+        Self { client, events, ours: false.into(), shut_down }
     }
 
     fn tell(&self, event: Event) {
@@ -124,7 +133,7 @@ impl LanguageServer for LspServer {
             .experimental
             .as_ref()
             .is_some_and(|it| it["s0Sync"]["version"].as_u64().is_some_and(|it| it >= 1));
-        self.ours.store(ours, std::sync::atomic::Ordering::SeqCst);
+        self.ours.store(ours, Ordering::SeqCst);
         let encodings = params.capabilities.general.as_ref();
         let encodings = encodings.and_then(|general| general.position_encodings.as_ref());
         let utf8 = encodings.is_some_and(|all| all.contains(&PositionEncodingKind::UTF8));
@@ -181,7 +190,7 @@ impl LanguageServer for LspServer {
     }
 
     async fn initialized(&self, _: InitializedParams) {
-        if self.ours.load(std::sync::atomic::Ordering::SeqCst) {
+        if self.ours.load(Ordering::SeqCst) {
             return;
         }
         let client = self.client.clone();
@@ -199,6 +208,7 @@ impl LanguageServer for LspServer {
     }
 
     async fn shutdown(&self) -> Result<()> {
+        self.shut_down.store(true, Ordering::SeqCst);
         Ok(())
     }
 
@@ -277,5 +287,67 @@ impl LanguageServer for LspServer {
                 Err(error)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const PROTOCOL: &str = include_str!("../../../protocol.md");
+    const MESSAGES: &str = include_str!("messages.rs");
+
+    /// FNV-1a, so that the mark in the document does not depend on a library's version.
+    fn mark(text: &str) -> String {
+        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("<!-- messages.rs: {hash:016x} -->")
+    }
+
+    fn camel(name: &str) -> String {
+        let mut parts = name.split('_');
+        let first = parts.next().unwrap_or_default().to_owned();
+        parts.fold(first, |name, part| {
+            let (head, tail) = part.split_at(1);
+            name + &head.to_uppercase() + tail
+        })
+    }
+
+    #[test]
+    fn the_document_knows_every_message() {
+        let section = PROTOCOL.split("## JSON-RPC with the editors").nth(1).unwrap();
+        for name in ASKS {
+            assert!(
+                section.contains(&format!("\"s0-sync/{name}\"")),
+                "protocol.md lacks s0-sync/{name}"
+            );
+        }
+        for command in COMMANDS {
+            assert!(section.contains(command), "protocol.md lacks the command {command}");
+        }
+        let fields: BTreeSet<String> = MESSAGES
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("pub(crate) ")?.split_once(": "))
+            .filter(|(name, _)| name.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+            .map(|(name, _)| camel(name))
+            .collect();
+        assert!(fields.len() > 40, "the fields were not found: {fields:?}");
+        for field in fields {
+            let is_there =
+                [":", "?:", ";", " }"].iter().any(|end| section.contains(&format!("{field}{end}")));
+            assert!(is_there, "protocol.md lacks the field {field}");
+        }
+    }
+
+    #[test]
+    fn the_document_is_looked_at_when_a_message_changes() {
+        let mark = mark(MESSAGES);
+        assert!(
+            PROTOCOL.contains(&mark),
+            "messages.rs has changed: make protocol.md say so, and put this in it: {mark}"
+        );
     }
 }

@@ -1,36 +1,35 @@
 //! The sidecar's one actor: everything that happens comes to it as an event, in
 //! order, and nothing in it waits.
 
+mod hunks;
+mod trouble;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::time::Duration;
 
-use s0_host::protocol::{FileView, Side};
+use s0_host::protocol::FileView;
 use s0_tree::TreePath;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tower_lsp::Client;
 use tower_lsp::ls_types::{
-    CodeActionOrCommand, CodeLens, Diagnostic, MessageActionItem, MessageType, Range,
-    TextDocumentContentChangeEvent, Uri,
+    CodeActionOrCommand, CodeLens, Diagnostic, MessageType, Range, TextDocumentContentChangeEvent,
 };
 
 use crate::asks::{Asked, Place};
 use crate::document::{Document, Encoding, Fingerprint};
 use crate::folder::{self, Order, Told, View};
 use crate::messages::{
-    AppliedItem, Ask, ConflictStatus, DidApply, DidApplyNotice, DidChangeContent,
-    DidChangeContentNotice, DidChangeHunks, DidChangeState, FileHunks, FolderCondition,
-    FolderState,
+    AppliedItem, Ask, ConflictStatus, DidApply, FileHunks, FolderCondition, FolderState,
 };
+use crate::outbox::{Outgoing, outbox};
 use crate::program::Program;
 use crate::settings::Settings;
 use crate::show;
 use crate::state::{folder_state, uri_at};
 use crate::uri::{Text, Version, below, file_of};
+use hunks::Shown;
 
-/// How long an editor's typing is let go on before hunks are placed anew.
-const TYPING: Duration = Duration::from_millis(60);
 /// Larger files are not compared with their document, in bytes.
 const LARGEST: u64 = 16 << 20;
 
@@ -108,16 +107,9 @@ struct Folder {
     asked: Option<FolderCondition>,
 }
 
-/// What is shown of a document under review.
-#[derive(Default)]
-struct Shown {
-    file: FileView,
-    hunks: FileHunks,
-    placing: bool,
-}
-
 pub(crate) struct Sidecar {
     client: Client,
+    outbox: mpsc::UnboundedSender<Outgoing>,
     program: Program,
     me: mpsc::UnboundedSender<Event>,
     ours: bool,
@@ -132,6 +124,7 @@ pub(crate) struct Sidecar {
 impl Sidecar {
     pub(crate) fn new(client: Client, program: Program, me: mpsc::UnboundedSender<Event>) -> Self {
         Self {
+            outbox: outbox(client.clone()),
             client,
             program,
             me,
@@ -232,10 +225,7 @@ impl Sidecar {
     fn take_settings(&mut self, settings: Value) {
         match Settings::parse(Some(settings)) {
             Ok(settings) => self.settings = settings,
-            Err(error) => {
-                let client = self.client.clone();
-                tokio::spawn(async move { client.show_message(MessageType::WARNING, error).await });
-            }
+            Err(error) => self.say(Outgoing::Message(MessageType::WARNING, error)),
         }
     }
 
@@ -355,72 +345,13 @@ impl Sidecar {
         if first {
             self.tell_unsaved();
         }
-        let client = self.client.clone();
         if self.ours {
             let contents = changed_contents(name, &old, &new);
-            tokio::spawn(async move {
-                client.send_notification::<DidChangeState>(state).await;
-                if !contents.is_empty() {
-                    let uris = DidChangeContent { uris: contents };
-                    client.send_notification::<DidChangeContentNotice>(uris).await;
-                }
-            });
-        }
-    }
-
-    /// The user is asked once about what is in the way.
-    fn mention(&mut self, name: &str, state: &FolderState) {
-        let (ours, wanted) = (self.ours, self.settings.notifications.blocked);
-        let Some(folder) = self.folders.get_mut(name) else { return };
-        let in_the_way =
-            matches!(state.condition, FolderCondition::Blocked | FolderCondition::Halted);
-        if !in_the_way {
-            if !matches!(state.condition, FolderCondition::Syncing | FolderCondition::Starting) {
-                folder.asked = None;
+            self.say(Outgoing::State(Box::new(state)));
+            if !contents.is_empty() {
+                self.say(Outgoing::Contents(contents));
             }
-            return;
         }
-        if folder.asked == Some(state.condition) || ours {
-            return;
-        }
-        folder.asked = Some(state.condition);
-        let (text, ways): (String, &[(&str, Value)]) = match state.condition {
-            FolderCondition::Halted => (
-                state.message.clone().unwrap_or_default(),
-                &[("Resume", json!({ "method": "resume", "params": { "folder": name } }))],
-            ),
-            _ if wanted => {
-                let open = |c: &&crate::messages::Conflict| c.status == ConflictStatus::Open;
-                let count = state.conflicts.iter().filter(open).count();
-                let all = |way: &str| json!({ "method": "resolve", "params": { "folder": name, "paths": [], "way": way } });
-                (
-                    format!("s0 sync: uploads wait for {count} conflict(s); see the diagnostics"),
-                    &[("Keep mine everywhere", all("keep_mine")), ("Later", Value::Null)],
-                )
-            }
-            _ => return,
-        };
-        let (client, me) = (self.client.clone(), self.me.clone());
-        let ways = ways.to_vec();
-        tokio::spawn(async move {
-            let titles = ways.iter().map(|(title, _)| MessageActionItem {
-                title: (*title).into(),
-                properties: Default::default(),
-            });
-            let kind = MessageType::WARNING;
-            let chosen = client.show_message_request(kind, text, Some(titles.collect())).await;
-            let Ok(Some(chosen)) = chosen else { return };
-            let way = ways.into_iter().find(|(title, _)| *title == chosen.title);
-            if let Some((_, ask)) = way
-                && let Ok(ask) = serde_json::from_value::<Ask>(ask)
-            {
-                let (reply, answered) = oneshot::channel();
-                let _ = me.send(Event::Ask(ask, reply));
-                if let Ok(Err(error)) = answered.await {
-                    client.show_message(MessageType::ERROR, error).await;
-                }
-            }
-        });
     }
 
     fn applied(&mut self, name: &str, items: Vec<(TreePath, bool, Option<String>)>) {
@@ -439,11 +370,13 @@ impl Sidecar {
             .collect();
         open.iter().for_each(|uri| self.read_file(uri));
         if self.ours {
-            let (client, folder) = (self.client.clone(), name.to_owned());
-            tokio::spawn(async move {
-                client.send_notification::<DidApplyNotice>(DidApply { folder, items }).await;
-            });
+            self.say(Outgoing::Applied(DidApply { folder: name.to_owned(), items }));
         }
+    }
+
+    /// Says something to the client, after all that was said before.
+    fn say(&self, outgoing: Outgoing) {
+        let _ = self.outbox.send(outgoing);
     }
 
     /// Reads the file of a document, to know whether that has unsaved text.
@@ -475,122 +408,6 @@ impl Sidecar {
                 let _ = folder.orders.send(Order::Unsaved(unsaved));
             }
         }
-    }
-
-    /// Asks for the review of a document's file.
-    fn ask_for_hunks(&mut self, uri: &str) {
-        let Some((_, folder, path)) = self.locate(uri) else { return };
-        let reviewed =
-            folder.view.review.items.iter().any(|it| it.path == path && it.hunks.is_some());
-        if !reviewed {
-            self.shown.entry(uri.to_owned()).or_default().file = FileView::default();
-            self.place(uri, true);
-            return;
-        }
-        let place = Place {
-            folder: String::new(),
-            path: folder.path.clone(),
-            attached: folder.view.attached.clone(),
-        };
-        let (me, uri) = (self.me.clone(), uri.to_owned());
-        tokio::spawn(async move {
-            match place.file(path).await {
-                Ok(file) => drop(me.send(Event::File(uri, Box::new(file)))),
-                Err(error) => tracing::debug!(uri, error, "no hunks"),
-            }
-        });
-    }
-
-    fn place_soon(&mut self, uri: &str) {
-        let Some(shown) = self.shown.get_mut(uri) else { return };
-        if shown.placing || shown.file.hunks.is_empty() {
-            return;
-        }
-        shown.placing = true;
-        let (me, uri) = (self.me.clone(), uri.to_owned());
-        tokio::spawn(async move {
-            tokio::time::sleep(TYPING).await;
-            let _ = me.send(Event::Place(uri));
-        });
-    }
-
-    /// Places the hunks of a document in its text, and tells them if they are others.
-    fn place(&mut self, uri: &str, always: bool) {
-        let Some(document) = self.documents.get(uri) else { return };
-        let Some(shown) = self.shown.get_mut(uri) else { return };
-        let hunks = show::hunks(uri, document.version, &shown.file, &document.text);
-        if shown.hunks == hunks && !always {
-            return;
-        }
-        shown.hunks = hunks.clone();
-        let (client, ours, refreshes) = (self.client.clone(), self.ours, self.refreshes_lenses);
-        tokio::spawn(async move {
-            if ours {
-                client.send_notification::<DidChangeHunks>(hunks).await;
-            } else if refreshes {
-                let _ = client.code_lens_refresh().await;
-            }
-        });
-    }
-
-    /// Publishes what has changed of conflicts and held writes.
-    fn diagnose(&mut self, name: &str, state: &FolderState) {
-        let mut wanted: BTreeMap<String, String> = BTreeMap::new();
-        for conflict in state.conflicts.iter().filter(|it| it.status == ConflictStatus::Open) {
-            wanted.insert(conflict.uri.clone(), format!("{conflict:?}"));
-        }
-        for held in &state.held {
-            wanted.entry(held.uri.clone()).or_default().push_str(&format!("{held:?}"));
-        }
-        let Some(folder) = self.folders.get_mut(name) else { return };
-        let before = std::mem::replace(&mut folder.diagnosed, wanted.clone());
-        let gone: Vec<String> =
-            before.keys().filter(|uri| !wanted.contains_key(*uri)).cloned().collect();
-        for uri in gone {
-            self.publish(&uri, Vec::new());
-        }
-        for (uri, of) in wanted {
-            if before.get(&uri) == Some(&of) {
-                continue;
-            }
-            self.compare_conflict(name, state, uri, of);
-        }
-    }
-
-    fn compare_conflict(&self, name: &str, state: &FolderState, uri: String, of: String) {
-        let Some(folder) = self.folders.get(name) else { return };
-        let conflict = state
-            .conflicts
-            .iter()
-            .find(|it| it.uri == uri && it.status == ConflictStatus::Open)
-            .cloned();
-        let held = state.held.iter().find(|it| it.uri == uri).cloned();
-        let place = Place {
-            folder: name.into(),
-            path: folder.path.clone(),
-            attached: folder.view.attached.clone(),
-        };
-        let mine = self.documents.get(&uri).map(|document| document.text.clone());
-        let (me, name) = (self.me.clone(), name.to_owned());
-        tokio::spawn(async move {
-            let mut diagnostics: Vec<_> = held.iter().map(|held| show::held(&name, held)).collect();
-            if let Some(conflict) = conflict {
-                let texts = both_texts(&place, &uri, &conflict.path, mine).await;
-                let texts = texts.as_ref().map(|(mine, theirs)| (mine.as_str(), theirs.as_str()));
-                let theirs = TreePath::new(&conflict.path).map(|path| {
-                    Text { folder: name.clone(), path, version: Version::Theirs }.uri()
-                });
-                let theirs = theirs.unwrap_or_default();
-                diagnostics.extend(show::conflict(&name, &conflict, texts, &theirs));
-            }
-            let _ = me.send(Event::Diagnosed { uri, of, diagnostics });
-        });
-    }
-
-    fn publish(&self, uri: &str, diagnostics: Vec<Diagnostic>) {
-        let Ok(uri) = uri.parse::<Uri>() else { return };
-        let client = self.client.clone();
-        tokio::spawn(async move { client.publish_diagnostics(uri, diagnostics, None).await });
     }
 
     fn actions(&self, uri: &str, range: Range, about: &[Diagnostic]) -> Vec<CodeActionOrCommand> {
@@ -627,21 +444,6 @@ fn changed_contents(
         .into_iter()
         .flat_map(|path| [text(path, Version::Reviewed).uri(), text(path, Version::Current).uri()])
         .collect()
-}
-
-/// The local text and the Volume's, if both are texts.
-async fn both_texts(
-    place: &Place,
-    uri: &str,
-    path: &str,
-    mine: Option<String>,
-) -> Option<(String, String)> {
-    let mine = match mine {
-        Some(mine) => mine,
-        None => tokio::fs::read_to_string(file_of(uri)?).await.ok()?,
-    };
-    let theirs = place.side(TreePath::new(path).ok()?, Side::Theirs).await.ok()?;
-    Some((mine, theirs))
 }
 
 /// Whether two URIs name one file, however they are escaped.

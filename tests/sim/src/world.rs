@@ -166,6 +166,7 @@ impl World {
                     pause: if sandbox || rng.u8(..) < 60 { Pause::Path } else { Pause::Workspace },
                     inline_limit: if rng.bool() { 30 } else { 1000 },
                     settle: 100,
+                    review: false,
                     boot: "boot 0".into(),
                 },
                 sandbox,

@@ -6,9 +6,8 @@
 use s0_api::sync::{Answer, Outcome, SubmitError};
 use s0_tree::{Change, Expected, Place, Seq, TreePath};
 
-use super::displaced::is_one_file;
 use super::{Done, Halt, Local, Notice, Replica};
-use crate::disk::{Disk, Spot};
+use crate::disk::Disk;
 use crate::state::{Conflict, ConflictStatus, Facts, Outgoing, Record, Row, Sent, Store};
 
 impl<D: Disk, S: Store> Replica<D, S> {
@@ -236,25 +235,16 @@ impl<D: Disk, S: Store> Replica<D, S> {
     }
 
     /// Where the node is synced now that a change takes away from its place. The
-    /// directory there may have become another one while it was on its way.
-    fn still_at(&mut self, change: &Change, sent: &Sent) -> Option<Place> {
+    /// directory there may have become another one while it was on its way. Whatever
+    /// the disk holds at that place, the Volume has no such node there any more: what was
+    /// agreed on goes, and what is there is new, or the next download would take it away.
+    fn still_at(&self, change: &Change, sent: &Sent) -> Option<Place> {
         let from = sent.from.as_ref()?;
         let Some(Expected::Node { id, .. }) = change.expect else { return Some(from.clone()) };
         let here =
             |place: &&Place| sent.renamed || self.disk_path(place).as_ref() == Some(&sent.path);
         let places = self.state.synced.places(id);
-        let at = places.iter().find(|place| *place == from).or_else(|| places.iter().find(here));
-        let at = at.cloned()?;
-        (sent.renamed || !self.has_come_anew(&at, &sent.path)).then_some(at)
-    }
-
-    /// Whether what is synced at a place has come there since something was removed
-    /// from `path`: it is there, as it was agreed on, and the path is another.
-    fn has_come_anew(&mut self, place: &Place, path: &TreePath) -> bool {
-        let Some(print) = self.row(place).and_then(|row| row.print) else { return false };
-        let Some(at) = self.disk_path(place).filter(|at| at != path) else { return false };
-        let stat = self.disk.stat(&Spot::Path(at)).ok().flatten();
-        stat.is_some_and(|stat| is_one_file(&print.stat, &stat))
+        places.iter().find(|place| *place == from).or_else(|| places.iter().find(here)).cloned()
     }
 
     /// The place of what was accepted. The Volume goes by paths, and the directory

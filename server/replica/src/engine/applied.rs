@@ -9,6 +9,9 @@ use super::{Done, Replica};
 use crate::disk::Disk;
 use crate::state::{Applied, Record, Store, What};
 
+/// What is at a path, with its permission bits; nothing, if absent.
+pub(super) type Side = Option<(What, u32)>;
+
 /// Writes that may wait for a review. Further ones count as reviewed.
 const WAITING: usize = 20_000;
 
@@ -27,7 +30,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         ahead: u64,
         path: &TreePath,
         from: Option<&TreePath>,
-        (before, after): (Option<(What, u32)>, Option<(What, u32)>),
+        (before, after): (Side, Side),
         actor: Option<&Actor>,
         version: Option<Seq>,
     ) -> Option<Record> {

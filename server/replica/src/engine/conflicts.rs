@@ -298,8 +298,11 @@ impl<D: Disk, S: Store> Replica<D, S> {
     fn agree_below(&self, path: &TreePath, top: NodeId) -> Result<Vec<Record>, ResolveError> {
         let Some(tree) = &self.remote else { return Ok(Vec::new()) };
         let below: Vec<_> = tree.walk_below(path.clone(), top).collect();
-        let inner = below.iter().filter(|(_, _, node)| node.directory().is_some());
-        let directories: BTreeSet<NodeId> = inner.map(|(_, id, _)| *id).chain([top]).collect();
+        // A file may be synced at two places, so one at the top is in nobody's way.
+        let top = tree.node(top).map(|node| (top, node));
+        let all = below.iter().map(|(_, id, node)| (*id, *node)).chain(top);
+        let inner = all.filter(|(_, node)| node.directory().is_some());
+        let directories: BTreeSet<NodeId> = inner.map(|(id, _)| id).collect();
         // A directory can be synced at one place only.
         let elsewhere = |id: &NodeId| {
             self.state.synced.home(*id).is_some_and(|home| tree.at_place(home) != Some(*id))

@@ -28,6 +28,7 @@ mod put;
 mod read;
 mod recover;
 mod remote;
+mod renames;
 mod status;
 mod upload;
 

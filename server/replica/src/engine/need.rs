@@ -68,13 +68,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         if self.is_outgoing(&path) || self.dirty.contains_key(&path) {
             return Need::Wait;
         }
-        let missing = |above| {
-            matches!(
-                self.changed.get(&above),
-                Some(Local::Gone | Local::There { what: What::File(_) | What::Symlink(_), .. })
-            )
-        };
-        if path.ancestors().any(missing) {
+        if self.is_in_missing(&path) {
             // The user has removed the directory that this belongs into.
             return match (&remote, &row) {
                 (None, Some(_)) => self.both_removed(place, &path),
@@ -146,6 +140,13 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 self.incoming.entry(home).or_default();
             }
         }
+        // The directory that it was in may wait to be empty, and nothing is done on the
+        // disk that would have it considered again.
+        if let Some(home) = self.state.synced.home(place.parent).cloned()
+            && let Some(actor) = self.waiting.remove(&home)
+        {
+            self.incoming.insert(home, actor);
+        }
         Need::Remember(vec![Record::Synced(place.clone(), None)])
     }
 
@@ -195,10 +196,21 @@ impl<D: Disk, S: Store> Replica<D, S> {
         self.need_plain_removal(place, path, row, actor)
     }
 
+    /// Whether the user has removed a directory above a path.
+    fn is_in_missing(&self, path: &TreePath) -> bool {
+        path.ancestors().any(|above| {
+            matches!(
+                self.changed.get(&above),
+                Some(Local::Gone | Local::There { what: What::File(_) | What::Symlink(_), .. })
+            )
+        })
+    }
+
     /// Whether nothing keeps a file from coming to a place right away.
     fn is_free(&mut self, place: &Place) -> bool {
         let Some(path) = self.disk_path(place) else { return false };
         self.row(place).is_none()
+            && !self.is_in_missing(&path)
             && !self.in_conflict(&path)
             && !self.changed.contains_key(&path)
             && !self.dirty.contains_key(&path)
@@ -252,6 +264,12 @@ impl<D: Disk, S: Store> Replica<D, S> {
             return Need::Wait;
         }
         Need::RemoveDirectory(path)
+    }
+
+    /// Whether the directory at `path` can be moved to a place: that is on the disk,
+    /// and not in the directory itself.
+    fn may_move(&self, path: &TreePath, home: &Place) -> bool {
+        self.directory_path(home.parent).is_some_and(|above| !above.is_at_or_below(path))
     }
 
     /// Where the Volume has a node that is synced at `place`, if that is
@@ -357,6 +375,11 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 if !self.same_mode(&remote.what, row.mode, remote.mode) {
                     return Need::SetMode(path, row, remote);
                 }
+            } else if self.is_moved(remote.node) {
+                // The user has that one elsewhere, and is to be heard first. Were it
+                // agreed on here, the answer to that move would take it away again,
+                // and nobody would look at what stands here.
+                return Need::Wait;
             } else {
                 let lives =
                     self.new_home(row.node, place).filter(|_| self.is_reachable_home(row.node));
@@ -365,14 +388,15 @@ impl<D: Disk, S: Store> Replica<D, S> {
                     // is free then.
                     Some(home)
                         if self.row(&home).is_none()
-                            && self.directory_path(home.parent).is_some() =>
+                            && !self.is_crowded(&home, row.node)
+                            && self.may_move(&path, &home) =>
                     {
                         self.incoming.entry(home).or_default();
                         return Need::Wait;
                     }
-                    // Directories have changed places in a circle. This one
-                    // stays and becomes the other; what is in it then differs,
-                    // and is brought file by file.
+                    // Directories have changed places in a circle, or this one went
+                    // into one that was in it. It stays and becomes the other;
+                    // what is in it then differs, and is brought file by file.
                     Some(home) => {
                         self.incoming.entry(home).or_default();
                     }

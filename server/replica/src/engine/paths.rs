@@ -77,12 +77,15 @@ impl<D: Disk, S: Store> Replica<D, S> {
         self.moved.iter().find(|(_, node)| **node == row.node).map(|(there, _)| there)
     }
 
-    /// Whether directories have changed places all around, so that none of their
-    /// moves can be told before the others.
-    pub(super) fn is_in_circle(&self, path: &TreePath) -> bool {
+    /// The directories that have changed places all around, so that none of their
+    /// moves can be told before the others; none if the one at `path` is not such.
+    pub(super) fn circle(&self, path: &TreePath) -> Vec<(TreePath, NodeId)> {
         let next = |at: &&TreePath| self.moved_away(at);
-        let mut way = std::iter::successors(self.moved_away(path), next).take(self.moved.len());
-        way.any(|at| at == path)
+        let way = std::iter::successors(self.moved_away(path), next).take(self.moved.len());
+        let mut circle: Vec<_> = way.map(|at| (at.clone(), self.moved[at])).collect();
+        let end = circle.iter().position(|(at, _)| at == path);
+        circle.truncate(end.map_or(0, |end| end + 1));
+        circle
     }
 
     /// The Volume's path for a path of the disk: that of the directory's node,

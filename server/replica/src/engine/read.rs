@@ -43,6 +43,15 @@ impl<D: Disk, S: Store> Replica<D, S> {
                         self.forget(&path);
                         continue;
                     }
+                    if let Some((place, row)) = self.row_at(&path)
+                        && row.what != what
+                        && row.print.is_some_and(|print| print.stat == stat)
+                    {
+                        // A power cut has left another content under the stat that is
+                        // known. The next look would trust that again, and see nothing.
+                        let row = Row { print: None, ..row.clone() };
+                        self.commit(vec![Record::Synced(place, Some(row))], false)?;
+                    }
                     self.forget(&path);
                     self.changed.insert(path.clone(), Local::There { what, mode, print });
                     if let Some(bytes) = bytes
@@ -84,11 +93,15 @@ impl<D: Disk, S: Store> Replica<D, S> {
             Ok(_) => {}
             Err(_) => return,
         }
-        self.forget_below(&old);
-        self.forget(&old);
-        self.moved.remove(&old);
-        // Whatever stands there now is looked at afresh.
-        self.touch(old, self.now, true);
+        // Whatever stands there now is looked at afresh, unless it is another one that
+        // was moved there: two that have changed places would have each look at the
+        // one forget the other.
+        if self.moved.get(&old).is_none_or(|there| *there == node) {
+            self.forget_below(&old);
+            self.forget(&old);
+            self.moved.remove(&old);
+            self.touch(old, self.now, true);
+        }
         let home = self.disk_path(&place);
         if home.as_ref() != Some(path) {
             self.moved.insert(path.clone(), node);

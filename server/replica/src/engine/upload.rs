@@ -11,7 +11,7 @@ use std::sync::Arc;
 use s0_api::sync::Submission;
 use s0_tree::{
     Action, AttributeChange, Change, ContentId, Expected, New, News, Origin, Place, Refusal,
-    RenameHow, TreePath, admit,
+    TreePath, admit,
 };
 
 use super::{Done, Effect, Heat, Link, Local, Pause, Replica};
@@ -24,7 +24,7 @@ const CHANGES: usize = 1000;
 const INLINE_BYTES: usize = 4 << 20;
 /// A submission in the making.
 #[derive(Default)]
-struct Draft {
+pub(super) struct Draft {
     changes: Vec<Change>,
     sent: Vec<Sent>,
     inline: Vec<(ContentId, Arc<[u8]>)>,
@@ -34,19 +34,19 @@ struct Draft {
     /// Paths that are removed in this submission.
     removed: BTreeSet<TreePath>,
     /// Nothing at, above or below these goes into the same submission.
-    apart: Vec<TreePath>,
+    pub(super) apart: Vec<TreePath>,
 }
 
 impl Draft {
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.changes.len() >= CHANGES || self.inline_bytes >= INLINE_BYTES
     }
 
-    fn is_apart(&self, path: &TreePath) -> bool {
+    pub(super) fn is_apart(&self, path: &TreePath) -> bool {
         self.apart.iter().any(|at| path.is_at_or_below(at) || at.is_at_or_below(path))
     }
 
-    fn push(&mut self, change: Change, sent: Sent) {
+    pub(super) fn push(&mut self, change: Change, sent: Sent) {
         self.changes.push(change);
         self.sent.push(sent);
     }
@@ -173,152 +173,13 @@ impl<D: Disk, S: Store> Replica<D, S> {
     }
 
     /// Whether the draft of one change may be sent while conflicts are open.
-    fn may_offer(&self, change: &Change) -> bool {
+    pub(super) fn may_offer(&self, change: &Change) -> bool {
         if self.config.pause == Pause::Path || !self.has_open_conflicts() {
             return true;
         }
         let Some(tree) = &self.remote else { return false };
         let judged = admit(tree, change, self.policy, &News::default(), &Origin::default());
         matches!(judged, Err(Refusal::Conflict { .. }))
-    }
-
-    /// Renames: a directory that was found elsewhere; a file whose old name is
-    /// gone and whose inode, with its birth or its content, is at a new one.
-    fn draft_renames(
-        &mut self,
-        paths: &[TreePath],
-        draft: &mut Draft,
-    ) -> Result<BTreeSet<TreePath>, super::Stop> {
-        let mut used = BTreeSet::new();
-        let mut gave_up = Vec::new();
-        let mut gone: std::collections::HashMap<u64, (TreePath, Place, Row)> =
-            std::collections::HashMap::new();
-        for path in paths {
-            if let (Some(Local::Gone), Some((place, row))) =
-                (self.changed.get(path), self.row_at(path))
-                && let Some(print) = row.print
-                && !row.what.is_directory()
-            {
-                gone.insert(print.stat.inode, (path.clone(), place, row.clone()));
-            }
-        }
-        for path in paths {
-            if draft.is_full() || draft.is_apart(path) {
-                continue;
-            }
-            let (from, row, print) = match self.changed.get(path) {
-                Some(Local::Moved { node }) => {
-                    let node = *node;
-                    let from = self.state.synced.home(node).cloned();
-                    let row = from.as_ref().and_then(|from| self.row(from)).cloned();
-                    let (Some(from), Some(row), None) = (from, row, self.row_at(path)) else {
-                        self.unmove(path, node);
-                        continue;
-                    };
-                    let print = row.print;
-                    (from, row, print)
-                }
-                Some(Local::There { what, print, .. }) => {
-                    let Some((_, from, row)) = gone.get(&print.stat.inode) else { continue };
-                    let same_birth = row.print.is_some_and(|old| {
-                        old.stat.born.is_some() && old.stat.born == print.stat.born
-                    });
-                    let same_kind =
-                        matches!(what, What::File(_)) == matches!(row.what, What::File(_));
-                    if !same_kind || !(same_birth || row.what == *what) {
-                        continue;
-                    }
-                    // What was moved and edited is moved first, and looked at
-                    // again afterwards.
-                    let print = (row.what == *what).then_some(*print);
-                    (from.clone(), row.clone(), print)
-                }
-                _ => continue,
-            };
-            if let Some(there) = self.moved_away(path).cloned() {
-                if let Some(Local::Moved { node }) = self.changed.get(path)
-                    && self.is_in_circle(path)
-                {
-                    self.unmove(path, *node);
-                    continue;
-                }
-                if !self.in_conflict(&there) {
-                    // The Volume has another here until the move of that is told.
-                    continue;
-                }
-            }
-            let taken = self.row_at(path).is_some();
-            let Some(above) = path.parent() else { continue };
-            let homeless = self.directory_at(&above).is_none();
-            if homeless && !self.changed.contains_key(&above) && !self.dirty.contains_key(&above) {
-                self.touch(above, self.now + self.config.settle, false);
-            }
-            if taken || homeless {
-                continue;
-            }
-            let (old, Some(new)) = (self.volume_path_of(&from), self.volume_path(path)) else {
-                continue;
-            };
-            if old.as_ref().is_none_or(|old| new.is_at_or_below(old)) {
-                // The Volume has moved it above its own new place, or knows
-                // nothing of where it was. No rename says that; what is here is
-                // new, and what is there comes.
-                if let Some(Local::Moved { node }) = self.changed.get(path).cloned() {
-                    gave_up.push((path.clone(), node, from));
-                }
-                continue;
-            }
-            let Some(old) = old else { continue };
-            let mut change = Change::new(
-                Action::Rename { from: old.clone(), to: new.clone(), how: RenameHow::NoReplace },
-                Expected::Node { id: row.node, version: row.version },
-            );
-            change.expect_to = Some(Expected::Absent);
-            if draft.is_apart(&old) || draft.is_apart(&new) || !self.may_offer(&change) {
-                continue;
-            }
-            let local = Some((row.what.clone(), row.mode, print));
-            let parent = path.parent().and_then(|above| self.directory_at(&above));
-            let sent =
-                Sent { path: path.clone(), local, from: Some(from.clone()), parent, renamed: true };
-            draft.push(change, sent);
-            draft.apart.extend([old, new, path.clone()]);
-            draft.apart.extend(self.disk_path(&from));
-            used.insert(path.clone());
-        }
-        for (path, node, home) in gave_up {
-            self.unmove(&path, node);
-            self.commit(vec![Record::Synced(home, None)], false)?;
-            self.reconsider = true;
-        }
-        Ok(used)
-    }
-
-    /// A directory that was moved, but can no longer be told as a move: it is
-    /// gone from one place and there at another.
-    fn unmove(&mut self, path: &TreePath, node: s0_tree::NodeId) {
-        self.moved.remove(path);
-        self.changed.remove(path);
-        self.touch(path.clone(), self.now, true);
-        let home = self.state.synced.home(node).cloned();
-        if let Some(home) = home.and_then(|home| self.disk_path(&home)) {
-            self.touch(home, self.now, true);
-        }
-    }
-
-    /// The Volume's path of a synced place.
-    fn volume_path_of(&self, place: &Place) -> Option<TreePath> {
-        let tree = self.remote.as_ref()?;
-        match self.row(place).and_then(|row| tree.path_of(row.node)) {
-            // A rename says where the node is, wherever the Volume has it; the
-            // expectation says whether that is as it was.
-            Some(path) => Some(path),
-            None => {
-                let above =
-                    tree.path_of(place.parent).or_else(|| self.directory_path(place.parent))?;
-                Some(above.join(&place.name))
-            }
-        }
     }
 
     /// What is gone, or is of another kind now, is removed: children first.
