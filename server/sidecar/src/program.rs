@@ -44,8 +44,7 @@ impl Program {
         let said = String::from_utf8_lossy(&done.stderr);
         // Whatever waits for the user is told by the state.
         if !done.status.success() && !matches!(done.status.code(), Some(3..=5)) {
-            let said = said.trim();
-            return Err(if said.is_empty() { done.status.to_string() } else { said.into() });
+            return Err(complaint(said.trim()).unwrap_or_else(|| done.status.to_string()));
         }
         // The last document is the answer; those before tell how far it has come.
         let text = String::from_utf8_lossy(&done.stdout);
@@ -56,6 +55,14 @@ impl Program {
         }
         Ok(last)
     }
+}
+
+/// What the program complains of, in words: it says so as JSON too.
+fn complaint(said: &str) -> Option<String> {
+    let last = said.lines().last()?;
+    let parsed: Option<Value> = serde_json::from_str(last).ok();
+    let error = parsed.as_ref().and_then(|it| it["error"].as_str()).map(str::to_owned);
+    error.or_else(|| Some(said.to_owned()))
 }
 
 /// A path as an argument.
