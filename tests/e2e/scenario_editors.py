@@ -257,3 +257,33 @@ def test_wrong_messages_get_the_right_answers(bench):
         check(broken.process.wait(20) == 1, f"it does not end, or as if in order, after {frame}")
     check(user.status()["condition"] == "in_sync", "the host was hurt")
     check(editor.quit() == 0, "it did not end in order")
+
+
+def test_an_editor_stays_free_while_an_agent_writes_a_thousand_files(bench):
+    volume, user, agent, editor = workspace(bench, ours=True)
+    path, key = user / "notes.txt", uri(user.root)
+    editor.open(path)
+    with agent.frozen():
+        for number in range(1000):
+            write(agent / f"many/d{number % 10}/f{number}.txt", f"{number}\n" * 20)
+    slowest, version, text = 0, 1, OLD
+
+    def all_listed():
+        nonlocal slowest, version
+        # What an editor does while its user types.
+        version += 1
+        begun = time.monotonic()
+        editor.edit(path, version, OLD + "x" * version)
+        editor.ask("s0-sync/hunks", {"uri": uri(path)})
+        editor.actions(path)
+        slowest = max(slowest, time.monotonic() - begun)
+        return len(editor.states.get(key, {}).get("incoming", [])) == 1000
+
+    wait_until("all are to be reviewed", all_listed, 60)
+    bench.note(f"{version - 1} edits with two requests each, the slowest {slowest * 1000:.0f} ms")
+    check(slowest < 2, f"a request waited {slowest:.1f} s")
+    states = [params for _, method, params in editor.notes if method == "s0-sync/didChangeState"]
+    check(len(states) < 200, f"{len(states)} states were told for one burst")
+    done = editor.ask("s0-sync/keep", {"folder": key}, timeout=60)
+    check(done["done"] >= 1000, f"{done}")
+    check_no_conflicts(volume, user, agent)
