@@ -247,6 +247,11 @@ impl<D: Disk, S: Store> Replica<D, S> {
             self.put_back(slot, path).map_err(disk)?;
             return Err(ResolveError::Changed(path.clone()));
         }
+        if matches!(old, What::File(_)) && self.disk.has_writer(&spot).is_none() {
+            // A program may still write to it, and nobody would see. Without an intent it
+            // stays in the staging area as somebody's.
+            return Ok(());
+        }
         self.disk.discard(&StagedName::Whole(slot)).map_err(disk)
     }
 
