@@ -287,3 +287,22 @@ def test_an_editor_stays_free_while_an_agent_writes_a_thousand_files(bench):
     done = editor.ask("s0-sync/keep", {"folder": key}, timeout=60)
     check(done["done"] >= 1000, f"{done}")
     check_no_conflicts(volume, user, agent)
+
+
+def test_what_cannot_be_written_down_is_remembered_for_review(bench):
+    volume, user, agent, editor = workspace(bench, ours=True)
+    editor.process.kill()
+    # Where the review would be staged there is a directory, so that it cannot be kept.
+    replica = next((user.machine.state / "replicas").iterdir())
+    (replica / "review.new").mkdir()
+    write(agent / "notes.txt", OLD + "the agent's\n")
+    wait_until("it came", lambda: (user / "notes.txt").read_text().endswith("the agent's\n"), 20)
+    wait_until("the trouble is in the log", lambda: "cannot be kept" in user.sync("logs").stdout.decode(), 20)
+    os.kill(user.pid, 9)
+    (replica / "review.new").rmdir()
+    user.start()
+    again = Client(user.machine, [user.root], ours=True)
+    key = uri(user.root)
+    wait_until("it is still to be reviewed", lambda: [
+        it["path"] for it in again.states.get(key, {}).get("incoming", [])] == ["notes.txt"], 30)
+    check_no_conflicts(volume, user, agent)

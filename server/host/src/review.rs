@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use s0_replica::engine::Notice;
@@ -38,6 +39,8 @@ pub(crate) struct Reviewer {
     file: PathBuf,
     inner: Mutex<Inner>,
     version: watch::Sender<Version>,
+    /// The version that the file holds.
+    written: AtomicU64,
 }
 
 struct Inner {
@@ -62,8 +65,14 @@ impl Reviewer {
                 Review::default()
             }
         };
+        let written = review.version().0.into();
         let version = watch::Sender::new(review.version());
-        Self { file, inner: Mutex::new(Inner { review, recent: VecDeque::new() }), version }
+        Self {
+            file,
+            inner: Mutex::new(Inner { review, recent: VecDeque::new() }),
+            version,
+            written,
+        }
     }
 
     /// The version of the whole, as it changes.
@@ -71,10 +80,11 @@ impl Reviewer {
         self.version.subscribe()
     }
 
-    /// Writes the review down and says that it has changed, if it has.
-    fn keep(&self, review: &Review) {
-        if review.version() == *self.version.borrow() {
-            return;
+    /// Writes the review down and says that it has changed, if it has. Says whether what
+    /// it holds would outlast this process.
+    fn keep(&self, review: &Review) -> bool {
+        if review.version().0 == self.written.load(Ordering::SeqCst) {
+            return true;
         }
         let staged = self.file.with_extension("new");
         let write = || {
@@ -84,10 +94,15 @@ impl Reviewer {
             out.sync_all()?;
             std::fs::rename(&staged, &self.file)
         };
-        if let Err(error) = write() {
+        let written = write();
+        if written.is_ok() {
+            self.written.store(review.version().0, Ordering::SeqCst);
+        }
+        if let Err(error) = &written {
             tracing::error!(%error, "the review cannot be kept; it goes on in memory");
         }
         self.version.send_replace(review.version());
+        written.is_ok()
     }
 }
 
@@ -138,7 +153,10 @@ async fn take_in(host: &Host) -> Result<bool, String> {
     for (_, it) in &applied {
         inner.take_in(host, it).await?;
     }
-    host.review.keep(&inner.review);
+    if !host.review.keep(&inner.review) {
+        // The replica remembers them until they are written down.
+        return Err("the review cannot be kept".into());
+    }
     let numbers: Vec<u64> = applied.iter().map(|(at, _)| *at).collect();
     let heard = host.replica.ask(move |engine, _| engine.heard(&numbers));
     heard.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;

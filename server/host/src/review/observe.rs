@@ -9,7 +9,7 @@ use s0_review::{MAX_TEXT_BYTES, Observed, State};
 use s0_tree::{Content, New, TreePath};
 
 use super::{AT_HAND, Inner};
-use crate::contents::fetch;
+use crate::contents::fetch_if_there;
 use crate::host::Host;
 
 /// What is at a path.
@@ -49,7 +49,9 @@ impl Inner {
         if let Some((_, bytes)) = self.recent.iter().find(|(id, _)| *id == content.id) {
             return Ok(Some(bytes.clone()));
         }
-        let bytes: Arc<[u8]> = fetch(host, content).await?.into();
+        // What is not retained any more is reviewed as a whole.
+        let Some(bytes) = fetch_if_there(host, content).await? else { return Ok(None) };
+        let bytes: Arc<[u8]> = bytes.into();
         self.recent.push_front((content.id, bytes.clone()));
         self.recent.truncate(AT_HAND);
         Ok(Some(bytes))
