@@ -1,4 +1,5 @@
--- Writes the generated parts of doc/s0_sync.txt from the tables that drive the plugin:
+-- Writes the generated parts of doc/s0_sync.txt from the tables that drive the plugin, and from
+-- the schema of settings that the sidecar prints (S0_LSP_BIN, or s0-sync-lsp on PATH):
 --
 --     nvim --headless -u NONE -i NONE -l neovim/scripts/gen_doc.lua [--check]
 --
@@ -64,6 +65,26 @@ local function options()
   return lines
 end
 
+--- The sidecar's own settings, as `settings` of the configuration takes them.
+---@return string[]
+local function settings()
+  local sidecar = vim.env.S0_LSP_BIN or 's0-sync-lsp'
+  local printed = vim.system({ sidecar, '--print-config-schema' }, { text = true }):wait()
+  assert(printed.code == 0, printed.stderr)
+  local schema = vim.json.decode(printed.stdout)
+  local lines = {} ---@type string[]
+  for full, property in vim.spairs(schema.properties) do
+    local name = assert(full:match('^s0%-sync%.(.+)$'))
+    local types = type(property.type) == 'table' and table.concat(property.type, '|') or property.type
+    lines[#lines + 1] = heading(name, ('*s0_sync-setting-%s*'):format(name))
+    local default = vim.json.encode(property.default):gsub('","', '", "')
+    vim.list_extend(lines, paragraph(('Type: `%s`, default: `%s`'):format(types, default), 16))
+    vim.list_extend(lines, paragraph(property.description, 16))
+    lines[#lines + 1] = ''
+  end
+  return lines
+end
+
 ---@return string[]
 local function highlights()
   local lines = {} ---@type string[]
@@ -78,7 +99,12 @@ local function highlights()
   return lines
 end
 
-local parts = { commands = commands, options = options, highlights = highlights }
+local parts = {
+  commands = commands,
+  options = options,
+  settings = settings,
+  highlights = highlights,
+}
 
 ---@param text string
 ---@return string

@@ -397,7 +397,7 @@ class Machine:
             raise Failed(f"s0 {' '.join(map(str, arguments))} -o json said no JSON:\n{done.stdout!r}\n"
                          f"{done.stderr.decode(errors='replace')}") from None
 
-    def attach(self, volume, root=None, init_from=None, sandbox=None, pause=None, ignore=(), wait=True):
+    def attach(self, volume, root=None, init_from=None, sandbox=None, pause=None, ignore=(), guard=None, wait=True):
         """Attaches a directory in the background, as `s0 sync attach` does by itself.
 
         It returns when both sides are equal, or (code 3) when what is left waits for the user."""
@@ -412,6 +412,8 @@ class Machine:
             command += ["--pause", pause]
         for pattern in ignore:
             command += ["--ignore", pattern]
+        if guard is not None:
+            command += [it for pattern in guard for it in ("--guard", pattern)] or ["--no-guard"]
         if not wait:
             command.append("--no-wait")
         done = self.run(*command, ok=False, timeout=600)

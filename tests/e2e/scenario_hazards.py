@@ -211,3 +211,26 @@ def test_what_would_run_on_this_machine_waits_for_the_user(bench):
     check(user.json("held", "list") == [], "something is still held")
     check_all_equal(volume, user, agent)
     check_no_conflicts(volume, user, agent)
+
+
+def test_which_paths_are_guarded_is_the_users_to_say(bench):
+    service = bench.service()
+    volume = service.create_volume()
+    own = bench.machine("own", service).attach(volume, guard=["Makefile", "ci/hooks/"])
+    free = bench.machine("free", service).attach(volume, guard=[])
+    agent = bench.machine("sandbox", service).attach(volume, sandbox="sb_one")
+    for path in ("Makefile", "ci/hooks/pre", "other/ci/hooks/pre", ".envrc"):
+        write(agent / path, "evil\n")
+    agent.flush()
+    wait_until("all came where nothing is guarded", lambda: (free / ".envrc").exists()
+               and (free / "Makefile").exists() and (free / "ci/hooks/pre").exists(), 20)
+    wait_until("the rest came", lambda: (own / ".envrc").exists() and (own / "other/ci/hooks/pre").exists(), 20)
+    held = {it["path"] for it in own.json("held", "list")}
+    check(held == {"Makefile", "ci/hooks/pre"}, f"held: {sorted(held)}")
+    for wrong, word in ((("--guard", "[z-a]"), "range"), (("--guard", ""), "--no-guard"),
+                        (("--guard", "a", "--no-guard"), "cannot be used with")):
+        refused = own.sync("attach", volume.id, own.root, *wrong, ok=False)
+        check(refused.returncode == 2 and word in refused.stderr.decode(), refused.stderr.decode())
+    other = own.sync("attach", volume.id, own.root, "--no-guard", ok=False)
+    check(other.returncode == 1, other)
+    check("with --guard Makefile --guard ci/hooks/" in other.stderr.decode(), other.stderr.decode())

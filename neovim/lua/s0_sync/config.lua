@@ -61,8 +61,8 @@ Without it, start with |:S0Sync-start|, or on Neovim 0.11 with
     type = 'table',
     default = {},
     description = [[
-Settings of the sidecar itself. `s0-sync-lsp --print-config-schema` prints what
-there is.]],
+Settings of the sidecar itself, nested as their names are: see
+|s0_sync-settings|.]],
   },
   {
     name = 'signs.added',

@@ -18,6 +18,7 @@ use crate::platform;
 use crate::screen::{count, quoted};
 
 /// What `s0 sync attach` was asked for. What is absent was left open.
+#[derive(Default)]
 pub(crate) struct Wanted {
     /// The Volume, or a new one.
     pub(crate) volume: Option<String>,
@@ -27,6 +28,8 @@ pub(crate) struct Wanted {
     pub(crate) pause: Option<PauseOn>,
     /// Patterns of what is not synced.
     pub(crate) ignore: Vec<String>,
+    /// Patterns of what is held when a sandbox writes it.
+    pub(crate) guarded: Option<Vec<String>>,
 }
 
 impl From<args::InitFrom> for InitFrom {
@@ -164,6 +167,13 @@ fn existing(context: &Context, root: &Path, wanted: &Wanted) -> Result<Option<Wo
             patterns => format!("with --ignore {}", patterns.join(" --ignore ")),
         });
     }
+    if wanted.guarded.is_some() && wanted.guarded != attachment.guarded {
+        differs.push(match attachment.guarded.as_deref() {
+            None => "with the usual guarded paths".into(),
+            Some([]) => "with --no-guard".into(),
+            Some(patterns) => format!("with --guard {}", patterns.join(" --guard ")),
+        });
+    }
     differs.extend(context.differs_from(&attachment.service));
     if differs.is_empty() {
         return Ok(Some(Workspace { directory, attachment }));
@@ -262,7 +272,7 @@ async fn attach(
         pause: wanted.pause.unwrap_or(usual),
         init: wanted.init.unwrap_or_default(),
         ignore: wanted.ignore,
-        guarded: None,
+        guarded: wanted.guarded,
     };
     let directory = context.state.attachment(&attachment.replica_id);
     directory.save(&attachment)?;

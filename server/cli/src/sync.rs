@@ -34,13 +34,16 @@ pub(crate) async fn sync(context: &Context, near: Option<PathBuf>, command: Sync
             sandbox_id,
             pause,
             ignore,
+            guard,
+            no_guard,
             no_wait,
         } => {
             let directory = directory.or(near).unwrap_or_else(|| PathBuf::from("."));
             let sandbox = role.and(sandbox_id).filter(|_| role == Some(Role::Sandbox));
             let (init, pause) = (init_from.map(Into::into), pause.map(Into::into));
             let volume = Some(volume);
-            let wanted = Wanted { volume, directory, init, sandbox, pause, ignore };
+            let guarded = (no_guard || !guard.is_empty()).then_some(guard);
+            let wanted = Wanted { volume, directory, init, sandbox, pause, ignore, guarded };
             let attached = attach::make(context, wanted).await?;
             if foreground {
                 attach::in_foreground(context, attached).await

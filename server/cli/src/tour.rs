@@ -102,10 +102,8 @@ impl Side {
         let wanted = Wanted {
             volume: Some(volume.into()),
             directory: root,
-            init: None,
             sandbox: sandbox.map(String::from),
-            pause: None,
-            ignore: Vec::new(),
+            ..Wanted::default()
         };
         let workspace = attach::make(context, wanted).await?.workspace;
         let side = Self { root: workspace.attachment.root.clone(), workspace };

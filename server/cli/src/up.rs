@@ -126,8 +126,7 @@ async fn prepare(
         }
         ServiceAddress::Remote { .. } => false,
     };
-    let (init, sandbox, pause, ignore) = (None, None, None, Vec::new());
-    let wanted = Wanted { volume: None, directory, init, sandbox, pause, ignore };
+    let wanted = Wanted { directory, ..Wanted::default() };
     let attached = attach::make(context, wanted).await?;
     let attachment = &attached.workspace.attachment;
     screen.line(format!("{} is in {}", attachment.root.display(), attachment.volume_id));

@@ -10,6 +10,7 @@ use s0_host::protocol::{
     Answer, Choice as HostChoice, FileView, HoldWay, Request, Side, Way as HostWay,
 };
 use s0_host::{Attachment, AttachmentDir, Control};
+use s0_replica::shell::guarded::GUARDED;
 use s0_review::{HunkId, Version as ReviewVersion};
 use s0_tree::{Seq, TreePath};
 use serde_json::{Value, json};
@@ -190,6 +191,14 @@ impl Asked {
         }
         for pattern in &self.settings.attach.ignore {
             arguments.extend(["--ignore".into(), pattern.into()]);
+        }
+        let guard = &self.settings.attach.guard;
+        if guard.is_empty() {
+            arguments.push("--no-guard".into());
+        } else if guard != GUARDED {
+            for pattern in guard {
+                arguments.extend(["--guard".into(), pattern.into()]);
+            }
         }
         self.program.run(arguments).await?;
         Ok(json!({ "volume": volume }))

@@ -1,6 +1,7 @@
 //! Settings, and their schema: the one source of what the editors' packages and
 //! documents say about them.
 
+use s0_replica::shell::guarded::GUARDED;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -13,12 +14,13 @@ pub(crate) struct Settings {
     pub(crate) notifications: Notifications,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Attach {
     pub(crate) init_from: Option<String>,
     pub(crate) pause: Option<String>,
     pub(crate) ignore: Vec<String>,
+    pub(crate) guard: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -31,6 +33,13 @@ pub(crate) struct Review {
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Notifications {
     pub(crate) blocked: bool,
+}
+
+impl Default for Attach {
+    fn default() -> Self {
+        let guard = GUARDED.iter().copied().map(String::from).collect();
+        Self { init_from: None, pause: None, ignore: Vec::new(), guard }
+    }
 }
 
 impl Default for Review {
@@ -101,6 +110,12 @@ pub fn config_schema() -> Value {
                 "items": { "type": "string" },
                 "default": [],
                 "description": "Patterns, as lines of a .gitignore, of what a folder that is attached from now on does not sync."
+            },
+            "s0-sync.attach.guard": {
+                "type": "array",
+                "items": { "type": "string" },
+                "default": GUARDED,
+                "description": "Guarded paths of a folder that is attached from now on: what a sandbox writes there would run on this machine by itself, so it is held until you let it in. A name anywhere, or a path with a slash."
             },
             "s0-sync.review.codeLens": {
                 "type": "boolean",

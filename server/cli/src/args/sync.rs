@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
+use s0_replica::shell::guarded::Guarded;
 use s0_tree::Seq;
 
 /// A sandbox's id: it is shown beside all that the sandbox writes.
@@ -24,6 +25,15 @@ fn pattern(text: &str) -> Result<String, String> {
     if text.chars().any(char::is_control) {
         return Err("it is not one line; give --ignore once for each pattern".into());
     }
+    Ok(text.to_owned())
+}
+
+/// A pattern of guarded paths.
+fn guard(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("it matches nothing; --no-guard guards nothing".into());
+    }
+    Guarded::new(&[text]).map_err(|error| error.to_string())?;
     Ok(text.to_owned())
 }
 
@@ -107,6 +117,16 @@ Examples:
         /// What stays on each side, as a line of a `.gitignore`; may be given again
         #[arg(long, value_name = "PATTERN", value_parser = pattern)]
         ignore: Vec<String>,
+        /// What sandboxes write there is held until you let it in, instead of the usual
+        ///
+        /// A name anywhere, or a path with a slash; may be given again. The usual: .vscode,
+        /// .idea, .envrc, .husky and others that editors, shells and tools run by themselves.
+        /// `s0 sync held` lists what is held.
+        #[arg(long, value_name = "PATTERN", value_parser = guard, conflicts_with = "role")]
+        guard: Vec<String>,
+        /// Hold nothing: let all that sandboxes write in at once
+        #[arg(long, conflicts_with_all = ["guard", "role"])]
+        no_guard: bool,
         /// Return at once, not when both sides are equal
         #[arg(long, conflicts_with = "foreground")]
         no_wait: bool,
