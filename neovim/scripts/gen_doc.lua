@@ -75,7 +75,8 @@ local function settings()
   local lines = {} ---@type string[]
   for full, property in vim.spairs(schema.properties) do
     local name = assert(full:match('^s0%-sync%.(.+)$'))
-    local types = type(property.type) == 'table' and table.concat(property.type, '|') or property.type
+    local types = type(property.type) == 'table' and table.concat(property.type, '|')
+      or property.type
     lines[#lines + 1] = heading(name, ('*s0_sync-setting-%s*'):format(name))
     local default = vim.json.encode(property.default):gsub('","', '", "')
     vim.list_extend(lines, paragraph(('Type: `%s`, default: `%s`'):format(types, default), 16))

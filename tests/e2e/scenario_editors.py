@@ -25,6 +25,13 @@ def lens_titles(editor, path):
     return [lens["command"]["title"] for lens in editor.lenses(path)]
 
 
+def compared(editor, path):
+    """Which version the sidecar compares a file with, and how it calls that."""
+    answer = editor.ask("s0-sync/compare", {"uri": uri(path)})
+    check(answer["right"] == uri(path), f"{answer}")
+    return answer["left"].rsplit("&", 1)[1], answer["title"]
+
+
 def test_a_plain_client_keeps_one_hunk_and_reverts_another(bench):
     volume, user, agent, editor = workspace(bench)
     path = user / "notes.txt"
@@ -84,6 +91,7 @@ def test_a_plain_client_settles_conflicts_by_every_quick_fix(bench):
         other = found[0]["relatedInformation"][0]["location"]["uri"]
         shown = editor.ask("workspace/textDocumentContent", {"uri": other})["text"]
         check(shown == theirs, f"the other version is {shown!r}")
+        check(compared(editor, path) == ("version=theirs", f"{name}: theirs ⟷ mine"), "another comparison")
         check(user.status()["condition"] == "blocked", "uploads do not wait")
         result = editor.run(editor.actions(path)[title])["results"]
         check(result and not result[0].get("error"), f"{title}: {result}")
@@ -112,12 +120,14 @@ def test_unsaved_text_is_never_written_under(bench):
     found = wait_until("the held write is shown", lambda: editor.diagnostics.get(uri(path)), 20)
     check(found[0]["code"] == "held" and "unsaved" in found[0]["message"], f"{found}")
     check(path.read_text() == OLD, "the file was written under unsaved text")
+    check(compared(editor, path) == ("version=incoming", "notes.txt: incoming ⟷ here"), "another comparison")
     actions = editor.actions(path)
     check({"Take incoming", "Keep mine", "Keep both"} <= set(actions), f"{sorted(actions)}")
     beside = editor.run(actions["Keep both"])["beside"]
     check((user / beside).read_text() == "the agent's\n", f"{beside} does not hold the agent's")
     settle(user, agent)
     check(path.read_text() == OLD, "what was kept is another text")
+    check(compared(editor, path) == ("version=reviewed", "notes.txt: reviewed ⟷ now"), "another comparison")
     check((agent / "notes.txt").read_text() == OLD, "the agent does not have what was kept")
     # A second one comes by itself when the text is as the file again.
     write(agent / "notes.txt", "the agent's second\n")

@@ -202,15 +202,8 @@ end
 --- what was reviewed last.
 function M.compare()
   local uri = vim.uri_from_bufnr(0)
-  M.with_client(function(owner, folder)
-    local conflict, held = M.item_at(folder, 'conflicts'), M.item_at(folder, 'held')
-    local other = conflict or held
-    if other then
-      local version = conflict and 'theirs' or 'incoming'
-      show_comparison({ left = buffers.document(folder, other.path, version), right = uri })
-    else
-      M.perform(owner, 'compare', { uri = uri })
-    end
+  M.with_client(function(owner)
+    M.perform(owner, 'compare', { uri = uri })
   end)
 end
 

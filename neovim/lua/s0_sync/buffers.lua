@@ -126,26 +126,6 @@ function M.applied(applied)
   end
 end
 
----@param text string
----@param kept string What stays as it is, as a set of a pattern.
----@return string
-local function escape(text, kept)
-  return (
-    text:gsub('[^%w%-._~' .. kept .. ']', function(byte)
-      return ('%%%02X'):format(byte:byte())
-    end)
-  )
-end
-
---- The URI of a text that is not on the disk.
----@param folder string
----@param path string
----@param version 'base'|'mine'|'theirs'|'reviewed'|'current'|'incoming'
----@return string
-function M.document(folder, path, version)
-  return ('s0-sync:/%s?folder=%s&version=%s'):format(escape(path, '/'), escape(folder, ''), version)
-end
-
 --- The name of the buffer of a document of the sidecar. Neovim before 0.11 knows a URI by its two slashes only.
 ---@param uri string
 ---@return string

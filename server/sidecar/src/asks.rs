@@ -148,16 +148,9 @@ impl Asked {
                     other => Err(unexpected(&other)),
                 }
             }
-            Ask::Compare { uri } => {
-                let (place, path) = self.locate(&uri)?;
-                let text = Text { folder: place.folder.clone(), path, version: Version::Reviewed };
-                let name = text.path.name().map(|name| name.to_string()).unwrap_or_default();
-                let title = format!("{name}: reviewed ⟷ now");
-                Ok(json!({ "left": text.uri(), "right": uri, "title": title }))
-            }
             Ask::Content { uri } => Ok(json!({ "text": self.content(&uri).await? })),
             // Those are answered from what is known.
-            Ask::State {} | Ask::Hunks { .. } => Ok(Value::Null),
+            Ask::State {} | Ask::Hunks { .. } | Ask::Compare { .. } => Ok(Value::Null),
         }
     }
 

@@ -21,7 +21,7 @@ use crate::asks::{Asked, Place};
 use crate::document::{Document, Encoding, Fingerprint};
 use crate::folder::{self, Order, Told, View};
 use crate::messages::{
-    AppliedItem, Ask, ConflictStatus, DidApply, FileHunks, FolderCondition, FolderState,
+    AppliedItem, Ask, Conflict, ConflictStatus, DidApply, FileHunks, FolderCondition, FolderState,
 };
 use crate::outbox::{Outgoing, outbox};
 use crate::program::Program;
@@ -306,6 +306,10 @@ impl Sidecar {
                 );
                 return;
             }
+            Ask::Compare { uri } => {
+                let _ = reply.send(self.comparison(uri));
+                return;
+            }
             Ask::Stop { folder } => self.order(folder, Order::Rest),
             _ => {}
         }
@@ -334,6 +338,25 @@ impl Sidecar {
             }
             let _ = reply.send(answer);
         });
+    }
+
+    /// What a file is compared with: where a decision waits, the other side of it,
+    /// else what was last reviewed. The right side can be edited.
+    fn comparison(&self, uri: &str) -> Result<Value, String> {
+        let (name, folder, path) =
+            self.locate(uri).ok_or_else(|| format!("{uri} is in no attached folder"))?;
+        let state = folder_state(name, &folder.view);
+        let open = |it: &Conflict| it.uri == uri && it.status == ConflictStatus::Open;
+        let (version, words) = if state.conflicts.iter().any(open) {
+            (Version::Theirs, "theirs ⟷ mine")
+        } else if state.held.iter().any(|it| it.uri == uri) {
+            (Version::Incoming, "incoming ⟷ here")
+        } else {
+            (Version::Reviewed, "reviewed ⟷ now")
+        };
+        let file = path.name().map(|name| name.to_string()).unwrap_or_default();
+        let left = Text { folder: name.clone(), path, version }.uri();
+        Ok(json!({ "left": left, "right": uri, "title": format!("{file}: {words}") }))
     }
 
     fn order(&self, folder: &str, order: Order) {
