@@ -121,6 +121,9 @@ class Client:
         self.tell("textDocument/didChange", {"textDocument": {"uri": uri(path), "version": version},
                                              "contentChanges": [{"text": text}]})
 
+    def saved(self, path):
+        self.tell("textDocument/didSave", {"textDocument": {"uri": uri(path)}})
+
     def actions(self, path, line=0):
         """Code actions at a line, by their titles."""
         at = {"line": line, "character": 0}

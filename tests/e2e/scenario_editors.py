@@ -144,6 +144,38 @@ def test_unsaved_text_is_never_written_under(bench):
     check_no_conflicts(volume, user, agent)
 
 
+def test_a_write_that_came_just_before_the_typing_is_not_saved_over_unseen(bench):
+    volume, user, agent, editor = workspace(bench)
+    path = user / "notes.txt"
+    editor.open(path)
+    for number, (title, left) in enumerate({"Keep both": "beside", "Keep mine": "mine", "Take incoming": "theirs"}.items()):
+        theirs = f"the agent's {number}\n"
+        write(agent / "notes.txt", theirs)
+        wait_until("it is on the disk", lambda: path.read_text() == theirs, 20)
+        # The editor has not read it again, and the user types.
+        editor.edit(path, 10 * number + 2, f"mine {number}, not saved\n")
+        found = wait_until("the write is shown", lambda: editor.diagnostics.get(uri(path)), 20)
+        check("came while" in found[0]["message"] and "sb_agent" in found[0]["message"], f"{found}")
+        check(compared(editor, path) == ("version=incoming", "notes.txt: incoming ⟷ here"), "another comparison")
+        shown = editor.ask("s0-sync/compare", {"uri": uri(path)})["left"]
+        check(editor.ask("s0-sync/content", {"uri": shown})["text"] == theirs, "the incoming one is another text")
+        done = editor.run(editor.actions(path)[title])
+        if left == "beside":
+            check((user / done["beside"]).read_text() == theirs, f"{done} does not hold the agent's")
+        wait_until("nothing is shown any more", lambda: not editor.diagnostics.get(uri(path)), 20)
+        check(path.read_text() == theirs, "the file was written")
+        # It is saved, knowingly; the one that is taken is read again.
+        text = theirs if left == "theirs" else f"mine {number}, not saved\n"
+        editor.edit(path, 10 * number + 3, text)
+        if left != "theirs":
+            write(path, text)
+            editor.saved(path)
+            settle(user, agent)
+        check((agent / "notes.txt").read_text() == text, "the agent has another text")
+        wait_until("nothing is unsaved", lambda: editor.ask("s0-sync/state", {})["folders"][0]["held"] == [], 20)
+    check_no_conflicts(volume, user, agent)
+
+
 def test_reviews_survive_restarts_and_are_the_same_in_every_editor(bench):
     volume, user, agent, editor = workspace(bench, ours=True)
     second = Client(user.machine, [user.root], ours=True)

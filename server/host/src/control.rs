@@ -178,6 +178,9 @@ async fn try_answer(host: &Host, request: Request) -> Result<Answer, String> {
         Request::SettleHeld { path, end } => {
             Answer::HoldSettled { beside: holds::settle(host, path, end).await? }
         }
+        Request::CopyBeside { path } => {
+            Answer::HoldSettled { beside: Some(holds::copy_beside(host, &path).await?) }
+        }
         Request::Forget { paths } => forget(host, paths).await?,
         Request::Stop => {
             host.stop.send_replace(true);

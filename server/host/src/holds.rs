@@ -1,9 +1,11 @@
 //! Writes that are held, as guests see and settle them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use s0_replica::disk::Spot;
 use s0_replica::engine::{Event, HoldEnd, LocalWrite, ResolveError};
 use s0_tree::{Content, Name, TreePath};
 
@@ -98,7 +100,10 @@ pub(crate) async fn settle(
     if way == HoldWay::KeepBoth
         && let Some(content) = held(host, &path).await?
     {
-        beside = Some(put_beside(host, &path, content).await?);
+        if content.size > LARGEST {
+            return Err(too_large(&path));
+        }
+        beside = Some(put_beside(host, &path, fetch(host, content).await?).await?);
     }
     let end = match way {
         HoldWay::Take => HoldEnd::Take,
@@ -118,12 +123,30 @@ pub(crate) async fn settle(
     }
 }
 
-/// Puts a content beside a path, under a name that is free.
-async fn put_beside(host: &Host, path: &TreePath, content: Content) -> Result<TreePath, String> {
-    if content.size > LARGEST {
-        return Err(format!("{path} is too large to be put beside (more than 64 MiB)"));
+/// Copies the file at a path beside it.
+pub(crate) async fn copy_beside(host: &Host, path: &TreePath) -> Result<TreePath, String> {
+    let spot = Spot::Path(path.clone());
+    let opened = host.replica.ask(move |engine, _| engine.disk().access().open(&spot));
+    let opened = opened.await.map_err(|error| error.to_string())?;
+    let mut file = opened.map_err(|error| format!("{path}: {error}"))?;
+    let read = tokio::task::spawn_blocking(move || {
+        let mut bytes = Vec::new();
+        (&mut file).take(LARGEST + 1).read_to_end(&mut bytes).map(|_| bytes)
+    });
+    let bytes =
+        read.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(too_large(path));
     }
-    let bytes = fetch(host, content).await?;
+    put_beside(host, path, bytes).await
+}
+
+fn too_large(path: &TreePath) -> String {
+    format!("{path} is too large to be put beside (more than 64 MiB)")
+}
+
+/// Puts bytes beside a path, under a name that is free.
+async fn put_beside(host: &Host, path: &TreePath, bytes: Vec<u8>) -> Result<TreePath, String> {
     for number in 1..=1000 {
         let Some(at) = incoming_name(path, number) else { break };
         let write = LocalWrite::File { bytes: bytes.clone(), mode: 0o644 };

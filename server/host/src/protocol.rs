@@ -75,6 +75,11 @@ pub enum Request {
         /// How.
         end: HoldWay,
     },
+    /// Copy the file at a path beside it, as [`HoldWay::KeepBoth`] puts what is held.
+    CopyBeside {
+        /// The path.
+        path: TreePath,
+    },
     /// Give a path another name, at which nothing is.
     Rename {
         /// The path.

@@ -9,7 +9,7 @@ use s0_api::history::PathVersionId;
 use s0_host::protocol::{
     Answer, Choice as HostChoice, FileView, HoldWay, Request, Side, Way as HostWay,
 };
-use s0_host::{Attachment, AttachmentDir, Control};
+use s0_host::{Attachment, AttachmentDir, Control, ControlError};
 use s0_replica::shell::guarded::GUARDED;
 use s0_review::{HunkId, Version as ReviewVersion};
 use s0_tree::{Seq, TreePath};
@@ -44,7 +44,7 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    fn place(&self, folder: &str) -> Result<&Place, String> {
+    pub(crate) fn place(&self, folder: &str) -> Result<&Place, String> {
         let same = |place: &&Place| {
             place.folder == folder || file_of(folder).is_some_and(|path| path == place.path)
         };
@@ -312,10 +312,15 @@ impl Asked {
             Version::Reviewed => Ok(place.file(path).await?.reviewed.unwrap_or_default()),
             Version::Current => Ok(place.file(path).await?.current.unwrap_or_default()),
             Version::Incoming => {
-                let control = place.control().await?;
-                let content =
-                    control.held_content(path).await.map_err(|error| error.to_string())?;
-                read(content.size, content.bytes).await
+                let there = place.attached()?.1.root.join(path.as_str());
+                match place.control().await?.held_content(path).await {
+                    Ok(content) => read(content.size, content.bytes).await,
+                    // What came before it could be held is in the file.
+                    Err(ControlError::Refused(why)) => {
+                        tokio::fs::read_to_string(there).await.map_err(|_| why)
+                    }
+                    Err(error) => Err(error.to_string()),
+                }
             }
             Version::At(seq) => place.at(path, Seq(seq)).await,
         }
@@ -409,6 +414,6 @@ fn hunk_id(name: &str) -> Result<HunkId, String> {
     parsed.ok_or_else(|| format!("{name} names no hunk"))
 }
 
-fn unexpected(answer: &Answer) -> String {
+pub(crate) fn unexpected(answer: &Answer) -> String {
     format!("the host answered {answer:?}")
 }

@@ -14,7 +14,9 @@ use crate::program::Program;
 
 /// How often it is looked whether a folder was attached or its host started.
 const LOOK: Duration = Duration::from_millis(1500);
-/// News that come so close together are told together.
+/// News are told when nothing was heard for so long,
+const QUIET: Duration = Duration::from_millis(10);
+/// and at the latest when the first of them is so old.
 const TOGETHER: Duration = Duration::from_millis(40);
 
 /// What is known of a folder.
@@ -207,7 +209,7 @@ impl Follower {
     ) -> bool {
         let mut news = Unsaid::default();
         loop {
-            let until = news.until;
+            let until = news.due();
             let pause = async move {
                 match until {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -263,7 +265,8 @@ impl Follower {
 /// News that were heard and not passed on yet.
 #[derive(Default)]
 struct Unsaid {
-    until: Option<Instant>,
+    /// When the first and the last were heard.
+    heard: Option<(Instant, Instant)>,
     applied: Vec<(TreePath, bool, Option<String>)>,
     conflicts: bool,
     review: bool,
@@ -286,7 +289,12 @@ impl Unsaid {
             News::Missed { .. } => (self.conflicts, self.review) = (true, true),
             _ => return,
         }
-        self.until.get_or_insert_with(|| Instant::now() + TOGETHER);
+        let now = Instant::now();
+        self.heard = Some((self.heard.map_or(now, |(first, _)| first), now));
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.heard.map(|(first, last)| (first + TOGETHER).min(last + QUIET))
     }
 }
 

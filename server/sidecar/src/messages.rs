@@ -112,6 +112,10 @@ pub(crate) struct Held {
     pub(crate) path: String,
     pub(crate) uri: String,
     pub(crate) why: HeldWhy,
+    /// It came before it was known that the document has unsaved text, and is on the
+    /// disk already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) written: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) actor: Option<String>,
     pub(crate) kind: HeldKind,

@@ -135,15 +135,25 @@ pub(crate) fn held(folder: &str, held: &Held) -> Diagnostic {
         HeldKind::Remove => "A removal",
     };
     let why = match held.why {
+        HeldWhy::Unsaved if held.written => {
+            let message = format!(
+                "{what}{by} came while this document had unsaved text: saving writes over it"
+            );
+            return held_diagnostic(folder, held, message);
+        }
         HeldWhy::Unsaved => "this document has unsaved text",
         HeldWhy::Guarded => "it would run on this machine",
     };
+    held_diagnostic(folder, held, format!("{what}{by} is held: {why}"))
+}
+
+fn held_diagnostic(folder: &str, held: &Held, message: String) -> Diagnostic {
     Diagnostic {
         range: lines(0, 1),
         severity: Some(DiagnosticSeverity::WARNING),
         code: Some(NumberOrString::String("held".into())),
         source: Some(SOURCE.into()),
-        message: format!("{what}{by} is held: {why}"),
+        message,
         data: Some(json!({ "folder": folder, "path": held.path })),
         ..Diagnostic::default()
     }

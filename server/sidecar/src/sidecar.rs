@@ -3,6 +3,7 @@
 
 mod hunks;
 mod progress;
+mod slips;
 mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -27,7 +28,7 @@ use crate::outbox::{Outgoing, outbox};
 use crate::program::Program;
 use crate::settings::Settings;
 use crate::show;
-use crate::state::{folder_state, uri_at};
+use crate::state::uri_at;
 use crate::uri::{Text, Version, below, file_of};
 use hunks::Shown;
 
@@ -73,6 +74,8 @@ pub(crate) enum Event {
     Told(String, Told),
     /// The file of a document was read.
     Disk(String, Option<Fingerprint>),
+    /// What slipped under a document was decided.
+    SlipSettled(String),
     /// The review of a document's file was asked for.
     File(String, Box<FileView>),
     /// An attach or a start has failed.
@@ -182,6 +185,7 @@ impl Sidecar {
                 if let Some(document) = self.documents.get_mut(&uri) {
                     document.change(version, changes, self.encoding);
                     self.tell_unsaved();
+                    self.look_at_slips(&uri);
                     self.place_soon(&uri);
                 }
             }
@@ -190,19 +194,23 @@ impl Sidecar {
                 self.documents.remove(&uri);
                 self.shown.remove(&uri);
                 self.tell_unsaved();
+                self.look_at_slips(&uri);
             }
             Event::Dirty { uri, dirty } => {
                 if let Some(document) = self.documents.get_mut(&uri) {
-                    document.told_dirty = Some(dirty);
+                    document.tell(dirty);
                     self.tell_unsaved();
+                    self.look_at_slips(&uri);
                 }
             }
             Event::Disk(uri, fingerprint) => {
                 if let Some(document) = self.documents.get_mut(&uri) {
-                    document.disk = fingerprint;
+                    document.saw_disk(fingerprint);
                     self.tell_unsaved();
+                    self.look_at_slips(&uri);
                 }
             }
+            Event::SlipSettled(uri) => self.forget_slip(&uri),
             Event::Ask(ask, reply) => self.ask(ask, reply),
             Event::Actions { uri, range, about, reply } => {
                 let _ = reply.send(self.actions(&uri, range, &about));
@@ -290,11 +298,11 @@ impl Sidecar {
         }
     }
 
-    fn ask(&mut self, ask: Ask, reply: Reply<Result<Value, String>>) {
+    fn ask(&mut self, ask: Ask, mut reply: Reply<Result<Value, String>>) {
         match &ask {
             Ask::State {} => {
                 let folders: Vec<_> =
-                    self.folders.iter().map(|(name, it)| folder_state(name, &it.view)).collect();
+                    self.folders.keys().filter_map(|name| self.state_of(name)).collect();
                 let _ = reply.send(Ok(json!({ "folders": folders })));
                 return;
             }
@@ -309,6 +317,10 @@ impl Sidecar {
             Ask::Compare { uri } => {
                 let _ = reply.send(self.comparison(uri));
                 return;
+            }
+            Ask::SettleHeld { folder, path, way } => {
+                let Some(left) = self.settle_slip(folder, path, *way, reply) else { return };
+                reply = left;
             }
             Ask::Stop { folder } => self.order(folder, Order::Rest),
             _ => {}
@@ -343,9 +355,9 @@ impl Sidecar {
     /// What a file is compared with: where a decision waits, the other side of it,
     /// else what was last reviewed. The right side can be edited.
     fn comparison(&self, uri: &str) -> Result<Value, String> {
-        let (name, folder, path) =
-            self.locate(uri).ok_or_else(|| format!("{uri} is in no attached folder"))?;
-        let state = folder_state(name, &folder.view);
+        let elsewhere = || format!("{uri} is in no attached folder");
+        let (name, _, path) = self.locate(uri).ok_or_else(elsewhere)?;
+        let state = self.state_of(name).ok_or_else(elsewhere)?;
         let open = |it: &Conflict| it.uri == uri && it.status == ConflictStatus::Open;
         let (version, words) = if state.conflicts.iter().any(open) {
             (Version::Theirs, "theirs ⟷ mine")
@@ -368,14 +380,9 @@ impl Sidecar {
     fn take_view(&mut self, name: &str, view: View) {
         let Some(folder) = self.folders.get_mut(name) else { return };
         let before = std::mem::replace(&mut folder.view, view);
-        let state = folder_state(name, &folder.view);
-        if folder.told.as_ref() == Some(&state) {
+        if !self.show_state(name) {
             return;
         }
-        folder.told = Some(state.clone());
-        self.diagnose(name, &state);
-        self.mention(name, &state);
-        self.go_on(name, &state);
         // What is under review in open documents, or was.
         let versions = |view: &View| -> BTreeMap<TreePath, u64> {
             view.review.items.iter().map(|item| (item.path.clone(), item.version.0)).collect()
@@ -395,11 +402,27 @@ impl Sidecar {
         }
         if self.ours {
             let contents = changed_contents(name, &old, &new);
-            self.say(Outgoing::State(Box::new(state)));
             if !contents.is_empty() {
                 self.say(Outgoing::Contents(contents));
             }
         }
+    }
+
+    /// Shows how a folder is, if that is another way than was shown.
+    fn show_state(&mut self, name: &str) -> bool {
+        let Some(state) = self.state_of(name) else { return false };
+        let Some(folder) = self.folders.get_mut(name) else { return false };
+        if folder.told.as_ref() == Some(&state) {
+            return false;
+        }
+        folder.told = Some(state.clone());
+        self.diagnose(name, &state);
+        self.mention(name, &state);
+        self.go_on(name, &state);
+        if self.ours {
+            self.say(Outgoing::State(Box::new(state)));
+        }
+        true
     }
 
     fn applied(&mut self, name: &str, items: Vec<(TreePath, bool, Option<String>)>) {
@@ -410,12 +433,16 @@ impl Sidecar {
             .into_iter()
             .map(|(path, removed, actor)| AppliedItem { uri: uri_at(&root, &path), removed, actor })
             .collect();
-        let open: Vec<String> = self
-            .documents
-            .keys()
-            .filter(|uri| items.iter().any(|it| same_file(&it.uri, uri)))
-            .cloned()
-            .collect();
+        let mut open = Vec::new();
+        for (uri, document) in &mut self.documents {
+            let Some(item) = items.iter().rev().find(|it| same_file(&it.uri, uri)) else {
+                continue;
+            };
+            open.push(uri.clone());
+            if let (false, Some(actor)) = (item.removed, &item.actor) {
+                document.written_by(actor.clone());
+            }
+        }
         open.iter().for_each(|uri| self.read_file(uri));
         if self.ours {
             self.say(Outgoing::Applied(DidApply { folder: name.to_owned(), items }));

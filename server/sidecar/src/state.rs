@@ -74,6 +74,7 @@ pub(crate) fn folder_state(folder: &str, view: &View) -> FolderState {
                 HoldReason::Unsaved => HeldWhy::Unsaved,
                 HoldReason::Guarded => HeldWhy::Guarded,
             },
+            written: false,
             actor: held.actor.as_ref().map(ToString::to_string),
             kind: if held.removed { HeldKind::Remove } else { HeldKind::Write },
             ways: if held.removed {
