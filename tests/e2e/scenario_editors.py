@@ -211,6 +211,37 @@ def test_reviews_survive_restarts_and_are_the_same_in_every_editor(bench):
     check_no_conflicts(volume, user, agent)
 
 
+def test_what_an_agent_wrote_while_no_host_ran_is_reviewed_too(bench):
+    volume, user, agent, editor = workspace(bench, ours=True)
+    check(editor.quit() == 0, "it did not end in order")
+    user.stop()
+    write(agent / "notes.txt", OLD.replace("line 3\n", "LINE 3\n"))
+    write(agent / "new/deep.txt", "a\nb\n")
+    os.unlink(agent / "other.txt")
+    agent.flush()
+    user.start()
+    key = uri(user.root)
+    client = Client(user.machine, [user.root], ours=True)
+
+    def incoming():
+        return {it["path"]: (it["kind"], it["hunks"], [a["label"] for a in it["actors"]])
+                for it in client.states.get(key, {}).get("incoming", []) if it["kind"] != "directory"}
+
+    wait_until("all is listed", lambda: {"notes.txt", "new/deep.txt", "other.txt"} <= set(incoming()), 20)
+    check(incoming()["notes.txt"] == ("changed", 1, ["sb_agent"]), f"{incoming()}")
+    check(incoming()["other.txt"][::2] == ("deleted", ["sb_agent"]), f"{incoming()}")
+    # One's own other machine is nobody to review.
+    other = bench.machine("desktop", volume.service).attach(volume)
+    user.stop()
+    write(other / "mine.txt", "by myself\n")
+    other.flush()
+    user.start()
+    wait_until("it came", (user / "mine.txt").exists, 20)
+    settle(user, other, agent)
+    wait_until("nothing else is listed", lambda: "mine.txt" not in incoming() and len(incoming()) == 3, 20)
+    check_no_conflicts(volume, user, agent)
+
+
 def test_an_editor_attaches_with_progress_and_an_agent_gets_a_directory(bench):
     service = bench.service()
     machine = bench.machine("laptop", service)

@@ -75,6 +75,9 @@ pub struct Registered {
     /// The Volume's head.
     #[serde(rename = "head_seq")]
     pub head: Seq,
+    /// How far the replica's disk had come, as it said.
+    #[serde(default, rename = "cursor_seq")]
+    pub cursor: Seq,
 }
 
 /// Changes that a replica sends. Submissions of a replica are numbered from 1

@@ -18,9 +18,15 @@ fn a_journal_that_lost_its_end_takes_nothing_away() {
     let older = tree(&[("old", At::File("1"))]);
     let (epoch, head) = ("e".to_owned(), older.head());
     room.tell(Event::Offline);
-    let registered = Registered { instance: 2, last_number: 0, epoch: epoch.clone(), head };
+    let registered = Registered {
+        instance: 2,
+        last_number: 0,
+        epoch: epoch.clone(),
+        head,
+        cursor: s0_tree::Seq(0),
+    };
     room.tell(Event::Online(registered));
-    room.tell(Event::Tree { epoch, tree: older });
+    room.tell(Event::Tree { epoch, tree: older, since: None });
     let sent = room.settle();
     assert!(sent.len() == 1 && sent[0].contains("new"), "{sent:?}");
     assert_eq!(fs::read_to_string(room.at("new")).unwrap(), "2");
@@ -60,9 +66,15 @@ fn a_directory_that_moves_where_nothing_follows_stays_behind() {
         let there = tree(&all);
         let (epoch, head) = ("f".to_owned(), there.head());
         room.tell(Event::Offline);
-        let registered = Registered { instance: 2, last_number: 0, epoch: epoch.clone(), head };
+        let registered = Registered {
+            instance: 2,
+            last_number: 0,
+            epoch: epoch.clone(),
+            head,
+            cursor: s0_tree::Seq(0),
+        };
         room.tell(Event::Online(registered));
-        room.tell(Event::Tree { epoch, tree: there.clone() });
+        room.tell(Event::Tree { epoch, tree: there.clone(), since: None });
         assert_eq!(room.settle(), Vec::<String>::new());
         room.tell(Event::Entries(vec![(renamed(&there, "build", to), None)]));
         assert_eq!(room.settle(), Vec::<String>::new(), "{to}");

@@ -7,12 +7,13 @@ use std::fs;
 use std::sync::Arc;
 
 use room::{Room, path};
+use s0_api::sync::Registered;
 use s0_replica::engine::{
     Effect, Event, Fetched, HoldEnd, HoldReason, LocalWrite, Pending, ResolveError,
 };
 use s0_replica::state::What;
-use s0_tree::{Actor, Content, Tree, fold};
-use volume::{At, tree, written};
+use s0_tree::{Actor, Content, Entry, Seq, Tree, fold};
+use volume::{At, renamed, tree, written};
 
 fn sandbox() -> Actor {
     Actor { sandbox: Some("sb_1".into()), ..Actor::default() }
@@ -110,6 +111,86 @@ fn a_held_write_can_be_taken_and_discarded() {
 }
 
 #[test]
+fn what_was_let_in_under_a_text_is_not_let_in_under_a_newer_one() {
+    let (mut room, mut tree) = room();
+    room.tell(Event::Unsaved([path("notes.md")].into()));
+    arrives(&mut room, &mut tree, "notes.md", "agent", sandbox());
+    room.settle();
+    room.engine.settle_held(&path("notes.md"), HoldEnd::Take, room.now).unwrap();
+    room.tell(Event::Unsaved([].into()));
+    room.tell(Event::Unsaved([path("notes.md")].into()));
+    room.settle();
+    assert_eq!(
+        (text(&room, "notes.md").as_str(), reason(&room, "notes.md")),
+        ("old", Some(HoldReason::Unsaved))
+    );
+}
+
+/// Who a review is told of, by path.
+fn told(room: &Room) -> Vec<(String, Actor)> {
+    let applied = room.engine.state().applied.values();
+    applied.map(|it| (it.path.to_string(), it.actor.clone())).collect()
+}
+
+#[test]
+fn who_moves_what_has_not_come_yet_takes_over_nobodys_content() {
+    let (mut room, mut tree) = room();
+    room.tell(Event::Unsaved([path("notes.md")].into()));
+    arrives(&mut room, &mut tree, "notes.md", "agent", sandbox());
+    room.settle();
+    let moved = Entry { actor: other_user(), ..renamed(&tree, "notes.md", "n.md") };
+    fold(&mut tree, &moved).unwrap();
+    room.tell(Event::Entries(vec![(moved, None)]));
+    room.settle();
+    room.tell(Event::Unsaved([].into()));
+    let fetch = |effect| match effect {
+        Effect::Fetch { slot, .. } => Some(slot),
+        _ => None,
+    };
+    room.engine.step(room.now).unwrap();
+    for slot in room.effects().into_iter().filter_map(fetch) {
+        room.tell(Event::Fetched(slot, Fetched::Bytes(b"agent".as_slice().into())));
+    }
+    room.settle();
+    assert_eq!(text(&room, "n.md"), "agent");
+    let told = told(&room);
+    assert!(told.contains(&("n.md".into(), sandbox())), "{told:?}");
+    // When all has come, who wrote it before says nothing about what comes next.
+    arrives(&mut room, &mut tree, "n.md", "mine", other_user());
+    room.settle();
+    assert_eq!((text(&room, "n.md").as_str(), self::told(&room)), ("mine", told));
+}
+
+#[test]
+fn after_a_start_the_review_is_told_whose_it_is_that_came_meanwhile() {
+    let (mut room, mut tree) = room();
+    let since = [
+        written(&tree, "notes.md", "agent", sandbox()),
+        Entry { seq: tree.head().next().next(), ..written(&tree, ".envrc", "mine", other_user()) },
+    ];
+    since.iter().for_each(|entry| fold(&mut tree, entry).unwrap());
+    let (epoch, head) = ("e".to_owned(), tree.head());
+    room.tell(Event::Offline);
+    let registered =
+        Registered { instance: 2, last_number: 0, epoch: epoch.clone(), head, cursor: Seq(1) };
+    room.tell(Event::Online(registered));
+    room.tell(Event::Tree { epoch, tree: tree.clone(), since: Some(since.into()) });
+    room.engine.step(room.now).unwrap();
+    for effect in room.effects() {
+        if let Effect::Fetch { slot, content, .. } = effect {
+            let bytes: &[u8] = if content == Content::of(b"agent") { b"agent" } else { b"mine" };
+            room.tell(Event::Fetched(slot, Fetched::Bytes(bytes.into())));
+        }
+    }
+    room.settle();
+    assert_eq!(
+        (text(&room, "notes.md").as_str(), text(&room, ".envrc").as_str()),
+        ("agent", "mine")
+    );
+    assert_eq!(told(&room), [("notes.md".into(), sandbox())]);
+}
+
+#[test]
 fn what_would_run_here_waits_for_the_user_unless_a_user_wrote_it() {
     let (mut room, mut tree) = room();
     arrives(&mut room, &mut tree, ".envrc", "mine too", other_user());
@@ -127,9 +208,9 @@ fn what_would_run_here_waits_for_the_user_unless_a_user_wrote_it() {
     let (epoch, head) = ("e".to_owned(), tree.head());
     room.tell(Event::Offline);
     let registered =
-        s0_api::sync::Registered { instance: 2, last_number: 0, epoch: epoch.clone(), head };
+        Registered { instance: 2, last_number: 0, epoch: epoch.clone(), head, cursor: Seq(0) };
     room.tell(Event::Online(registered));
-    room.tell(Event::Tree { epoch, tree: tree.clone() });
+    room.tell(Event::Tree { epoch, tree: tree.clone(), since: None });
     room.settle();
     assert_eq!(reason(&room, ".envrc"), Some(HoldReason::Guarded));
     room.engine.settle_held(&path(".envrc"), HoldEnd::Discard, room.now).unwrap();
@@ -150,9 +231,9 @@ fn after_a_start_it_is_asked_who_wrote_what_would_run_here() {
         let (epoch, head) = ("e".to_owned(), tree.head());
         room.tell(Event::Offline);
         let registered =
-            s0_api::sync::Registered { instance: 2, last_number: 0, epoch: epoch.clone(), head };
+            Registered { instance: 2, last_number: 0, epoch: epoch.clone(), head, cursor: Seq(0) };
         room.tell(Event::Online(registered));
-        room.tell(Event::Tree { epoch, tree: tree.clone() });
+        room.tell(Event::Tree { epoch, tree: tree.clone(), since: None });
         let asked = room.effects();
         assert!(asked.contains(&Effect::Author(path(".envrc"), entry.seq)), "{asked:?}");
         assert_eq!(text(&room, ".envrc"), "old");

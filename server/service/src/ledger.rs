@@ -297,6 +297,7 @@ impl Ledger {
             last_number: record.last.as_ref().map_or(0, |last| last.number),
             epoch: self.epoch.to_string(),
             head: self.head(),
+            cursor: record.cursor,
         };
         self.keep(record);
         self.agree_on_policy();

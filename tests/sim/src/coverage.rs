@@ -65,6 +65,12 @@ pub const REQUIRED: &[&str] = &[
     "settled took_theirs",
     "settled kept_both",
     "settled vanished",
+    "unsaved",
+    "held taken",
+    "held discarded",
+    "written for the user",
+    "write for the user refused",
+    "reviewed",
 ];
 
 impl Coverage {

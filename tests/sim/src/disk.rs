@@ -75,6 +75,19 @@ impl SimDisk {
     }
 }
 
+impl SimDisk {
+    /// The engine is about to change what is at a path.
+    fn look_at_put(&self, path: &TreePath, slot: Option<IntentId>) {
+        let site = &mut *self.0.borrow_mut();
+        if site.crashed {
+            return;
+        }
+        let inode = slot.and_then(|slot| site.fs.find_exact(&whole(slot)));
+        let data = inode.and_then(|inode| site.fs.data(inode));
+        site.look_at_put(path.as_str(), data.as_ref(), crate::world::GUARDED);
+    }
+}
+
 fn stat_of(fs: &Fs, inode: u64) -> Stat {
     let entry = &fs.inodes[&inode];
     let (kind, size) = match &entry.node {
@@ -216,11 +229,13 @@ impl Disk for SimDisk {
     }
 
     fn place(&mut self, slot: IntentId, path: &TreePath) -> DiskResult<()> {
+        self.look_at_put(path, Some(slot));
         self.call("place", |fs| fs.rename(&whole(slot), path.as_str(), false))
     }
 
     fn exchange(&mut self, slot: IntentId, path: &TreePath) -> DiskResult<()> {
         self.0.borrow_mut().meddle(path.as_str());
+        self.look_at_put(path, Some(slot));
         self.call("exchange", |fs| {
             if !fs.traits.exchange {
                 return Err(Error::Invalid);
@@ -231,6 +246,7 @@ impl Disk for SimDisk {
 
     fn take(&mut self, path: &TreePath, slot: IntentId) -> DiskResult<()> {
         self.0.borrow_mut().meddle(path.as_str());
+        self.look_at_put(path, None);
         self.call("take", |fs| {
             fs.find_exact(path.as_str()).ok_or(Error::NotFound)?;
             fs.rename(path.as_str(), &whole(slot), false)

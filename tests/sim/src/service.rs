@@ -68,6 +68,20 @@ impl Service {
         self.durable.head()
     }
 
+    /// The entries after a seq, if they are retained.
+    pub fn entries_after(&self, after: Seq) -> Option<Vec<Entry>> {
+        if after < self.floor || after > self.head() {
+            return None;
+        }
+        Some(self.journal.iter().filter(|entry| entry.seq > after).cloned().collect())
+    }
+
+    /// Who made an entry.
+    pub fn author(&self, seq: Seq) -> Option<Actor> {
+        let entry = self.journal.iter().find(|entry| entry.seq == seq && seq > self.floor);
+        entry.map(|entry| entry.actor.clone())
+    }
+
     pub fn tree(&self) -> &s0_tree::Tree {
         self.durable.tree()
     }

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
+use s0_tree::TreePath;
+
 use crate::coverage::{Coverage, Shared};
 use crate::fs::{Fs, Node, Who};
 
@@ -15,6 +17,10 @@ pub struct Registry {
     pub written: HashMap<Rc<[u8]>, bool>,
     /// What the Volume, its journal or a conflict's record holds.
     pub known: BTreeSet<Rc<[u8]>>,
+    /// What was ever on the disk of a user's machine, where that matters.
+    pub seen_by_users: BTreeSet<Rc<[u8]>>,
+    /// What the replica was told to replace, and whether it has.
+    pub forgiven: Option<(Rc<[u8]>, bool)>,
     /// The first thing that went wrong.
     pub violation: Option<String>,
 }
@@ -69,6 +75,16 @@ pub struct Site {
     pub names: Vec<&'static str>,
     /// Contents that were ever at a path of this disk: what its user may know.
     pub seen: BTreeSet<Rc<[u8]>>,
+    /// Documents with unsaved text, of which the replica knows.
+    pub unsaved: BTreeSet<TreePath>,
+    /// Who is no user: sites and the Volume's own agent, where that matters.
+    pub agents: Rc<[String]>,
+    /// Whether it is a user's machine, on which it matters.
+    pub is_users: bool,
+    /// Contents that the user has let in, or decided about otherwise.
+    pub let_in: BTreeSet<Rc<[u8]>>,
+    /// Contents of which no review need be told.
+    pub handled: BTreeSet<Rc<[u8]>>,
 }
 
 pub const PLAIN: &[&str] = &["a", "b", "c.txt", "notes.md", "x", "y"];
@@ -107,6 +123,11 @@ impl Site {
             handles: Vec::new(),
             names,
             seen: BTreeSet::new(),
+            unsaved: BTreeSet::new(),
+            agents: Rc::default(),
+            is_users: false,
+            let_in: BTreeSet::new(),
+            handled: BTreeSet::new(),
         }
     }
 
@@ -187,6 +208,12 @@ impl Site {
             match who {
                 Who::Actor => registry.excuse(&data),
                 Who::Engine => {
+                    if let Some((forgiven, gone)) = &mut registry.forgiven
+                        && *forgiven == data
+                    {
+                        *gone = true;
+                        continue;
+                    }
                     let excused = registry.written.get(&data).copied().unwrap_or(false);
                     let elsewhere = || self.fs.contents().contains(&data);
                     if !excused && !registry.known.contains(&data) && !elsewhere() {
@@ -201,9 +228,54 @@ impl Site {
     pub fn note_seen(&mut self) {
         for (_, inode) in self.fs.walk() {
             if let Some(data) = self.fs.data(inode) {
+                if self.is_users {
+                    self.registry.borrow_mut().seen_by_users.insert(data.clone());
+                }
                 self.seen.insert(data);
             }
         }
+    }
+
+    /// The user has looked at these and decided something.
+    pub fn decide(&mut self, about: Vec<Rc<[u8]>>) {
+        self.let_in.extend(about.iter().cloned());
+        self.handled.extend(about.iter().cloned());
+        self.seen.extend(about);
+    }
+
+    /// The replica is about to put this where something would run, or under unsaved
+    /// text.
+    pub fn look_at_put(&mut self, path: &str, data: Option<&Rc<[u8]>>, guarded: &str) {
+        // What is kept beside goes only where nothing is.
+        let kept = path.contains("s0-kept");
+        if !kept && self.unsaved.iter().any(|document| document.as_str() == path) {
+            let what = format!("{}: {path} was written under unsaved text", self.name);
+            self.registry.borrow_mut().violate(what);
+        }
+        let Some(data) = data.filter(|_| self.is_users) else { return };
+        if path.split('/').any(|name| name == guarded)
+            && self.agents.iter().any(|agent| data.starts_with(format!("{agent} ").as_bytes()))
+            && !self.let_in.contains(data)
+            && !self.registry.borrow().seen_by_users.contains(data)
+        {
+            let text = String::from_utf8_lossy(data).into_owned();
+            let what = format!("{}: {text:?} came to {path}, which is guarded", self.name);
+            self.registry.borrow_mut().violate(what);
+        }
+    }
+
+    /// The editor saves a document.
+    pub fn save(&mut self, path: &str) {
+        self.fs.who = Who::Actor;
+        let Some(inode) = self.fs.find(path).filter(|inode| self.fs.data(*inode).is_some()) else {
+            return;
+        };
+        self.steps += 1;
+        let data = self.fresh();
+        self.fs.write(inode, &data);
+        self.fs.close(inode);
+        self.note_seen();
+        self.account();
     }
 
     fn fresh(&mut self) -> Rc<[u8]> {

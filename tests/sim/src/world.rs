@@ -2,10 +2,14 @@
 //! seed.
 
 mod compare;
+mod desk;
 mod network;
 mod rest;
 
+pub(crate) use desk::GUARDED;
+
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -25,7 +29,9 @@ const STEPS: u32 = 200;
 /// Rounds after which a world that has not come to rest never will.
 const ROUNDS: u32 = 4000;
 
-struct SimRules;
+struct SimRules {
+    guards: bool,
+}
 
 impl Rules for SimRules {
     fn is_ignored(&mut self, path: &TreePath, _: bool) -> bool {
@@ -34,8 +40,8 @@ impl Rules for SimRules {
     fn changed(&mut self, _: &TreePath) -> bool {
         false
     }
-    fn is_guarded(&self, _: &TreePath) -> bool {
-        false
+    fn is_guarded(&self, path: &TreePath) -> bool {
+        self.guards && path.names().any(|name| name.as_str() == desk::GUARDED)
     }
     fn is_tracked(&mut self, _: &TreePath) -> bool {
         false
@@ -46,12 +52,13 @@ impl Rules for SimRules {
 /// What a machine asks of the service.
 #[derive(Clone)]
 enum Ask {
-    Tree,
+    Tree(Option<Seq>),
     Submit(Arc<Submission>, Vec<(ContentId, Arc<[u8]>)>),
     Fetch(IntentId, Content),
     Upload(TreePath, Content),
     Settle(String),
-    Cursor,
+    Cursor(Seq),
+    Author(Seq),
 }
 
 struct Message {
@@ -69,6 +76,8 @@ struct Machine {
     replica: Option<Replica<SimDisk, SimStore>>,
     config: Config,
     sandbox: bool,
+    /// Contents that its review was told of.
+    told: BTreeSet<ContentId>,
     online: bool,
     session: u64,
     instance: u64,
@@ -93,6 +102,8 @@ pub struct World {
     lonely: bool,
     loss: u8,
     agent_steps: u32,
+    /// What happens at an editor, if there is one.
+    desk: Option<fastrand::Rng>,
     trace: bool,
 }
 
@@ -128,6 +139,10 @@ impl World {
             names.extend(crate::site::ODD);
         }
         names.push("ign.log");
+        let desk = desk::desk(seed);
+        if desk.is_some() {
+            names.push(desk::GUARDED);
+        }
         let mut machines = Vec::new();
         for number in 0..count {
             let insensitive = odd && rng.u8(..) < 80;
@@ -166,10 +181,11 @@ impl World {
                     pause: if sandbox || rng.u8(..) < 60 { Pause::Path } else { Pause::Workspace },
                     inline_limit: if rng.bool() { 30 } else { 1000 },
                     settle: 100,
-                    review: false,
+                    review: desk.is_some() && !sandbox,
                     boot: "boot 0".into(),
                 },
                 sandbox,
+                told: BTreeSet::new(),
                 online: false,
                 session: 0,
                 instance: 0,
@@ -178,6 +194,18 @@ impl World {
                 wake: None,
                 from_step: if insensitive && count > 1 { rng.u32(..80) } else { 0 },
             });
+        }
+        let agents: Rc<[String]> = machines
+            .iter()
+            .enumerate()
+            .filter(|(_, machine): &(usize, &Machine)| machine.sandbox)
+            .map(|(number, _)| format!("m{number}"))
+            .chain(["agent".into()])
+            .collect();
+        for machine in machines.iter().filter(|_| desk.is_some()) {
+            let site = &mut *machine.site.borrow_mut();
+            site.agents = agents.clone();
+            site.is_users = !machine.sandbox;
         }
         let mut service = Service::new();
         if odd && !lonely && rng.u8(..) < 80 {
@@ -195,6 +223,7 @@ impl World {
             lonely,
             loss: [0, 10, 40][rng.usize(..3)],
             agent_steps: 0,
+            desk,
             trace: std::env::var_os("S0_SIM_TRACE").is_some(),
             rng,
         }
@@ -204,6 +233,9 @@ impl World {
         while self.actor_steps() < STEPS {
             let passed = self.rng.u64(..8);
             self.pass(passed);
+            if self.desk.as_mut().is_some_and(|rng| rng.u8(..) < 30) {
+                self.sit_at_editor();
+            }
             match self.rng.u8(..200) {
                 0..=59 => {
                     let at = self.rng.usize(..self.machines.len());
@@ -228,6 +260,7 @@ impl World {
             self.verdict()?;
         }
         self.settle_down()?;
+        self.check_review()?;
         self.compare()
     }
 
@@ -340,6 +373,8 @@ impl World {
                 site.forget_handles();
                 site.fs.power_cut(&mut self.rng);
                 let after = site.fs.contents();
+                // What was written down of it may be gone, and the file there.
+                site.handled.extend(after.iter().cloned());
                 let registry = &mut *self.registry.borrow_mut();
                 for data in before.iter().filter(|data| !after.contains(data)) {
                     // Nobody had synced it: that is what power cuts do.
@@ -421,6 +456,7 @@ impl World {
         site.crash_in = None;
         site.fs.watched.clear();
         site.fs.events.clear();
+        site.unsaved.clear();
     }
 
     fn deliver(&mut self, at: usize, event: Event) {
@@ -502,7 +538,8 @@ impl World {
         let machine = &mut self.machines[at];
         let disk = SimDisk(machine.site.clone());
         let store = SimStore::new(machine.site.clone(), machine.durable.clone());
-        match Replica::open(machine.config.clone(), disk, store, Box::new(SimRules), self.now) {
+        let rules = SimRules { guards: self.desk.is_some() && !machine.sandbox };
+        match Replica::open(machine.config.clone(), disk, store, Box::new(rules), self.now) {
             Ok(replica) => {
                 machine.replica = Some(replica);
                 true

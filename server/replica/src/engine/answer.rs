@@ -184,7 +184,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             self.touch(path, self.now, true);
         }
         // The Volume may have given it another mode, or moved on since.
-        self.incoming.insert(place.clone(), None);
+        self.incoming.insert(place.clone());
         let row = Row { node, version, what, mode, print };
         records.push(match sent.from.clone() {
             Some(from) => Record::Moved { from, to: place, row },
@@ -227,7 +227,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             && row.what == what
         {
             let row = Row { mode, print, ..row.clone() };
-            self.incoming.insert(place.clone(), None);
+            self.incoming.insert(place.clone());
             records.push(Record::Synced(place, Some(row)));
             self.forget(&sent.path);
         }

@@ -123,7 +123,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 Swapped::Changed(shown) => {
                     self.touch(intent.path.clone(), self.now, true);
                     self.deactivate(slot, &intent.place);
-                    self.waiting.insert(intent.place.clone(), intent.actor.clone());
+                    self.waiting.insert(intent.place.clone());
                     match shown {
                         None => self.abandon(slot, false)?,
                         Some(stat) => {
@@ -136,19 +136,19 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 }
                 Swapped::Busy => {
                     self.abandon(slot, false)?;
-                    self.waiting.insert(intent.place, intent.actor);
+                    self.waiting.insert(intent.place);
                     self.retry_in(100);
                 }
                 Swapped::Failed(error) => {
                     self.abandon(slot, false)?;
                     self.give_way(&intent.path, &error);
-                    self.waiting.insert(intent.place, intent.actor);
+                    self.waiting.insert(intent.place);
                 }
                 Swapped::Stranded(error) => {
                     self.deactivate(slot, &intent.place);
                     self.leave_slots(slot, &intent, &intent.contents())?;
                     self.give_way(&intent.path, &error);
-                    self.waiting.insert(intent.place, intent.actor);
+                    self.waiting.insert(intent.place);
                 }
             }
         }

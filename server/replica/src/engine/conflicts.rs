@@ -364,7 +364,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
                     if let (Some(Local::Gone), Some((place, _))) =
                         (self.changed.get(&above), self.row_at(&above))
                     {
-                        self.incoming.insert(place.clone(), None);
+                        self.incoming.insert(place.clone());
                         records.push(Record::Synced(place, None));
                         self.changed.remove(&above);
                     }

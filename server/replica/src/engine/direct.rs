@@ -1,6 +1,6 @@
 //! What is done in one call of the disk: directories, modes, moves.
 
-use s0_tree::{Actor, NodeId, Place, TreePath};
+use s0_tree::{NodeId, Place, TreePath};
 
 use super::need::{ANOTHER_SPELLING, Need};
 use super::{Done, Notice, Replica};
@@ -12,11 +12,11 @@ impl<D: Disk, S: Store> Replica<D, S> {
     pub(super) fn do_now(
         &mut self,
         place: &Place,
-        actor: Option<Actor>,
         need: Need,
         directories: &mut Vec<TreePath>,
     ) -> Result<bool, super::Stop> {
         let removed = matches!(need, Need::RemoveDirectory(_));
+        let actor = self.author_of(place);
         let mut review = None;
         let (path, before, after) = match need {
             Need::MakeDirectory(path, remote) => {
@@ -99,9 +99,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 self.commit(vec![moved], false)?;
                 self.rebase_notes(&old, &new);
                 directories.extend(old.parent());
-                self.incoming.insert(from, None);
+                self.incoming.insert(from);
                 // Its mode, or its content, may have changed as well.
-                self.incoming.insert(place.clone(), actor.clone());
+                self.incoming.insert(place.clone());
                 self.touch(new.clone(), self.now, true);
                 let side = Some((row.what.clone(), row.mode));
                 let sides = (side.clone(), side);
@@ -262,7 +262,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         };
         for (name, _) in children.iter() {
             let place = Place { parent: directory, name: name.clone() };
-            self.incoming.entry(place).or_default();
+            self.incoming.insert(place);
         }
     }
 
@@ -271,7 +271,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         let names: Vec<_> =
             self.state.synced.children(from).map(|(name, _)| name.clone()).collect();
         for name in names {
-            self.incoming.entry(Place { parent: to, name }).or_default();
+            self.incoming.insert(Place { parent: to, name });
         }
     }
 }

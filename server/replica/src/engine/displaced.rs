@@ -6,6 +6,7 @@
 
 use s0_tree::{Place, TreePath};
 
+use super::conflicts::NOBODY;
 use super::{Done, Replica};
 use crate::disk::{Disk, DiskError, IntentId, Spot, StagedName, Stat};
 use crate::state::{Intent, Record, Row, Store, What};
@@ -69,7 +70,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
             slot,
             place: intent.place.clone(),
             path: intent.path.clone(),
-            before: intent.before.clone().filter(|row| row.what == content),
+            // What was written over in the user's name was never agreed on.
+            before: intent.before.clone().filter(|row| row.what == content && row.node != NOBODY),
             content,
             stat,
             since: self.now,

@@ -46,17 +46,17 @@ impl<D: Disk, S: Store> Replica<D, S> {
         let mut touched_directories = Vec::new();
         let mut taken = std::collections::HashSet::new();
         while planned < PLANS_PER_STEP && self.active.len() + intents.len() < INTENTS {
-            let Some((place, actor)) = self.incoming.pop_first() else { break };
+            let Some(place) = self.incoming.pop_first() else { break };
             planned += 1;
             if !taken.insert(place.clone()) {
                 // It has an intent of this very round.
-                self.waiting.insert(place, actor);
+                self.waiting.insert(place);
                 continue;
             }
-            match self.need(&place, actor.as_ref()) {
+            match self.need(&place) {
                 Need::Nothing => {}
                 Need::Wait => {
-                    self.waiting.insert(place.clone(), actor);
+                    self.waiting.insert(place.clone());
                 }
                 Need::Remember(records) => self.commit(records, false)?,
                 Need::Intend(intent) => {
@@ -64,8 +64,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
                     continue;
                 }
                 direct => {
-                    if !self.do_now(&place, actor.clone(), direct, &mut touched_directories)? {
-                        self.waiting.insert(place.clone(), actor);
+                    if !self.do_now(&place, direct, &mut touched_directories)? {
+                        self.waiting.insert(place.clone());
                     }
                 }
             }
@@ -136,7 +136,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 // Planned anew, with whatever the Volume holds then.
                 if let Some(intent) = self.state.intents.get(&slot).cloned() {
                     self.deactivate(slot, &intent.place);
-                    self.waiting.insert(intent.place, intent.actor);
+                    self.waiting.insert(intent.place);
                 }
                 self.ready.remove(&slot);
                 self.abandoned.push(slot);
@@ -166,7 +166,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             }
         }
         if again {
-            self.incoming.insert(intent.place, intent.actor);
+            self.incoming.insert(intent.place);
         }
         self.commit(vec![Record::Intent(slot, None)], false)
     }

@@ -38,6 +38,8 @@ pub enum Event {
         epoch: String,
         /// The tree.
         tree: Tree,
+        /// The entries up to it that were asked for, if they are retained.
+        since: Option<Vec<Entry>>,
     },
     /// The next entries of the journal, some with their contents.
     Entries(Vec<(Entry, Option<Arc<[u8]>>)>),
@@ -76,7 +78,10 @@ pub enum Fetched {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Fetch the Volume's whole tree.
-    FetchTree,
+    FetchTree {
+        /// With the entries after this seq, if they are retained.
+        since: Option<s0_tree::Seq>,
+    },
     /// Follow the journal after this seq.
     Follow(s0_tree::Seq),
     /// Send the submission, with these small contents.

@@ -11,6 +11,7 @@ use s0_tree::{Actor, Place, Seq, TreePath};
 use serde::{Deserialize, Serialize};
 
 use super::applied::is_by_user;
+use super::look::below;
 use super::{Replica, ResolveError};
 use crate::disk::Disk;
 use crate::state::{Record, Remote, Store};
@@ -65,11 +66,8 @@ pub enum HoldEnd {
 pub(super) struct Holds {
     /// Documents with unsaved text.
     unsaved: BTreeSet<TreePath>,
-    /// Versions that the user has let in; no version: its removal.
-    let_in: BTreeMap<Place, Option<Seq>>,
-    /// Who made entries of which that was not known, since they were folded by the
-    /// service; nothing while it was only asked.
-    authors: BTreeMap<Seq, Option<Option<Actor>>>,
+    /// Versions that the user has let in, out of which hold; no version: its removal.
+    let_in: BTreeMap<Place, (Option<Seq>, HoldReason)>,
     /// Held now, as far as it was looked at.
     now: BTreeMap<TreePath, (Place, Held)>,
 }
@@ -77,10 +75,19 @@ pub(super) struct Holds {
 impl<D: Disk, S: Store> Replica<D, S> {
     /// These documents, and no others, have unsaved text.
     pub(super) fn unsaved(&mut self, documents: BTreeSet<TreePath>) {
-        if self.holds.unsaved != documents {
-            self.holds.unsaved = documents;
-            self.stir();
+        if self.holds.unsaved == documents {
+            return;
         }
+        // What was let in under a text is not let in under a newer one.
+        let newer: Vec<&TreePath> = documents.difference(&self.holds.unsaved).collect();
+        let mut let_in = std::mem::take(&mut self.holds.let_in);
+        let_in.retain(|place, (_, why)| {
+            *why == HoldReason::Guarded
+                || self.disk_path(place).is_none_or(|path| !newer.contains(&&path))
+        });
+        self.holds.let_in = let_in;
+        self.holds.unsaved = documents;
+        self.stir();
     }
 
     /// Whether an editor has unsaved text of a document.
@@ -97,40 +104,14 @@ impl<D: Disk, S: Store> Replica<D, S> {
         actor: Option<&Actor>,
     ) -> Option<HoldReason> {
         let version = remote.map(|remote| remote.version);
-        if self.holds.let_in.get(place) == Some(&version) {
-            return None;
-        }
-        if self.has_unsaved(path) {
+        let let_in = self.holds.let_in.get(place);
+        let let_in = let_in.filter(|(let_in, _)| *let_in == version).map(|(_, why)| *why);
+        if self.has_unsaved(path) && let_in != Some(HoldReason::Unsaved) {
             return Some(HoldReason::Unsaved);
         }
         let is_content = remote.is_some_and(|remote| !remote.what.is_directory());
-        let actor = actor.or_else(|| self.known_author(version?));
-        (is_content && !is_by_user(actor) && self.rules.is_guarded(path))
+        (let_in.is_none() && is_content && !is_by_user(actor) && self.rules.is_guarded(path))
             .then_some(HoldReason::Guarded)
-    }
-
-    fn known_author(&self, entry: Seq) -> Option<&Actor> {
-        self.holds.authors.get(&entry)?.as_ref()?.as_ref()
-    }
-
-    /// Asks once who wrote what would be held for want of an author: after a start the
-    /// tree says what there is, and not whose it is.
-    pub(super) fn ask_author(&mut self, node: s0_tree::NodeId, entry: Seq) {
-        let path = self.remote.as_ref().and_then(|tree| tree.path_of(node));
-        let Some(path) = path.filter(|_| !self.holds.authors.contains_key(&entry)) else { return };
-        self.holds.authors.insert(entry, None);
-        self.effects.push_back(super::Effect::Author(path, entry));
-    }
-
-    /// It is known, or nobody knows. What is by nobody stays held.
-    pub(super) fn author(&mut self, entry: Seq, actor: Option<Actor>) {
-        self.holds.authors.insert(entry, Some(actor));
-        self.stir();
-    }
-
-    /// What was asked and not answered is asked again.
-    pub(super) fn forget_asked_authors(&mut self) {
-        self.holds.authors.retain(|_, answer| answer.is_some());
     }
 
     /// Notes that a write is held, or is not any more.
@@ -145,9 +126,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
         }
     }
 
-    /// Whether something is held at a path.
+    /// Whether something is held at a path, or below it.
     pub(super) fn is_held_back(&self, path: &TreePath) -> bool {
-        self.holds.now.contains_key(path)
+        self.holds.now.contains_key(path) || below(&self.holds.now, path).next().is_some()
     }
 
     /// The writes that are held, by path.
@@ -175,14 +156,14 @@ impl<D: Disk, S: Store> Replica<D, S> {
         now: u64,
     ) -> Result<(), ResolveError> {
         self.now = now;
-        let Some((place, _)) = self.holds.now.get(path).cloned() else {
+        let Some((place, Held { why, .. })) = self.holds.now.get(path).cloned() else {
             return Err(ResolveError::NothingHeld(path.clone()));
         };
         let remote = self.remote_at(&place);
         match end {
             HoldEnd::Take => {
                 let version = remote.map(|remote| remote.version);
-                self.holds.let_in.insert(place, version);
+                self.holds.let_in.insert(place, (version, why));
             }
             HoldEnd::Discard => {
                 if self.is_outgoing(path) {

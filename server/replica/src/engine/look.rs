@@ -147,7 +147,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             // directory may be a name in it.
             reach = reach.max(Reach::Children);
             if let Some(place) = self.place_at(path) {
-                self.incoming.insert(place, None);
+                self.incoming.insert(place);
             }
         }
         let synced = self.row_at(path).map(|(place, row)| (place, row.clone()));

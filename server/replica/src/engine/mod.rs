@@ -12,6 +12,7 @@
 mod answer;
 mod applied;
 mod apply;
+mod authors;
 mod conflicts;
 mod direct;
 mod displaced;
@@ -35,7 +36,7 @@ mod upload;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use s0_tree::{Actor, ContentId, NodeId, Place, Policy, Tree, TreePath};
+use s0_tree::{ContentId, NodeId, Place, Policy, Tree, TreePath};
 
 use crate::disk::{Disk, DiskError, IntentId, Rules};
 use crate::state::{Print, Record, Row, State, Store, StoreError, What};
@@ -207,8 +208,8 @@ pub struct Replica<D, S> {
     remote: Option<Tree>,
     policy: Policy,
     told_cursor: s0_tree::Seq,
-    incoming: BTreeMap<Place, Option<Actor>>,
-    waiting: BTreeMap<Place, Option<Actor>>,
+    incoming: BTreeSet<Place>,
+    waiting: BTreeSet<Place>,
     retry: Option<u64>,
     /// Each place is to be compared again.
     reconsider: bool,
@@ -219,6 +220,7 @@ pub struct Replica<D, S> {
     displaced: BTreeMap<IntentId, displaced::Displaced>,
     ignored_incoming: BTreeSet<TreePath>,
     holds: holds::Holds,
+    authors: authors::Authors,
     abandoned: Vec<IntentId>,
 
     second_look: Option<u64>,
@@ -287,8 +289,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
             remote: None,
             policy: Policy::default(),
             told_cursor: s0_tree::Seq(0),
-            incoming: BTreeMap::new(),
-            waiting: BTreeMap::new(),
+            incoming: BTreeSet::new(),
+            waiting: BTreeSet::new(),
             retry: None,
             reconsider: false,
             active: BTreeMap::new(),
@@ -298,6 +300,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             displaced: BTreeMap::new(),
             ignored_incoming: BTreeSet::new(),
             holds: holds::Holds::default(),
+            authors: authors::Authors::default(),
             abandoned: Vec::new(),
             second_look: None,
             looked: false,
@@ -346,14 +349,17 @@ impl<D: Disk, S: Store> Replica<D, S> {
             Event::Rescan(path) => self.touch(path, self.now, true),
             Event::Online(registered) => self.online(&registered)?,
             Event::Offline => self.offline(),
-            Event::Tree { epoch, tree } => self.take_tree(epoch, tree)?,
+            Event::Tree { epoch, tree, since } => {
+                self.take_tree(epoch, tree, since.as_deref())?;
+            }
             Event::Entries(entries) => self.take_entries(entries),
             Event::Unsaved(documents) => self.unsaved(documents),
             Event::Policy(policy) => self.policy = policy,
             Event::CannotFollow => {
                 if self.link != Link::Offline {
                     self.link = Link::Joining;
-                    self.effects.push_back(Effect::FetchTree);
+                    let since = self.authors_after(self.told_cursor);
+                    self.effects.push_back(Effect::FetchTree { since });
                 }
             }
             Event::Answered(number, answer) => self.answered(number, answer)?,
@@ -514,7 +520,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         if let Some(path) = self.disk_path(&home) {
             self.touch(path, self.now, true);
         }
-        self.incoming.insert(home, None);
+        self.incoming.insert(home);
     }
 
     fn notice(&mut self, notice: Notice) {

@@ -1,6 +1,6 @@
 //! What a place needs, at which the Volume is not as synced.
 
-use s0_tree::{Actor, NodeId, Place, TreePath, comparison_key};
+use s0_tree::{NodeId, Place, TreePath, comparison_key};
 
 use super::look::leads_out;
 use super::{Held, Local, Replica};
@@ -32,7 +32,7 @@ pub(super) enum Need {
 
 impl<D: Disk, S: Store> Replica<D, S> {
     /// Decides what a place needs. Looks, but changes nothing.
-    pub(super) fn need(&mut self, place: &Place, actor: Option<&Actor>) -> Need {
+    pub(super) fn need(&mut self, place: &Place) -> Need {
         let Some(path) = self.disk_path(place) else {
             // Its directory is not here yet; making that one brings this back.
             return Need::Nothing;
@@ -113,12 +113,18 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 return Need::Wait;
             }
         }
-        if let Some(why) = self.hold(place, &path, remote.as_ref(), actor) {
-            if let (None, Some(remote)) = (actor, &remote) {
+        let actor = self.author_of(place);
+        if let Some(why) = self.hold(place, &path, remote.as_ref(), actor.as_ref()) {
+            if let (None, Some(remote)) = (&actor, &remote) {
                 self.ask_author(remote.node, remote.version);
             }
-            let held = Held { why, actor: actor.cloned(), removed: remote.is_none() };
+            let held = Held { why, actor, removed: remote.is_none() };
             self.note_hold(&path, Some((place.clone(), held)));
+            return Need::Wait;
+        }
+        if let (None, Some(remote)) = (&actor, &remote)
+            && self.awaits_author(remote)
+        {
             return Need::Wait;
         }
         if row.as_ref().is_some_and(|row| row.what.is_directory() && self.is_moved(row.node)) {
@@ -127,9 +133,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
         }
         match (row, remote) {
             (None, None) => Need::Nothing,
-            (Some(row), None) => self.need_removal(place, path, row, actor),
-            (None, Some(remote)) => self.need_arrival(place, path, remote, actor),
-            (Some(row), Some(remote)) => self.need_update(place, path, row, remote, actor),
+            (Some(row), None) => self.need_removal(place, path, row),
+            (None, Some(remote)) => self.need_arrival(place, path, remote),
+            (Some(row), Some(remote)) => self.need_update(place, path, row, remote),
         }
     }
 
@@ -140,15 +146,15 @@ impl<D: Disk, S: Store> Replica<D, S> {
         let below = self.rows_below(path).into_iter().map(|(_, place, row)| (place, row));
         for (place, row) in own.into_iter().chain(below) {
             if let Some(home) = self.new_home(row.node, &place) {
-                self.incoming.entry(home).or_default();
+                self.incoming.insert(home);
             }
         }
         // The directory that it was in may wait to be empty, and nothing is done on the
         // disk that would have it considered again.
         if let Some(home) = self.state.synced.home(place.parent).cloned()
-            && let Some(actor) = self.waiting.remove(&home)
+            && self.waiting.remove(&home)
         {
-            self.incoming.insert(home, actor);
+            self.incoming.insert(home);
         }
         Need::Remember(vec![Record::Synced(place.clone(), None)])
     }
@@ -166,20 +172,14 @@ impl<D: Disk, S: Store> Replica<D, S> {
         self.moved.remove(path);
         self.changed.remove(path);
         self.touch(path.clone(), self.now, true);
-        self.incoming.insert(old.clone(), None);
+        self.incoming.insert(old.clone());
         // Its mode is compared next.
-        self.incoming.insert(place.clone(), None);
+        self.incoming.insert(place.clone());
         let row = Row { version: remote.version, ..row };
         Need::Remember(vec![Record::Moved { from: old, to: place.clone(), row }])
     }
 
-    fn need_removal(
-        &mut self,
-        place: &Place,
-        path: TreePath,
-        row: Row,
-        actor: Option<&Actor>,
-    ) -> Need {
+    fn need_removal(&mut self, place: &Place, path: TreePath, row: Row) -> Need {
         let moved_to = self.new_home(row.node, place);
         if let Some(home) = moved_to
             && (row.what.is_directory() || self.row(&home).is_none())
@@ -188,7 +188,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             // waits too. A file can be fetched again.
             let may_come = self.is_reachable_home(row.node)
                 && (row.what.is_directory() || self.is_free(&home));
-            self.incoming.entry(home).or_insert_with(|| actor.cloned());
+            self.incoming.insert(home);
             if may_come {
                 return Need::Wait;
             }
@@ -196,7 +196,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 return self.stay_behind(place, path);
             }
         }
-        self.need_plain_removal(place, path, row, actor)
+        self.need_plain_removal(place, path, row)
     }
 
     /// Whether the user has removed a directory above a path.
@@ -250,18 +250,12 @@ impl<D: Disk, S: Store> Replica<D, S> {
             .any(|below| !matches!(self.changed[below], Local::Gone))
     }
 
-    fn need_plain_removal(
-        &mut self,
-        place: &Place,
-        path: TreePath,
-        row: Row,
-        actor: Option<&Actor>,
-    ) -> Need {
+    fn need_plain_removal(&mut self, place: &Place, path: TreePath, row: Row) -> Need {
         if !row.what.is_directory() {
             if self.is_being_written(&path) {
                 return Need::Wait;
             }
-            return self.intent(place, path, Some(row), None, actor);
+            return self.intent(place, path, Some(row), None);
         }
         if self.state.synced.children(row.node).next().is_some() {
             return Need::Wait;
@@ -311,13 +305,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         Need::Remember(vec![Record::Synced(place.clone(), None), Record::Withheld(path, true)])
     }
 
-    fn need_arrival(
-        &mut self,
-        place: &Place,
-        path: TreePath,
-        remote: Remote,
-        actor: Option<&Actor>,
-    ) -> Need {
+    fn need_arrival(&mut self, place: &Place, path: TreePath, remote: Remote) -> Need {
         if let What::Symlink(target) = &remote.what
             && (leads_out(&path, target) || !self.disk.abilities().symlinks)
         {
@@ -360,17 +348,10 @@ impl<D: Disk, S: Store> Replica<D, S> {
         if remote.what.is_directory() {
             return Need::MakeDirectory(path, remote);
         }
-        self.intent(place, path, None, Some(remote), actor)
+        self.intent(place, path, None, Some(remote))
     }
 
-    fn need_update(
-        &mut self,
-        place: &Place,
-        path: TreePath,
-        row: Row,
-        remote: Remote,
-        actor: Option<&Actor>,
-    ) -> Need {
+    fn need_update(&mut self, place: &Place, path: TreePath, row: Row, remote: Remote) -> Need {
         let remembered =
             |row: Row, remote: &Remote| Row { node: remote.node, version: remote.version, ..row };
         if row.what.is_directory() && remote.what.is_directory() {
@@ -394,22 +375,22 @@ impl<D: Disk, S: Store> Replica<D, S> {
                             && !self.is_crowded(&home, row.node)
                             && self.may_move(&path, &home) =>
                     {
-                        self.incoming.entry(home).or_default();
+                        self.incoming.insert(home);
                         return Need::Wait;
                     }
                     // Directories have changed places in a circle, or this one went
                     // into one that was in it. It stays and becomes the other;
                     // what is in it then differs, and is brought file by file.
                     Some(home) => {
-                        self.incoming.entry(home).or_default();
+                        self.incoming.insert(home);
                     }
                     // It goes, and the other comes from where it was.
                     None if self.is_synced_outside(remote.node, &path)
                         && self.new_home(row.node, place).is_none()
                         && !self.has_news_below(&path) =>
                     {
-                        self.waiting.insert(place.clone(), actor.cloned());
-                        return self.need_plain_removal(place, path, row, actor);
+                        self.waiting.insert(place.clone());
+                        return self.need_plain_removal(place, path, row);
                     }
                     // The other was in this one, and comes up to take its
                     // place; or nobody had it; or something new keeps this one
@@ -419,15 +400,15 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 self.expect_children(remote.node);
                 self.expect_rows(row.node, remote.node);
                 // Its mode is compared next.
-                self.incoming.insert(place.clone(), actor.cloned());
+                self.incoming.insert(place.clone());
             }
             let row = remembered(row, &remote);
             return Need::Remember(vec![Record::Synced(place.clone(), Some(row))]);
         }
         if row.what.is_directory() || remote.what.is_directory() {
             // Of another kind: the old one goes first, then the new one comes.
-            self.waiting.insert(place.clone(), actor.cloned());
-            return self.need_removal(place, path, row, actor);
+            self.waiting.insert(place.clone());
+            return self.need_removal(place, path, row);
         }
         if row.what == remote.what {
             if self.same_mode(&remote.what, row.mode, remote.mode) {
@@ -449,7 +430,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         if self.is_being_written(&path) {
             return Need::Wait;
         }
-        self.intent(place, path, Some(row), Some(remote), actor)
+        self.intent(place, path, Some(row), Some(remote))
     }
 
     /// A file that a program has open for writing waits until it is closed.
@@ -467,7 +448,6 @@ impl<D: Disk, S: Store> Replica<D, S> {
         path: TreePath,
         before: Option<Row>,
         after: Option<Remote>,
-        actor: Option<&Actor>,
     ) -> Need {
         Need::Intend(Box::new(Intent {
             place: place.clone(),
@@ -475,7 +455,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             before,
             after,
             phase: Phase::Planned,
-            actor: actor.cloned(),
+            actor: self.author_of(place),
         }))
     }
 }

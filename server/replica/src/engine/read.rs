@@ -159,7 +159,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         };
         self.commit(vec![Record::Synced(place.clone(), Some(row))], false)?;
         self.forget(path);
-        self.incoming.insert(place, None);
+        self.incoming.insert(place);
         if what.is_directory() {
             self.expect_children(remote.node);
         }

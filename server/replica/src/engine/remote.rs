@@ -27,7 +27,12 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 self.link = Link::Following;
                 self.effects.push_back(Effect::Follow(head));
             }
-            _ => self.effects.push_back(Effect::FetchTree),
+            _ => {
+                self.told_cursor = registered.cursor;
+                let since =
+                    self.authors_after(registered.cursor).filter(|_| known && !self.rewound);
+                self.effects.push_back(Effect::FetchTree { since });
+            }
         }
         if known && registered.last_number > self.state.facts.number {
             // The state database is older than what the service remembers of
@@ -61,7 +66,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
     /// Takes the Volume's whole tree: at the start, and whenever the journal
     /// cannot be followed. Every place that is not as synced is considered;
     /// nothing is cleared.
-    pub(super) fn take_tree(&mut self, epoch: String, tree: Tree) -> Done {
+    pub(super) fn take_tree(&mut self, epoch: String, tree: Tree, since: Option<&[Entry]>) -> Done {
         if self.link == Link::Offline {
             return Ok(());
         }
@@ -77,7 +82,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
         let facts = Facts { epoch: Some(epoch), cursor: head, ..self.state.facts.clone() };
         if anew {
             self.match_anew(facts)?;
+            self.start_authors(None);
         } else {
+            self.start_authors(since);
             self.commit(vec![Record::Facts(facts)], false)?;
         }
         self.link = Link::Following;
@@ -113,7 +120,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             }
         }
         for place in places {
-            self.incoming.entry(place).or_default();
+            self.incoming.insert(place);
         }
         self.stir();
     }
@@ -184,14 +191,16 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 // A gap, or an entry of newer software: the tree as a whole
                 // says what the entry would have.
                 self.link = Link::Joining;
-                self.effects.push_back(Effect::FetchTree);
+                let since = self.authors_after(self.told_cursor);
+                self.effects.push_back(Effect::FetchTree { since });
                 return;
             }
             let places = tree.node(entry.node()).map(|node| node.places.clone());
+            self.note_authors([&entry]);
             for place in before.into_iter().chain(entry.places()).chain(places.unwrap_or_default())
             {
                 self.waiting.remove(&place);
-                self.incoming.insert(place, Some(entry.actor.clone()));
+                self.incoming.insert(place);
             }
             if let (Some(content), Some(bytes)) = (entry.content(), bytes) {
                 self.keep_content(content.id, bytes);
@@ -243,7 +252,13 @@ impl<D: Disk, S: Store> Replica<D, S> {
         let Some(tree) = &self.remote else { return };
         let head = tree.head();
         let idle = self.incoming.is_empty() && self.active.is_empty() && self.ready.is_empty();
-        if self.link == Link::Following && idle && head > self.told_cursor {
+        if self.link != Link::Following || !idle {
+            return;
+        }
+        if self.waiting.is_empty() {
+            self.forget_authors();
+        }
+        if head > self.told_cursor {
             self.told_cursor = head;
             self.effects.push_back(Effect::Cursor(head));
         }

@@ -134,7 +134,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         let uploads = self.changed.keys().filter(|path| self.is_wanted(path)).count();
         // What waits may wait for conflicts, or for what cannot be here.
         let blocked = self.has_open_conflicts() || !self.problems.is_empty();
-        let waiting = self.waiting.keys().filter(|_| !blocked).filter(|place| {
+        let waiting = self.waiting.iter().filter(|_| !blocked).filter(|place| {
             self.disk_path(place).is_some_and(|path| !self.waits_for_user(&path))
                 && !self.is_agreed(place)
         });
@@ -197,7 +197,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
     /// The paths at which the Volume has moved on, as far as they have one here;
     /// at most `limit`.
     pub fn awaited(&self, limit: usize) -> Vec<TreePath> {
-        let places = self.incoming.keys().chain(self.active.keys()).chain(self.waiting.keys());
+        let places = self.incoming.iter().chain(self.active.keys()).chain(&self.waiting);
         let mut paths: Vec<_> = places
             .filter(|place| !self.is_agreed(place))
             .filter_map(|place| self.disk_path(place))
@@ -223,7 +223,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
     /// yet.
     pub fn is_waiting(&self, path: &TreePath) -> bool {
         self.waiting
-            .keys()
+            .iter()
             .filter_map(|place| self.disk_path(place))
             .any(|at| path.is_at_or_below(&at))
     }
@@ -245,7 +245,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             let _ = writeln!(text, "  conflict {path}: {:?}", conflict.reason);
         }
         for (what, places) in [("incoming", &self.incoming), ("waiting", &self.waiting)] {
-            for place in places.keys() {
+            for place in places {
                 let path = self.disk_path(place);
                 let row = self.row(place).map(|row| (row.node.0, row.version.0, &row.what));
                 let remote = self.remote_at(place).map(|it| (it.node.0, it.version.0, it.what));

@@ -20,7 +20,7 @@ use futures_util::{FutureExt, StreamExt};
 use s0_api::documented::ConflictStatus;
 use s0_api::sync::{Registered, Registration, StreamEvent, SubmitError};
 use s0_api::{Client, Error, SubmitFailure};
-use s0_tree::{Seq, TreePath};
+use s0_tree::{Entry, Seq, TreePath};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
@@ -34,6 +34,8 @@ use crate::state::Settlement;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// The most entries, and bytes that came with them, that are handed on at once.
 const BATCH: (usize, usize) = (1024, 4 << 20);
+/// The most entries that are read again at a start, to know whose they are.
+const MOST_SINCE: u64 = 100_000;
 /// Batches of entries that may wait for the engine.
 const BATCHES_AHEAD: usize = 4;
 /// A session that lived this long was a good one, whatever ended it.
@@ -312,8 +314,8 @@ impl Work {
     fn perform(&mut self, effect: Effect) {
         let session = self.session.clone();
         match effect {
-            Effect::FetchTree => {
-                self.tasks.spawn(fetch_tree(session));
+            Effect::FetchTree { since } => {
+                self.tasks.spawn(fetch_tree(session, since));
             }
             Effect::Follow(after) => {
                 let stream = self.tasks.spawn(follow(session, after));
@@ -362,14 +364,57 @@ impl Work {
     }
 }
 
-async fn fetch_tree(session: Session) {
-    match session.client.tree(&session.volume).await {
-        Ok((epoch, tree)) => {
+async fn fetch_tree(session: Session, since: Option<Seq>) {
+    let fetched = async {
+        let (epoch, tree) = session.client.tree(&session.volume).await?;
+        let since = match since {
+            Some(since) => entries_between(&session, &epoch, since, tree.head()).await?,
+            None => None,
+        };
+        Ok((epoch, tree, since))
+    };
+    match fetched.await {
+        Ok((epoch, tree, since)) => {
             session.epoch.send_replace(epoch.clone());
-            session.tell(Event::Tree { epoch, tree });
+            session.tell(Event::Tree { epoch, tree, since });
         }
         Err(error) => session.end(&error),
     }
+}
+
+/// The entries after `after` up to `head`, if they are retained and not too many to
+/// be held at once.
+async fn entries_between(
+    session: &Session,
+    epoch: &str,
+    after: Seq,
+    head: Seq,
+) -> Result<Option<Vec<Entry>>, Error> {
+    let mut entries = Vec::new();
+    if after >= head {
+        return Ok(Some(entries));
+    }
+    if head.0 - after.0 > MOST_SINCE {
+        return Ok(None);
+    }
+    let mut stream = match session.client.events(&session.volume, after, Some(epoch)).await {
+        Ok(stream) => stream,
+        Err(Error::ReseedRequired { .. } | Error::EpochChanged { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    while let Some(event) = stream.next().await {
+        match event? {
+            StreamEvent::Entry { entry, .. } => {
+                let last = entry.seq >= head;
+                entries.push(*entry);
+                if last {
+                    return Ok(Some(entries));
+                }
+            }
+            StreamEvent::Head { .. } => {}
+        }
+    }
+    Err(Error::Unavailable("the stream of events ended".into()))
 }
 
 /// Hands on the entries after `after` as they come.

@@ -52,13 +52,19 @@ impl Room {
         let guarded = Guarded::new(GUARDED).unwrap();
         let rules = Box::new(GitRules::new(disk.access(), &[]).guarding(guarded));
         let store = SqliteStore::open(&dir.path().join("state.db")).unwrap();
-        let config = Config { init, ..Config::default() };
+        let config = Config { init, review: true, ..Config::default() };
         let engine = Replica::open(config, disk, store, rules, 0).unwrap();
         let mut room = Self { dir, engine, now: 0 };
         let (epoch, head) = ("e".to_owned(), tree.head());
-        let registered = Registered { instance: 1, last_number: 0, epoch: epoch.clone(), head };
+        let registered = Registered {
+            instance: 1,
+            last_number: 0,
+            epoch: epoch.clone(),
+            head,
+            cursor: s0_tree::Seq(0),
+        };
         room.tell(Event::Online(registered));
-        room.tell(Event::Tree { epoch, tree });
+        room.tell(Event::Tree { epoch, tree, since: None });
         room
     }
 

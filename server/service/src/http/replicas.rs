@@ -64,6 +64,7 @@ struct Both {
     instance: u64,
     last_number: u64,
     epoch: String,
+    cursor_seq: Seq,
 }
 
 pub(super) async fn register(
@@ -90,12 +91,12 @@ pub(super) async fn register(
     let record = hot.record.clone();
     let both = hot
         .commit(Needs::default(), move |draft| {
-            let Registered { instance, last_number, epoch, .. } =
+            let Registered { instance, last_number, epoch, cursor, .. } =
                 draft.ledger.register(&replica, &registration, draft.time);
             draft.note_replica(&replica);
             let known = draft.ledger.replica(&replica).ok_or(UNKNOWN)?;
             let documented = envelope(&record, &draft.ledger, known);
-            Ok(Both { documented, instance, last_number, epoch })
+            Ok(Both { documented, instance, last_number, epoch, cursor_seq: cursor })
         })
         .await?;
     ok(&both)

@@ -21,7 +21,7 @@ impl World {
             self.tell(&format!("m{at} {}", text.chars().take(1500).collect::<String>()));
         }
         match effect {
-            Effect::FetchTree => self.ask(at, Ask::Tree),
+            Effect::FetchTree { since } => self.ask(at, Ask::Tree(since)),
             Effect::Follow(after) => {
                 if after < self.service.floor || after > self.service.head() {
                     self.count("reseed");
@@ -54,9 +54,8 @@ impl World {
             Effect::Fetch { slot, content, .. } => self.ask(at, Ask::Fetch(slot, content)),
             Effect::Upload { path, content } => self.ask(at, Ask::Upload(path, content)),
             Effect::Settle(id, _) => self.ask(at, Ask::Settle(id)),
-            Effect::Cursor(_) => self.ask(at, Ask::Cursor),
-            // Nothing is guarded in these worlds.
-            Effect::Author(..) => {}
+            Effect::Cursor(cursor) => self.ask(at, Ask::Cursor(cursor)),
+            Effect::Author(_, entry) => self.ask(at, Ask::Author(entry)),
             Effect::Notice(notice) => self.hear(notice),
         }
     }
@@ -104,8 +103,10 @@ impl World {
             }
             Ask::Fetch(slot, _) => Event::Fetched(*slot, Fetched::Failed),
             Ask::Upload(_, content) => Event::Uploaded(content.id, false),
-            Ask::Tree => Event::CannotFollow,
-            Ask::Settle(..) | Ask::Cursor => return,
+            Ask::Tree(_) => Event::CannotFollow,
+            // It is asked until it is answered.
+            Ask::Author(entry) => self.author(at, *entry),
+            Ask::Settle(..) | Ask::Cursor(_) => return,
         };
         let session = self.machines[at].session;
         let due = self.now + 50;
@@ -149,10 +150,16 @@ impl World {
         let due = self.now + self.rng.u64(..60);
         self.tell(&format!("the service hears m{at}"));
         let event = match ask {
-            Ask::Tree => Event::Tree {
-                epoch: self.service.epoch().to_owned(),
-                tree: self.service.tree().clone(),
-            },
+            Ask::Tree(since) => {
+                let tree = self.service.tree().clone();
+                let since = since.and_then(|since| self.service.entries_after(since));
+                if since.is_none() {
+                    // Nobody can tell what of it is new to the user.
+                    let all = self.known_to_who_decides();
+                    self.machines[at].site.borrow_mut().handled.extend(all);
+                }
+                Event::Tree { epoch: self.service.epoch().to_owned(), tree, since }
+            }
             Ask::Submit(submission, inline) => {
                 let id = self.machines[at].id.clone();
                 let seen = self.machines[at].site.borrow().seen.clone();
@@ -206,9 +213,23 @@ impl World {
                 Event::Uploaded(content.id, done)
             }
             Ask::Settle(id) => Event::SettlementHeard(id),
-            Ask::Cursor => return,
+            Ask::Author(entry) => self.author(at, entry),
+            Ask::Cursor(cursor) => {
+                let id = self.machines[at].id.clone();
+                // An older one, or one of another epoch, is refused.
+                let _ = self.service.ledger.set_cursor(&id, cursor, s0_tree::Time(0));
+                return;
+            }
         };
         self.machines[at].inbox.push((due, session, event));
+    }
+
+    fn author(&self, at: usize, entry: Seq) -> Event {
+        let author = self.service.author(entry);
+        if author.is_none() {
+            self.machines[at].site.borrow_mut().handled.extend(self.known_to_who_decides());
+        }
+        Event::Author(entry, author)
     }
 
     pub(super) fn count_renames(

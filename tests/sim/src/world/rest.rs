@@ -32,7 +32,8 @@ impl World {
             }
             if round > 0 {
                 self.rest()?;
-                if !self.settle_some(round)? {
+                let (left, settled) = (self.leave_the_desk(), self.settle_some(round)?);
+                if !settled && !left {
                     return Ok(());
                 }
             } else {
@@ -167,7 +168,7 @@ impl World {
         let settled = tried.iter().any(|(_, result)| matches!(result, Some(Ok(()))));
         self.tell(&format!("m{at} settles {path}: {tried:?}"));
         if settled {
-            self.machines[at].site.borrow_mut().seen.extend(below);
+            self.machines[at].site.borrow_mut().decide(below);
         }
     }
 
@@ -197,7 +198,7 @@ impl World {
         let gone = if is_there { mine.as_ref() } else { Some(&merged) };
         gone.into_iter().for_each(|data| self.registry.borrow_mut().excuse(data));
         // Even if it failed: it may have done so after all was said and done.
-        site.seen.extend(below);
+        site.decide(below);
         if done.is_err() {
             Coverage::count(&self.coverage, "merge refused");
         }
