@@ -88,6 +88,19 @@ impl ChangeRequest {
     }
 }
 
+impl SyncJournalEntry {
+    /// The entry with what its client noted, beside what the service knows of it.
+    #[must_use]
+    pub fn noted(mut self, note: Option<Value>) -> Self {
+        let Some(Value::Object(mut all)) = note else { return self };
+        if let Some(Value::Object(known)) = self.metadata {
+            all.extend(known);
+        }
+        self.metadata = Some(Value::Object(all));
+        self
+    }
+}
+
 /// A path of a change: the documented leading slash is taken away, and nothing
 /// else is cleaned.
 fn change_path(text: &str) -> Result<TreePath, BadChange> {

@@ -10,12 +10,15 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use s0_api::sync::StreamEvent;
 use s0_tree::{ContentId, Entry, Policy, Seq};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use tokio::sync::watch;
 
-use super::{Answered, At, Params, State};
+use super::State;
+use super::answers::Answered;
+use super::asked::{Params, ReadVolume, Volume, number};
 use crate::journal::{Journal, Kept};
 use crate::problem::Problem;
-use crate::service::Caller;
 use crate::volume::{Committed, Hot, Published, event_bytes, publish};
 
 /// How often a stream says that it is still there.
@@ -24,26 +27,34 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 const RECENT: usize = 256;
 const STORED: usize = 64;
 
+/// From where to read.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct From {
+    /// After this seq; from the first entry when absent. `Last-Event-ID` takes its place.
+    #[serde(default, deserialize_with = "number")]
+    after: Option<i64>,
+    /// The epoch that the reader knows.
+    epoch: Option<String>,
+}
+
 pub(super) async fn events(
     service: State,
-    caller: Caller,
-    At(id): At<String>,
-    params: Params,
+    volume: Volume<ReadVolume>,
+    Params(from): Params<From>,
     headers: HeaderMap,
 ) -> Answered {
-    caller.may("sandboxvolume:read")?;
     // A reader that reconnects by itself repeats its first address, and says
     // where it was in the header.
     let resumed = headers.get("last-event-id").and_then(|value| value.to_str().ok());
     let after = match resumed.and_then(|text| text.trim().parse().ok()) {
         Some(seq) => Seq(seq),
-        None => Seq(u64::try_from(params.number("after")?.unwrap_or(0)).map_err(Problem::bad)?),
+        None => Seq(u64::try_from(from.after.unwrap_or(0)).map_err(Problem::bad)?),
     };
-    let hot = service.volume(&caller, &id).await?;
+    let hot = volume.hot;
     let mut committed = hot.subscribe();
     let now = committed.borrow_and_update().clone();
     let (head, epoch) = (now.head(), now.ledger.epoch());
-    if after > head || params.text("epoch").is_some_and(|known| known != epoch) {
+    if after > head || from.epoch.as_deref().is_some_and(|known| known != epoch) {
         return Err(Problem::epoch_changed(epoch, head));
     }
     if after < now.retained_after {
