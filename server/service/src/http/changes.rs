@@ -41,6 +41,9 @@ pub(super) struct Which {
     /// For how many milliseconds to wait when there are none, at most 55 000.
     #[serde(default, deserialize_with = "number")]
     wait_ms: Option<i64>,
+    /// Whether symbolic links are known, if this is `true`; else one that comes is an
+    /// `invalidate`.
+    symlinks: Option<String>,
 }
 
 pub(super) async fn list(
@@ -51,6 +54,7 @@ pub(super) async fn list(
     let positive = |number: Option<i64>| number.and_then(|it| u64::try_from(it).ok()).unwrap_or(0);
     let (after, limit) = (Seq(positive(which.after)), limited(which.limit));
     let wait = positive(which.wait_ms);
+    let links = which.symlinks.as_deref() == Some("true");
     let Volume { caller, hot, .. } = volume;
     let mut changed = hot.subscribe();
     let mut closing = service.closing.clone();
@@ -89,7 +93,8 @@ pub(super) async fn list(
         .map(|entry| {
             let sha256 = |content| sha256_of(&wholes, content);
             let told = journal_entry(entry, names, tree, &sha256);
-            told.noted(notes.remove(&entry.seq))
+            let told = told.noted(notes.remove(&entry.seq));
+            if links { told } else { told.without_links() }
         })
         .collect();
     ok(ChangeList {

@@ -127,6 +127,14 @@ pub(super) async fn directories(rig: &Rig) {
         "link_target": "d/f"});
     let body = json!({"request_id": "1", "base_seq": head, "changes": [link]});
     rig.data(Method::POST, &format!("{replica}/changes"), body).await;
+    for (query, kind, event) in
+        [("&symlinks=true", Some("symlink"), "create"), ("", None, "invalidate")]
+    {
+        let route = format!("{VOLUMES}/{id}/sync/changes?after={}{query}", head);
+        let entry = &rig.data(Method::GET, &route, ()).await["changes"][0];
+        assert_eq!((entry["entry_kind"].as_str(), &entry["event_type"]), (kind, &json!(event)));
+        assert_eq!(entry["link_target"], "d/f");
+    }
     let link = &get("stat", "l").await.1["data"];
     assert_eq!((&link["type"], &link["is_link"]), (&json!("symlink"), &json!(true)));
     assert_eq!((&link["link_target"], &link["size"]), (&json!("d/f"), &json!(3)));
