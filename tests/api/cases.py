@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import os
+import subprocess
 import sys
 import tarfile
 import threading
@@ -349,6 +350,24 @@ def test_tokens(me):
     me.answer(DELETE_KEY, id=made.id)
     for operation in (END_KEY, DELETE_KEY):
         me.refused(operation, 404, "not_found", id=made.id)
+
+
+def test_the_command_line_makes_tokens(me):
+    def s0(*arguments):
+        more = {"SANDBOX0_BASE_URL": me.service.url, "SANDBOX0_TOKEN": me.service.token,
+                "S0_STATE_DIR": str(me.service.bench.dir / "state")}
+        done = subprocess.run([harness.BIN, *arguments], env=me.service.bench.environment(**more), text=True,
+                              capture_output=True, timeout=60)
+        equal((done.returncode, done.stderr), (0, ""), arguments)
+        return done.stdout.strip()
+
+    key = s0("token", "create", "for ci", "--role", "viewer", "--expires-in", "30d", "--team", "cli")
+    own = Caller(me.service, key).data(OWN_KEY).api_key
+    equal((own.team_id, own.roles), ("cli", ["viewer"]))
+    row = next(line for line in s0("token", "list").splitlines() if own.id in line)
+    check("for ci" in row and "viewer" in row and key not in row, row)
+    s0("token", "revoke", own.id)
+    Caller(me.service, key).refused(OWN_KEY, 401, "unauthorized")
 
 
 def test_teams_are_apart(me):

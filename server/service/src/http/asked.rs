@@ -8,6 +8,7 @@ use aide::OperationInput;
 use aide::generate::GenContext;
 use aide::openapi::{Operation, Response as Described};
 use aide::operation::{ParamLocation, add_parameters, parameters_from_schema, set_body};
+use axum::body::BodyDataStream;
 use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri, header};
@@ -275,6 +276,22 @@ impl OperationInput for Whole {
 
     fn inferred_early_responses(ctx: &mut GenContext, _: &mut Operation) -> Refusals {
         failures(ctx, &[400, 413])
+    }
+}
+
+/// A body that is read as it arrives.
+pub(super) struct Incoming(pub(super) BodyDataStream);
+
+impl FromRequest<Arc<Service>> for Incoming {
+    type Rejection = Problem;
+    async fn from_request(request: Request, _: &Arc<Service>) -> Result<Self, Problem> {
+        Ok(Self(request.into_body().into_data_stream()))
+    }
+}
+
+impl OperationInput for Incoming {
+    fn operation_input(ctx: &mut GenContext, operation: &mut Operation) {
+        set_body(ctx, operation, document::octets());
     }
 }
 

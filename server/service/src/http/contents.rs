@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::State;
 use super::answers::{Answered, Told, ok, streamed};
-use super::asked::{Json, Named, ReadVolume, Volume, WriteVolume};
+use super::asked::{Incoming, Json, Named, ReadVolume, Volume, WriteVolume};
 use super::ranges::{self, Ranged};
 use crate::holdings::{BATCH, Holdings};
 use crate::problem::Problem;
@@ -67,11 +67,10 @@ pub(super) async fn missing(
 pub(super) async fn upload(
     service: State,
     volume: Volume<WriteVolume>,
-    body: Body,
+    Incoming(mut pieces): Incoming,
 ) -> Told<Stored> {
     let mut intake = Intake::new(&service.holdings, volume.team());
     let mut reader = FrameReader::with_max_recipe(MAX_RECIPE);
-    let mut pieces = body.into_data_stream();
     while let Some(piece) = pieces.next().await {
         let piece =
             piece.map_err(|error| Problem::BadRequest(format!("the body ended early: {error}")))?;

@@ -13,15 +13,17 @@ use s0_tree::{ContentId, Entry, Policy, Seq};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::State;
 use super::answers::Answered;
 use super::asked::{Params, ReadVolume, Volume, number};
-use crate::journal::{Journal, Kept};
+use crate::journal::Kept;
 use crate::problem::Problem;
+use crate::service::{Caller, Service};
 use crate::volume::{Committed, Hot, Published, event_bytes, publish};
 
-/// How often a stream says that it is still there.
+/// How often a stream says that it is still there, and its token is looked at.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 /// How many entries are sent at once, from memory and from the journal.
 const RECENT: usize = 256;
@@ -60,14 +62,10 @@ pub(super) async fn events(
     if after < now.retained_after {
         return Err(Problem::reseed(now.retained_after, head));
     }
-    let reader = Reader {
-        journal: service.journal.clone(),
-        hot,
-        committed,
-        closing: service.closing.clone(),
-        at: after,
-        told: None,
-    };
+    let closing = service.closing.clone();
+    let (service, caller) = (service.0, volume.caller);
+    let (at, told, checked) = (after, None, Instant::now());
+    let reader = Reader { service, caller, checked, hot, committed, closing, at, told };
     let body = stream::unfold(Some(reader), |reader| async {
         let mut reader = reader?;
         match reader.next().await {
@@ -93,7 +91,10 @@ fn head_event(committed: &Committed) -> Bytes {
 /// One who reads along. It keeps nothing but its place: what it has not read
 /// yet lies in the Volume's ring, or in the journal.
 struct Reader {
-    journal: Arc<dyn Journal>,
+    service: Arc<Service>,
+    caller: Caller,
+    /// When the token was last looked at.
+    checked: Instant,
     hot: Arc<Hot>,
     committed: watch::Receiver<Arc<Committed>>,
     closing: watch::Receiver<bool>,
@@ -108,6 +109,12 @@ impl Reader {
         loop {
             if self.hot.is_gone() || *self.closing.borrow() {
                 return Ok(None);
+            }
+            if self.checked.elapsed() >= KEEPALIVE {
+                if !self.service.is_good(&self.caller).await {
+                    return Ok(None);
+                }
+                self.checked = Instant::now();
             }
             let now = self.committed.borrow_and_update().clone();
             if self.told.replace(now.ledger.policy()) != Some(now.ledger.policy()) {
@@ -157,7 +164,8 @@ impl Reader {
     }
 
     async fn stored(&self, head: Seq) -> Kept<Vec<Arc<Published>>> {
-        let mut entries = self.journal.entries(&self.hot.record.id, self.at, STORED).await?;
+        let mut entries =
+            self.service.journal.entries(&self.hot.record.id, self.at, STORED).await?;
         entries.retain(|entry| entry.seq <= head);
         let small: Vec<ContentId> = entries
             .iter()
@@ -165,7 +173,7 @@ impl Reader {
             .filter(s0_tree::Content::is_inline)
             .map(|content| content.id)
             .collect();
-        let inline = self.journal.inline(&self.hot.record.team, small).await?;
+        let inline = self.service.journal.inline(&self.hot.record.team, small).await?;
         let inline = inline.into_iter().collect();
         Ok(entries.into_iter().map(|entry| Arc::new(publish(entry, &inline))).collect())
     }

@@ -3,7 +3,6 @@
 use aide::OperationOutput;
 use aide::generate::GenContext;
 use aide::openapi::{Operation, Response as Described};
-use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -22,7 +21,7 @@ use serde::Deserialize;
 
 use super::State;
 use super::answers::{Data, Made, Told, ok};
-use super::asked::{Json, Params, ReadFile, Volume, WriteFile};
+use super::asked::{Incoming, Json, Params, ReadFile, Volume, WriteFile};
 use super::posix::{Identity, READ, WRITE};
 use super::ranges::{self, Ranged};
 use crate::problem::Problem;
@@ -202,7 +201,7 @@ pub(super) async fn write(
     service: State,
     volume: Volume<WriteFile>,
     Params(Target { path, mkdir, recursive }): Params<Target>,
-    body: Body,
+    Incoming(body): Incoming,
 ) -> Result<WriteAnswer, Problem> {
     let path = not_root(At { path }.path()?)?;
     let is_true = |text: Option<String>| text.as_deref() == Some("true");
@@ -212,7 +211,6 @@ pub(super) async fn write(
         volume.hot.commit(Needs::default(), make).await??;
         return Ok(WriteAnswer::Created(Made(Created { created: true })));
     }
-    let body = body.into_data_stream();
     let taken = service.holdings.take_in(volume.team(), body, MAX_FILE, now()).await?;
     let write = move |draft: &mut Draft| {
         let change = write_of(draft, &path, taken.content, (AttributeChange::default(), true))?;

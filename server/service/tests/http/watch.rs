@@ -73,6 +73,12 @@ impl Watcher {
     }
 }
 
+/// The id of a token.
+async fn client_id(rig: &Rig, token: &str) -> String {
+    let own = rig.as_bearer(Some(token), Method::GET, "/api-keys/current", ()).await.1;
+    own["data"]["api_key"]["id"].as_str().unwrap().to_owned()
+}
+
 #[tokio::test]
 async fn what_is_watched_is_told_and_nothing_else() {
     let rig = Rig::start().await;
@@ -250,6 +256,26 @@ async fn only_those_watch_who_may_read_and_only_as_long() {
     assert_eq!(opened(&other, &volume).await, Some(404));
     assert_eq!(opened(&rig.token, "none").await, Some(404));
     assert_eq!(opened(&viewer, &volume).await, None);
+
+    // Streams end with their token, at the next look at it.
+    let mut ended = Watcher::try_open(&rig, &volume, &viewer).await.unwrap_or_else(|_| panic!());
+    let client = s0_api::Client::new(&rig.url, &viewer).unwrap();
+    let mut events = client.events(&volume, s0_tree::Seq(0), None).await.unwrap();
+    ended.subscribe("/", true).await;
+    let id = client_id(&rig, &viewer).await;
+    rig.data(Method::DELETE, &format!("/api-keys/{id}"), ()).await;
+    let both = async {
+        let watched = loop {
+            match ended.0.next().await.expect("a close").unwrap() {
+                Message::Close(frame) => break frame.unwrap().code,
+                other => assert!(other.is_ping(), "{other:?}"),
+            }
+        };
+        while events.next().await.is_some() {}
+        watched
+    };
+    let watched = tokio::time::timeout(Duration::from_secs(60), both).await.expect("they end");
+    assert_eq!(watched, CloseCode::Policy);
 
     let closed = async |mut one: Watcher| loop {
         match one.next().await {

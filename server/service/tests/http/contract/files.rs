@@ -220,7 +220,7 @@ pub(super) async fn modes(rig: &Rig) {
     let body = json!({"default_posix_uid": 1000, "default_posix_gid": 1000});
     let made = rig.data(Method::POST, VOLUMES, body).await;
     let id = made["id"].as_str().unwrap();
-    for path in ["open/f", "shut/f", "unread/f", "secret"] {
+    for path in ["open/f", "shut/f", "unread/f", "sticky/f", "secret"] {
         rig.write(id, path, "1").await;
     }
     let replica = format!("{VOLUMES}/{id}/sync/replicas/r");
@@ -228,7 +228,7 @@ pub(super) async fn modes(rig: &Rig) {
     let chmod = |path: &str, mode: u32| json!({"event_type": "chmod", "path": path, "mode": mode});
     let head = rig.client.tree(id).await.unwrap().1.head();
     let body = json!({"request_id": "1", "base_seq": head, "changes": [chmod("/open", 0o555),
-        chmod("/shut", 0o600), chmod("/unread", 0o333), chmod("/secret", 0o200)]});
+        chmod("/shut", 0o600), chmod("/unread", 0o333), chmod("/sticky", 0o1777), chmod("/secret", 0o200)]});
     rig.data(Method::POST, &format!("{replica}/changes"), body).await;
     let files = format!("{VOLUMES}/{id}/files");
     let denied = async |method: Method, route: &str, body: Value| {
@@ -268,6 +268,10 @@ pub(super) async fn modes(rig: &Rig) {
     let write = format!("{VOLUMES}/{theirs}/files?path=open/f");
     assert_eq!(code(&rig.raw(Method::POST, &write, ()).await), (403, "forbidden"));
     assert_eq!(rig.read(theirs, "open/f").await, b"2");
+    rig.write(theirs, "sticky/own", "2").await;
+    rig.client.remove_file(theirs, "sticky/own").await.unwrap();
+    let remove = format!("{VOLUMES}/{theirs}/files?path=sticky/f");
+    assert_eq!(code(&rig.raw(Method::DELETE, &remove, ()).await), (403, "forbidden"));
 }
 
 pub(super) async fn watches(rig: &Rig) {
