@@ -2,8 +2,11 @@
 import argparse
 import base64
 import hashlib
+import inspect
 import io
+import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -13,6 +16,7 @@ import traceback
 from datetime import datetime, timedelta, timezone
 
 import published
+from openapi_spec_validator import OpenAPIV31SpecValidator
 from published import *  # noqa: F403
 from published import Caller, changes_of, check, harness, is_set, model
 
@@ -431,6 +435,20 @@ def test_the_client_that_people_use(me):
             raise harness.Failed("the session has deleted its volume")
         except APIError as error:
             equal((error.status_code, error.code), (404, "not_found"))
+
+
+# ---- the description ---------------------------------------------------------------------------------------
+
+
+def test_the_description_is_valid_and_has_every_driven_operation(me):
+    described = json.loads(me.service.http.raw("GET", "/openapi.json")[1])
+    problems = [error.message for error in OpenAPIV31SpecValidator(described).iter_errors()]
+    equal(problems, [])
+    there = {(method, re.sub(r"{.*?}", "{}", path)) for path, item in described["paths"].items() for method in item}
+    for operation in published.OPERATIONS["driven"]:
+        source = inspect.getsource(published.module(operation)._get_kwargs)
+        method, path = (re.search(rf'"{key}": "(.*?)"', source)[1] for key in ("method", "url"))
+        check((method, re.sub(r"{.*?}", "{}", path)) in there, lambda: f"{operation} is not described")
 
 
 # ---- that nothing is left out; these come last -------------------------------------------------------------

@@ -11,8 +11,8 @@ import subprocess
 import sys
 import venv
 
-# The second is what the first needs and does not ask for.
-PACKAGES = ["sandbox0==0.3.1", "python-dateutil==2.9.0.post0"]
+# The second is what the first needs and does not ask for, the third checks the service's description.
+PACKAGES = ["sandbox0==0.3.1", "python-dateutil==2.9.0.post0", "openapi-spec-validator==0.9.0"]
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 PLACE = TARGET / "rigs" / "api"

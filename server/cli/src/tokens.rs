@@ -25,9 +25,9 @@ pub(crate) async fn token(context: &Context, command: Token) -> Done {
             let all = soon(client.tokens()).await?;
             screen.show(&all, || table(&all));
         }
-        Token::Revoke { token } => {
-            soon(client.delete_token(&token)).await?;
-            screen.show(&json!({ "revoked": token }), || format!("revoked {token}"));
+        Token::Revoke { id } => {
+            soon(client.delete_token(&id)).await?;
+            screen.show(&json!({ "revoked": id }), || format!("revoked {id}"));
         }
     }
     Ok(ExitCode::SUCCESS)

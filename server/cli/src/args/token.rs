@@ -23,6 +23,8 @@ pub(crate) enum Token {
     /// Revoke a token, for ever
     Revoke {
         /// The token's id
-        token: String,
+        // Not named `token`: that is the option of every command.
+        #[arg(value_name = "TOKEN")]
+        id: String,
     },
 }

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use s0_api::ErrorBody;
 use s0_api::tokens::Permission;
 use schemars::{JsonSchema, Schema, json_schema};
+use serde_json::Value;
 
 const TOKEN: &str = "token";
 const JSON: &str = "application/json";
@@ -162,8 +163,21 @@ pub(super) fn finish<S: Clone + Send + Sync + 'static>(routes: ApiRouter<S>) -> 
     let router = routes.finish_api(&mut api);
     name_parts_of_paths(&mut api);
     // Plain data goes into memory, which does not fail.
-    let json = Bytes::from(serde_json::to_vec(&api).unwrap_or_default());
-    router.layer(Extension(Document(json)))
+    let mut json = serde_json::to_value(&api).unwrap_or_default();
+    forget_null_defaults(&mut json);
+    router.layer(Extension(Document(json.to_string().into())))
+}
+
+/// What may be left out has no value then, which a default of null would deny.
+fn forget_null_defaults(json: &mut Value) {
+    match json {
+        Value::Object(all) => {
+            all.retain(|key, value| key != "default" || !value.is_null());
+            all.values_mut().for_each(forget_null_defaults);
+        }
+        Value::Array(all) => all.iter_mut().for_each(forget_null_defaults),
+        _ => {}
+    }
 }
 
 #[derive(Clone)]
