@@ -17,6 +17,7 @@ use crate::sync::{StreamEvent, SubmitError};
 mod files;
 mod history;
 mod replica;
+mod tokens;
 mod volume;
 
 /// How long connecting may take.
@@ -134,11 +135,15 @@ impl Client {
 
     /// The URL of a path below `/api/v1/sandboxvolumes`; each part is escaped.
     fn url(&self, parts: &[&str]) -> Result<Url, Error> {
+        self.url_of(&["api", "v1", "sandboxvolumes"], parts)
+    }
+
+    fn url_of(&self, prefix: &[&str], parts: &[&str]) -> Result<Url, Error> {
         let mut url = Url::clone(&self.base);
         url.path_segments_mut()
             .map_err(|()| Error::BadRequest("the service's address cannot have a path".into()))?
             .pop_if_empty()
-            .extend(["api", "v1", "sandboxvolumes"])
+            .extend(prefix)
             .extend(parts);
         // An id that is empty, `.` or `..` is dropped by URLs, which would make
         // the address that of something else.
@@ -150,6 +155,11 @@ impl Client {
 
     fn request(&self, method: Method, parts: &[&str]) -> Result<RequestBuilder, Error> {
         Ok(self.http.request(method, self.url(parts)?).bearer_auth(&self.token))
+    }
+
+    /// A request about the service itself, not about Volumes.
+    fn of_service(&self, method: Method, parts: &[&str]) -> Result<RequestBuilder, Error> {
+        Ok(self.http.request(method, self.url_of(&[], parts)?).bearer_auth(&self.token))
     }
 
     async fn get<T: DeserializeOwned>(&self, parts: &[&str]) -> Result<T, Error> {

@@ -4,9 +4,11 @@
 use std::collections::BTreeSet;
 
 use s0_tree::{Issue, IssueCode, Source, TreePath};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use crate::schema;
 use crate::sync::Capabilities;
 use crate::volumes::Snapshot;
 
@@ -25,7 +27,7 @@ where
 }
 
 /// A replica.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SyncReplica {
     /// Its id.
     pub id: String,
@@ -57,7 +59,7 @@ pub struct SyncReplica {
 }
 
 /// A replica, and where the journal ends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReplicaEnvelope {
     /// The replica.
     pub replica: SyncReplica,
@@ -66,7 +68,7 @@ pub struct ReplicaEnvelope {
 }
 
 /// A registration as others than our own replicas send it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct RegisterRequest {
     /// For people.
     #[serde(default, deserialize_with = "null_is_absent")]
@@ -112,7 +114,7 @@ impl RegisterRequest {
 }
 
 /// What an entry of the journal is, in the documented words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EventType {
     /// Something came.
@@ -138,7 +140,7 @@ impl EventType {
 }
 
 /// A journal entry as documented.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SyncJournalEntry {
     /// Its number.
     pub seq: u64,
@@ -147,6 +149,7 @@ pub struct SyncJournalEntry {
     /// The Volume's team.
     pub team_id: String,
     /// On whose side it arose.
+    #[schemars(with = "schema::Source")]
     pub source: Source,
     /// The replica that sent it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -193,7 +196,7 @@ pub struct SyncJournalEntry {
 }
 
 /// Entries after a cursor.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChangeList {
     /// The head.
     pub head_seq: u64,
@@ -204,7 +207,7 @@ pub struct ChangeList {
 }
 
 /// One change of a documented upload.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ChangeRequest {
     /// What to do.
     #[serde(default, deserialize_with = "null_is_absent")]
@@ -246,7 +249,7 @@ pub struct ChangeRequest {
 }
 
 /// A documented upload.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct AppendRequest {
     /// The client's name for it.
     #[serde(default, deserialize_with = "null_is_absent")]
@@ -260,7 +263,7 @@ pub struct AppendRequest {
 }
 
 /// The answer to an [`AppendRequest`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AppendResult {
     /// The head.
     pub head_seq: u64,
@@ -271,7 +274,7 @@ pub struct AppendResult {
 }
 
 /// Whether a conflict still stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ConflictStatus {
     /// It does.
@@ -297,7 +300,7 @@ impl ConflictStatus {
 /// A conflict. Its metadata name the contents of both sides, where they are
 /// files: `content_ref` the refused one, `existing_content_ref` the one that
 /// stands, `base_content_ref` the one that both came from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SyncConflict {
     /// Its id.
     pub id: String,
@@ -338,14 +341,14 @@ pub struct SyncConflict {
 }
 
 /// Conflicts, newest first.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ConflictList {
     /// Them.
     pub conflicts: Vec<SyncConflict>,
 }
 
 /// How a conflict was settled.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct SetConflict {
     /// `resolved` or `ignored`.
     #[serde(default, deserialize_with = "null_is_absent")]
@@ -367,14 +370,14 @@ pub struct SetConflict {
 }
 
 /// A cursor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SetCursor {
     /// Up to where the replica has read.
     pub last_applied_seq: u64,
 }
 
 /// What a bootstrap is to be like.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct BootstrapRequest {
     /// The snapshot's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -391,7 +394,7 @@ pub struct BootstrapRequest {
 }
 
 /// A tree to start from, and the entry after which to read on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Bootstrap {
     /// The snapshot.
     pub snapshot: Snapshot,
@@ -402,9 +405,10 @@ pub struct Bootstrap {
 }
 
 /// A name that a replica cannot hold.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CompatibilityIssue {
     /// The kind of trouble.
+    #[schemars(with = "schema::IssueCode")]
     pub code: IssueCode,
     /// The path.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -1,7 +1,7 @@
 //! The HTTP API of the Volume service: wire types, and the typed client.
 //!
 //! The documented Sandbox0 API (volumes, files, snapshots, sync) is kept as it
-//! is, in [`volumes`] and [`documented`]; what our own replicas need beyond it
+//! is, in [`volumes`], [`documented`] and [`tokens`]; what our own replicas need beyond it
 //! is in [`sync`], [`history`] and [`frames`].
 //!
 //! # Invariants
@@ -21,8 +21,10 @@ mod error;
 mod event_stream;
 pub mod frames;
 pub mod history;
+mod schema;
 pub mod sync;
 pub mod times;
+pub mod tokens;
 pub mod volumes;
 
 pub use client::{ByteStream, Client, EventStream, FrameStream, SubmitFailure};

@@ -2,10 +2,13 @@
 //! entries and expectations whole, where the documented API has paths only.
 
 use s0_tree::{Change, Content, ContentId, Entry, NodeId, Policy, Reason, Seq, TreePath};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::schema;
+
 /// What a replica can hold, as the documented API spells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Capabilities {
     /// `Foo` and `foo` are two names.
     pub case_sensitive: bool,
@@ -62,7 +65,7 @@ pub struct Registration {
 }
 
 /// The answer to a [`Registration`], beside the documented fields.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Registered {
     /// The instance number, if one was asked for.
     #[serde(default)]
@@ -74,6 +77,7 @@ pub struct Registered {
     pub epoch: String,
     /// The Volume's head.
     #[serde(rename = "head_seq")]
+    #[schemars(with = "u64")]
     pub head: Seq,
     /// How far the replica's disk had come, as it said.
     #[serde(default, rename = "cursor_seq")]
@@ -92,30 +96,35 @@ pub struct Submission {
 }
 
 /// The answer to a [`Submission`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Answer {
     /// The head after the submission.
+    #[schemars(with = "u64")]
     pub head: Seq,
     /// One outcome for each change.
     pub outcomes: Vec<Outcome>,
 }
 
 /// What became of one change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
     /// Journaled as this entry; the node's version is the seq.
     Accepted {
         /// The entry.
+        #[schemars(with = "u64")]
         seq: Seq,
         /// The node.
+        #[schemars(with = "u64")]
         node: NodeId,
     },
     /// The tree held it already.
     Held {
         /// The node that is there, if any.
+        #[schemars(with = "Option<u64>")]
         node: Option<NodeId>,
         /// Its version; of an absence, the head.
+        #[schemars(with = "u64")]
         version: Seq,
     },
     /// Recorded as a conflict.
@@ -123,9 +132,11 @@ pub enum Outcome {
         /// The conflict's id.
         id: String,
         /// Why.
+        #[schemars(with = "schema::Reason")]
         reason: Reason,
         /// The path of what stands in the way.
         #[serde(deserialize_with = "TreePath::recorded")]
+        #[schemars(with = "String")]
         path: TreePath,
     },
     /// Refused with an earlier change of the submission that touches the same
@@ -204,18 +215,28 @@ pub enum StreamEvent {
 }
 
 /// Which of these contents does the service lack? `POST /sync/contents/missing`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HaveList {
     /// Chunks and recipes.
+    #[schemars(with = "Vec<String>")]
     pub ids: Vec<ContentId>,
 }
 
+/// How many frames were kept. `POST /sync/contents`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Stored {
+    /// Their number.
+    pub stored: usize,
+}
+
 /// A request for contents. `POST /sync/contents/fetch`, answered by frames.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Fetch {
     /// The content whose chunks are asked for, when `ids` are chunks of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Content>")]
     pub of: Option<Content>,
     /// What is asked for: chunks, or recipes.
+    #[schemars(with = "Vec<String>")]
     pub ids: Vec<ContentId>,
 }

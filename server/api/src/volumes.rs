@@ -1,11 +1,12 @@
 //! Volumes, files and snapshots, as documented.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::documented::null_is_absent;
 
 /// Who may write a Volume from where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum AccessMode {
     /// One owner reads and writes.
     #[default]
@@ -43,7 +44,7 @@ impl AccessMode {
 }
 
 /// A Volume.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SandboxVolume {
     /// Its id.
     pub id: String,
@@ -71,7 +72,7 @@ pub struct SandboxVolume {
 
 /// What a new Volume, or a fork, is to be like. The mode is a text here,
 /// because the documented API takes any case and spaces.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct NewVolume {
     /// See [`SandboxVolume::access_mode`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -85,7 +86,7 @@ pub struct NewVolume {
 }
 
 /// What kind of thing a path is, in the file API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FileType {
     /// A regular file, and whatever else has no word here.
@@ -97,7 +98,7 @@ pub enum FileType {
 }
 
 /// What the file API says of a path.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FileInfo {
     /// The last part of the path; `/` for the root.
     pub name: String,
@@ -120,14 +121,14 @@ pub struct FileInfo {
 }
 
 /// The children of a directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FileList {
     /// Them.
     pub entries: Vec<FileInfo>,
 }
 
 /// From where to where a file is moved.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Move {
     /// From where.
     #[serde(default, deserialize_with = "null_is_absent")]
@@ -138,7 +139,7 @@ pub struct Move {
 }
 
 /// A snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Snapshot {
     /// Its id.
     pub id: String,
@@ -159,7 +160,7 @@ pub struct Snapshot {
 }
 
 /// What a new snapshot is called.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct NewSnapshot {
     /// Its name.
     #[serde(default, deserialize_with = "null_is_absent")]
@@ -171,4 +172,132 @@ pub struct NewSnapshot {
         skip_serializing_if = "String::is_empty"
     )]
     pub description: String,
+}
+
+/// That something is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Deleted {
+    /// True.
+    pub deleted: bool,
+}
+
+/// That a directory was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Created {
+    /// True.
+    pub created: bool,
+}
+
+/// That a file was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Written {
+    /// True.
+    pub written: bool,
+}
+
+/// That something was moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Moved {
+    /// True.
+    pub moved: bool,
+}
+
+/// A file's bytes, for clients that want JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FileContent {
+    /// The bytes, in that encoding.
+    pub content: String,
+    /// `base64`.
+    pub encoding: String,
+}
+
+/// That a Volume is as its snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Restored {
+    /// `restored`.
+    pub status: String,
+    /// How much of it a replica cannot hold today. It stays away, and each is a conflict.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub conflicts: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+/// How files are cloned. It makes no difference here: contents are shared, and never
+/// change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CloneMode {
+    /// Sharing what can be shared.
+    #[default]
+    CowOrCopy,
+    /// Copying.
+    Copy,
+    /// Sharing, or not at all.
+    CowRequired,
+}
+
+/// Files of Volumes that are to be in another one too.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct CloneFiles {
+    /// Which, and where to.
+    #[serde(default, deserialize_with = "null_is_absent")]
+    pub entries: Vec<CloneFile>,
+    /// How.
+    #[serde(default, deserialize_with = "null_is_absent")]
+    pub mode: CloneMode,
+    /// All or nothing; only true is possible.
+    #[serde(default)]
+    pub atomic: Option<bool>,
+}
+
+/// One file that is to be in another Volume too.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct CloneFile {
+    /// The Volume that has it, of the same team.
+    pub source_volume_id: String,
+    /// Its path there.
+    pub source_path: String,
+    /// The path that it is to have.
+    pub target_path: String,
+    /// Whether to replace a file that is there.
+    #[serde(default, deserialize_with = "null_is_absent")]
+    pub overwrite: bool,
+    /// Whether to make missing directories above it.
+    #[serde(default, deserialize_with = "null_is_absent")]
+    pub create_parents: bool,
+}
+
+/// A file that was cloned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ClonedFile {
+    /// The Volume that had it.
+    pub source_volume_id: String,
+    /// Its path there.
+    pub source_path: String,
+    /// Its path here.
+    pub target_path: String,
+    /// `copy` where that was asked for, else `cow`.
+    pub mode: String,
+    /// Its length.
+    pub size_bytes: u64,
+}
+
+/// Files that were cloned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ClonedFiles {
+    /// Them, in the order in which they were asked for.
+    pub entries: Vec<ClonedFile>,
+}
+
+/// How the service is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
+    /// Its clock, in seconds since the Unix epoch.
+    pub timestamp: i64,
 }

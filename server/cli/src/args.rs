@@ -10,9 +10,11 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use crate::screen::Format;
 
 mod sync;
+mod token;
 mod volume;
 
 pub(crate) use sync::{Conflicts, Held, InitFrom, PathAt, Pause, Role, Side, Sync};
+pub(crate) use token::Token;
 pub(crate) use volume::{Files, Snapshot, Volume};
 
 /// Options that all commands take come last in every help, under this.
@@ -129,6 +131,14 @@ pub(crate) enum Command {
     Volume {
         #[command(subcommand)]
         command: Volume,
+    },
+    /// Make, list and revoke tokens of the service
+    ///
+    /// A token says who may do what: it belongs to a team, whose Volumes it opens, and
+    /// has roles and an end. The service's own, in its data directory, may do everything.
+    Token {
+        #[command(subcommand)]
+        command: Token,
     },
     /// Run a Volume service
     ///

@@ -8,7 +8,7 @@
 //! - Everything that is printed goes through [`screen`]: for people by default,
 //!   as JSON with `-o json`, never both on one stream.
 //! - Exit codes are part of the interface; they are in [`failure`].
-//! - Tokens are never printed.
+//! - Tokens are never printed, but a new one by `s0 token create`, once.
 //!
 //! # What must never enter
 //!
@@ -29,6 +29,7 @@ mod screen;
 mod serve;
 mod snapshots;
 mod sync;
+mod tokens;
 mod tour;
 mod up;
 mod volumes;
@@ -78,6 +79,7 @@ async fn run(args: Args, screen: &screen::Screen) -> failure::Done {
         Command::Up { directory, tour: false } => up::up(&context, directory).await,
         Command::Up { tour: true, .. } => tour::tour(&context).await,
         Command::Volume { command } => volumes::volume(&context, command).await,
+        Command::Token { command } => tokens::token(&context, command).await,
         Command::Sync { workspace, command } => sync::sync(&context, workspace, command).await,
         Command::Lsp { print_config_schema: true, .. } => lsp::print_config_schema(&context),
         Command::Lsp { .. } => lsp::serve(&context).await,

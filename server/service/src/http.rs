@@ -1,39 +1,38 @@
-//! The HTTP API: routes, envelopes, tokens.
+//! The HTTP API: its routes, and what all of them share.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use aide::axum::ApiRouter;
+use aide::axum::routing::{delete_with, get_with, post_with, put_with};
 use axum::Router;
-use axum::body::Body;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
-use bytes::Bytes;
-use s0_api::ErrorBody;
-use s0_api::sync::SubmitError;
+use axum::extract::DefaultBodyLimit;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
-use tracing::{error, warn};
+use serde_json::Value;
 
 use crate::problem::Problem;
-use crate::service::{Caller, Service};
+use crate::service::Service;
+use document::{OCTETS, does, gives};
 
+mod answers;
 mod archive;
+mod asked;
 mod changes;
+mod clone;
 mod conflicts;
 mod contents;
+mod document;
 mod events;
 mod files;
+mod health;
 mod history;
+mod posix;
 mod ranges;
 mod replicas;
 mod snapshots;
+mod tokens;
 mod upload;
 mod volumes;
+mod watch;
 
 /// The largest body of a request without bytes of files.
 const SMALL: usize = 1024 * 1024;
@@ -43,57 +42,172 @@ const LIST: usize = 32 * 1024 * 1024;
 const LARGE: usize = 160 * 1024 * 1024;
 
 type State = axum::extract::State<Arc<Service>>;
-type Answered = Result<Response, Problem>;
 
-/// All routes.
+/// All routes, with their description. Each says what it does and how its handler itself
+/// refuses; what its extractors refuse they say.
 pub(crate) fn routes(service: Arc<Service>) -> Router {
-    let limit = DefaultBodyLimit::max;
-    let volume = Router::new()
-        .route("/", get(volumes::get).delete(volumes::delete))
-        .route("/fork", post(volumes::fork))
-        .route(
-            "/files",
-            get(files::read)
-                .post(files::write)
-                .delete(files::remove)
-                .layer(DefaultBodyLimit::disable()),
+    let routes = ApiRouter::new()
+        .api_route("/healthz", get_with(health::runs, does("Says that the service runs.", &[])))
+        .api_route("/readyz", get_with(health::is_ready, does("Says that its store answers.", &[])))
+        .nest("/api-keys", of_tokens())
+        .api_route(
+            "/api/v1/sandboxvolumes",
+            get_with(volumes::list, does("The team's Volumes, newest first.", &[]))
+                .post_with(volumes::create, does("Makes a Volume.", &[])),
         )
-        .route("/files/stat", get(files::stat))
-        .route("/files/list", get(files::list))
-        .route("/files/move", post(files::rename))
-        .route("/snapshots", get(snapshots::list).post(snapshots::create))
-        .route("/snapshots/{snapshot}", get(snapshots::get).delete(snapshots::delete))
-        .route("/snapshots/{snapshot}/restore", post(snapshots::restore))
-        .route("/sync/bootstrap", post(archive::bootstrap))
-        .route("/sync/bootstrap/archive", get(archive::archive))
-        .route("/sync/changes", get(changes::list))
-        .route("/sync/replay-payload", get(changes::payload))
-        .route("/sync/conflicts", get(conflicts::list))
-        .route("/sync/conflicts/{conflict}", put(conflicts::set))
-        .route(
-            "/sync/replicas/{replica}",
-            put(replicas::register).get(replicas::get).delete(replicas::unregister),
-        )
-        .route("/sync/replicas/{replica}/cursor", put(replicas::set_cursor))
-        .route("/sync/replicas/{replica}/changes", post(upload::append).layer(limit(LARGE)))
-        .route("/sync/replicas/{replica}/submit", post(replicas::submit).layer(limit(LARGE)))
-        .route("/sync/events", get(events::events))
-        .route("/sync/history", get(history::list))
-        .route("/sync/history/version", get(history::version))
-        .route("/sync/history/restore", post(history::restore))
-        .route("/sync/tree", get(contents::tree))
-        .route("/sync/contents", post(contents::upload).layer(DefaultBodyLimit::disable()))
-        .route("/sync/contents/missing", post(contents::missing).layer(limit(LIST)))
-        .route("/sync/contents/fetch", post(contents::fetch).layer(limit(LIST)))
-        .route("/sync/contents/{id}", get(contents::read));
-    Router::new()
-        .route("/api/v1/sandboxvolumes", get(volumes::list).post(volumes::create))
-        .nest("/api/v1/sandboxvolumes/{volume}", volume)
-        .route("/healthz", get(async || axum::Json(json!({"status": "ok"}))))
+        .nest("/api/v1/sandboxvolumes/{volume}", of_a_volume())
+        .nest("/api/v1/sandboxvolumes/{volume}/sync", of_sync());
+    document::finish(routes)
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .fallback(async || Problem::NotFound("not found"))
-        .layer(limit(SMALL))
+        .layer(DefaultBodyLimit::max(SMALL))
         .with_state(service)
+}
+
+type Routes = ApiRouter<Arc<Service>>;
+
+fn of_tokens() -> Routes {
+    ApiRouter::new()
+        .api_route(
+            "/",
+            get_with(tokens::list, does("The team's tokens, newest first.", &[403]))
+                .post_with(tokens::create, does("Makes a token.", &[403, 409])),
+        )
+        .api_route("/current", get_with(tokens::current, does("The token that asks.", &[])))
+        .api_route("/{id}", delete_with(tokens::delete, does("Deletes a token.", &[403, 404])))
+        .api_route(
+            "/{id}/deactivate",
+            post_with(tokens::deactivate, does("Ends a token.", &[403, 404])),
+        )
+}
+
+fn of_a_volume() -> Routes {
+    ApiRouter::new()
+        .api_route(
+            "/",
+            get_with(volumes::get, does("The Volume.", &[404]))
+                .delete_with(volumes::delete, does("Deletes the Volume, if it is there.", &[404])),
+        )
+        .api_route(
+            "/fork",
+            post_with(volumes::fork, does("Makes a Volume that starts as this one is.", &[])),
+        )
+        .api_route(
+            "/files",
+            get_with(files::read, does("A file's bytes, or JSON.", &[409, 413]))
+                .post_with(
+                    files::write,
+                    gives("Writes a file, or makes a directory.", &[], &[409, 413]),
+                )
+                .delete_with(files::remove, does("Removes what is at a path, and below.", &[409]))
+                .layer(DefaultBodyLimit::disable()),
+        )
+        .api_route("/files/stat", get_with(files::stat, does("What is at a path.", &[409])))
+        .api_route("/files/list", get_with(files::list, does("What is in a directory.", &[409])))
+        .api_route(
+            "/files/move",
+            post_with(files::rename, does("Moves, as rename(2) does.", &[409])),
+        )
+        .api_route(
+            "/files/clone",
+            post_with(clone::files, does("Puts files of other Volumes here.", &[409])),
+        )
+        .api_route(
+            "/files/watch",
+            get_with(watch::watch, gives("Tells of changes, over a WebSocket.", &[(101, "")], &[])),
+        )
+        .api_route(
+            "/snapshots",
+            get_with(snapshots::list, does("The snapshots, newest first.", &[]))
+                .post_with(snapshots::create, does("Takes a snapshot.", &[])),
+        )
+        .api_route(
+            "/snapshots/{snapshot}",
+            get_with(snapshots::get, does("A snapshot.", &[]))
+                .delete_with(snapshots::delete, does("Deletes a snapshot, if it is there.", &[])),
+        )
+        .api_route(
+            "/snapshots/{snapshot}/restore",
+            post_with(snapshots::restore, does("Goes back to a snapshot.", &[])),
+        )
+}
+
+fn of_sync() -> Routes {
+    let limit = DefaultBodyLimit::max;
+    ApiRouter::new()
+        .api_route(
+            "/bootstrap",
+            post_with(archive::bootstrap, does("A tree to start from.", &[409])),
+        )
+        .api_route(
+            "/bootstrap/archive",
+            get_with(
+                archive::archive,
+                gives("A snapshot's tree, as a gzipped tar.", &[(200, "application/gzip")], &[]),
+            ),
+        )
+        .api_route("/changes", get_with(changes::list, does("Entries of the journal.", &[409])))
+        .api_route("/replay-payload", get_with(changes::payload, does("A content.", &[])))
+        .api_route("/conflicts", get_with(conflicts::list, does("Conflicts, newest first.", &[])))
+        .api_route(
+            "/conflicts/{conflict}",
+            put_with(conflicts::set, does("Settles a conflict.", &[])),
+        )
+        .api_route(
+            "/replicas/{replica}",
+            put_with(replicas::register, does("Registers a replica, or hears from it.", &[]))
+                .get_with(replicas::get, does("A replica, and the head.", &[]))
+                .delete_with(replicas::unregister, does("Forgets a replica.", &[])),
+        )
+        .api_route(
+            "/replicas/{replica}/cursor",
+            put_with(replicas::set_cursor, does("Says how far a replica has read.", &[409])),
+        )
+        .api_route(
+            "/replicas/{replica}/changes",
+            post_with(upload::append, does("Changes of a replica.", &[409])).layer(limit(LARGE)),
+        )
+        .api_route(
+            "/replicas/{replica}/submit",
+            post_with(replicas::submit, does("Changes of one of our replicas.", &[409]))
+                .layer(limit(LARGE)),
+        )
+        .api_route(
+            "/events",
+            get_with(
+                events::events,
+                gives("Entries, as they come.", &[(200, "text/event-stream")], &[409]),
+            ),
+        )
+        .api_route("/history", get_with(history::list, does("The versions of a path.", &[])))
+        .api_route("/history/version", get_with(history::version, does("What a path was.", &[409])))
+        .api_route(
+            "/history/restore",
+            post_with(history::restore, does("Brings a version back.", &[409])),
+        )
+        .api_route(
+            "/tree",
+            get_with(
+                contents::tree,
+                gives("The tree, encoded and compressed.", &[(200, "application/zstd")], &[]),
+            ),
+        )
+        .api_route(
+            "/contents",
+            post_with(contents::upload, does("Takes frames of contents.", &[409]))
+                .layer(DefaultBodyLimit::disable()),
+        )
+        .api_route(
+            "/contents/missing",
+            post_with(contents::missing, does("Which contents are lacking.", &[]))
+                .layer(limit(LIST)),
+        )
+        .api_route(
+            "/contents/fetch",
+            post_with(contents::fetch, gives("Frames of contents.", &[(200, OCTETS)], &[]))
+                .layer(limit(LIST)),
+        )
+        .api_route("/contents/{content}", get_with(contents::read, does("A content.", &[])))
 }
 
 /// The longest id that a client may choose. Ids are in every entry that they made.
@@ -105,189 +219,6 @@ fn check_id(what: &str, id: &str) -> Result<(), Problem> {
         return Err(Problem::BadRequest(format!("{what} has more than {MAX_ID} bytes")));
     }
     Ok(())
-}
-
-/// `{"success": true, "data": …}`
-fn envelope(status: StatusCode, data: &impl Serialize) -> Response {
-    #[derive(Serialize)]
-    struct Envelope<'a, T> {
-        success: bool,
-        data: &'a T,
-    }
-    (status, axum::Json(Envelope { success: true, data })).into_response()
-}
-
-fn ok(data: &impl Serialize) -> Answered {
-    Ok(envelope(StatusCode::OK, data))
-}
-
-fn made(data: &impl Serialize) -> Answered {
-    Ok(envelope(StatusCode::CREATED, data))
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        use StatusCode as S;
-        let mut headers = HeaderMap::new();
-        let (status, code, message, details) = match self {
-            Self::BadRequest(why) => (S::BAD_REQUEST, "bad_request", why, None),
-            Self::Unauthorized(why) => (S::UNAUTHORIZED, "unauthorized", why.into(), None),
-            Self::Forbidden(why) => (S::FORBIDDEN, "forbidden", why.into(), None),
-            Self::NotFound(what) => (S::NOT_FOUND, "not_found", what.into(), None),
-            Self::MethodNotAllowed => {
-                (S::METHOD_NOT_ALLOWED, "bad_request", "method not allowed".into(), None)
-            }
-            Self::Conflict(why, details) => (S::CONFLICT, "conflict", why, details),
-            Self::TooLarge(why) => (S::PAYLOAD_TOO_LARGE, "bad_request", why.into(), None),
-            Self::RangeNotSatisfiable(size) => {
-                if let Ok(value) = format!("bytes */{size}").parse() {
-                    headers.insert(header::CONTENT_RANGE, value);
-                }
-                let why = format!("the range is outside the {size} bytes");
-                (S::RANGE_NOT_SATISFIABLE, "bad_request", why, None)
-            }
-            Self::Submit(refusal) => {
-                let (status, code) = match refusal {
-                    SubmitError::UnknownReplica => (S::NOT_FOUND, "not_found"),
-                    SubmitError::Invalid { .. } => (S::BAD_REQUEST, "bad_request"),
-                    _ => (S::CONFLICT, "conflict"),
-                };
-                (status, code, refusal.to_string(), serde_json::to_value(refusal).ok())
-            }
-            Self::Internal(why) => {
-                error!(why, "a request failed");
-                let said = "internal server error".into();
-                (S::INTERNAL_SERVER_ERROR, "internal_error", said, None)
-            }
-            Self::Unavailable(why) => {
-                warn!(why, "a request could not be done");
-                let said = "the store is not available; try again".into();
-                (S::SERVICE_UNAVAILABLE, "unavailable", said, None)
-            }
-        };
-        let error = ErrorBody { code: code.into(), message, details };
-        let body = json!({"success": false, "error": error});
-        (status, headers, axum::Json(body)).into_response()
-    }
-}
-
-impl FromRequestParts<Arc<Service>> for Caller {
-    type Rejection = Problem;
-    async fn from_request_parts(
-        parts: &mut Parts,
-        service: &Arc<Service>,
-    ) -> Result<Self, Problem> {
-        let given = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let token = given
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim())
-            .filter(|token| !token.is_empty())
-            .ok_or(Problem::Unauthorized("a bearer token is needed"))?;
-        service.caller(token).await
-    }
-}
-
-/// The variable parts of the path, in order.
-struct At<T>(T);
-
-impl<T: DeserializeOwned + Send> FromRequestParts<Arc<Service>> for At<T> {
-    type Rejection = Problem;
-    async fn from_request_parts(parts: &mut Parts, state: &Arc<Service>) -> Result<Self, Problem> {
-        let bad = |rejection: PathRejection| Problem::BadRequest(rejection.body_text());
-        let Path(found) = Path::from_request_parts(parts, state).await.map_err(bad)?;
-        Ok(Self(found))
-    }
-}
-
-/// The query of the URL.
-struct Params(HashMap<String, String>);
-
-impl FromRequestParts<Arc<Service>> for Params {
-    type Rejection = Problem;
-    async fn from_request_parts(parts: &mut Parts, _: &Arc<Service>) -> Result<Self, Problem> {
-        Query::try_from_uri(&parts.uri)
-            .map(|Query(all)| Self(all))
-            .map_err(|rejection| Problem::BadRequest(rejection.body_text()))
-    }
-}
-
-impl Params {
-    fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
-    }
-
-    fn is_true(&self, name: &str) -> bool {
-        self.text(name) == Some("true")
-    }
-
-    fn number(&self, name: &str) -> Result<Option<i64>, Problem> {
-        let number = |text: &str| {
-            text.trim().parse().map_err(|_| Problem::BadRequest(format!("{name} is not a number")))
-        };
-        self.text(name).filter(|text| !text.is_empty()).map(number).transpose()
-    }
-
-    /// A documented limit: 256 when absent or not positive, at most 2048.
-    fn limit(&self) -> Result<usize, Problem> {
-        let limit = self.number("limit")?.filter(|limit| *limit > 0).unwrap_or(256);
-        Ok(usize::try_from(limit).unwrap_or(usize::MAX).min(2048))
-    }
-}
-
-/// A JSON object. Anything else is refused here: of an array, serde would take
-/// the values for those of the fields, in their order.
-fn object<T: DeserializeOwned>(json: &[u8], what: &str) -> Result<T, Problem> {
-    if json.trim_ascii_start().first() != Some(&b'{') {
-        return Err(Problem::BadRequest(format!("the {what} is not a JSON object")));
-    }
-    serde_json::from_slice(json)
-        .map_err(|error| Problem::BadRequest(format!("the {what} cannot be read: {error}")))
-}
-
-/// The body of the request, up to the route's limit.
-struct Whole(Bytes);
-
-impl FromRequest<Arc<Service>> for Whole {
-    type Rejection = Problem;
-    async fn from_request(request: Request, state: &Arc<Service>) -> Result<Self, Problem> {
-        Bytes::from_request(request, state).await.map(Self).map_err(|rejection| {
-            match rejection.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => Problem::TooLarge("the body is too large"),
-                _ => Problem::BadRequest(rejection.body_text()),
-            }
-        })
-    }
-}
-
-impl Whole {
-    fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
-        object(&self.0, "body")
-    }
-
-    /// The same where a body may be left out.
-    fn json_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, Problem> {
-        if self.0.iter().all(u8::is_ascii_whitespace) { Ok(T::default()) } else { self.json() }
-    }
-}
-
-/// A body that arrives as it is made.
-fn streamed(
-    content_type: &'static str,
-    body: impl futures_util::Stream<Item = Result<Bytes, crate::journal::StoreError>> + Send + 'static,
-) -> Response {
-    use futures_util::StreamExt;
-    let body = body.inspect(|piece| {
-        if let Err(error) = piece {
-            error!(%error, "an answer broke off");
-        }
-    });
-    let headers = [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "no-store")];
-    (headers, Body::from_stream(body)).into_response()
-}
-
-fn deleted() -> Answered {
-    ok(&json!({"deleted": true}))
 }
 
 fn as_value(value: &impl Serialize) -> Result<Value, Problem> {

@@ -3,12 +3,13 @@
 //! Every store passes [`conformance`], which says in code what the words below
 //! mean.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use s0_api::documented::ConflictStatus;
+use s0_api::tokens::Role;
 use s0_api::volumes::AccessMode;
 use s0_tree::{Content, ContentId, Entry, Hash, NodeId, Seq, Time};
 use serde::{Deserialize, Serialize};
@@ -86,6 +87,8 @@ pub struct Append {
     pub head: Seq,
     /// The entries, in order.
     pub entries: Vec<Entry>,
+    /// What clients noted with some of them.
+    pub notes: Vec<(Seq, Value)>,
     /// Small contents that they name.
     pub inline: Vec<(ContentId, Bytes)>,
     /// Contents that the Volume names from now on.
@@ -122,6 +125,7 @@ impl Append {
     /// Adds what is to commit after this, in the same transaction.
     pub(crate) fn extend(&mut self, later: Self) {
         self.entries.extend(later.entries);
+        self.notes.extend(later.notes);
         self.inline.extend(later.inline);
         self.names.extend(later.names);
         for id in later.forgotten {
@@ -202,14 +206,26 @@ pub struct SnapshotRecord {
 pub struct TokenRecord {
     /// The SHA-256 of the token. The token itself is kept nowhere.
     pub hash: Hash,
+    /// The id by which it is spoken of.
+    pub id: String,
     /// The team.
     pub team: String,
     /// The user.
     pub user: String,
-    /// The documented permissions.
-    pub permissions: Vec<String>,
+    /// For people.
+    pub name: String,
+    /// Whether it is the service's own, which may make tokens for any team.
+    pub platform: bool,
+    /// What it may do.
+    pub roles: Vec<Role>,
+    /// Whether it opens anything.
+    pub active: bool,
     /// When it ceases, if it does.
     pub expires: Option<Time>,
+    /// When it was made.
+    pub created: Time,
+    /// When it last changed.
+    pub updated: Time,
 }
 
 /// A store that failed. Whether the last write was done is unknown.
@@ -270,6 +286,8 @@ pub trait Journal: Send + Sync + 'static {
     async fn append(&self, append: Append) -> Result<(), AppendError>;
     /// Entries after `after`, in order, at most `limit`.
     async fn entries(&self, volume: &str, after: Seq, limit: usize) -> Kept<Vec<Entry>>;
+    /// What clients noted with entries after `after`, up to `until`.
+    async fn notes(&self, volume: &str, after: Seq, until: Seq) -> Kept<HashMap<Seq, Value>>;
     /// The content that a file had in a version, as far as entries are retained.
     async fn content_of(&self, volume: &str, node: NodeId, version: Seq) -> Kept<Option<Content>>;
 
@@ -336,10 +354,12 @@ pub trait Journal: Send + Sync + 'static {
     /// Deletes a snapshot. Says whether it was there.
     async fn delete_snapshot(&self, volume: &str, id: &str) -> Kept<bool>;
 
-    /// Keeps a token.
+    /// Keeps a token, in place of one with the same hash.
     async fn put_token(&self, token: TokenRecord) -> Kept<()>;
-    /// Forgets all tokens of a user of a team.
-    async fn revoke_tokens(&self, team: &str, user: &str) -> Kept<()>;
+    /// Forgets a token. Says whether it was there.
+    async fn delete_token(&self, hash: Hash) -> Kept<bool>;
     /// What a token lets its bearer do, by its hash.
     async fn token(&self, hash: Hash) -> Kept<Option<TokenRecord>>;
+    /// The tokens of a team, or of all, newest first.
+    async fn tokens(&self, team: Option<String>) -> Kept<Vec<TokenRecord>>;
 }

@@ -25,6 +25,8 @@ pub(crate) enum Problem {
 }
 
 impl Problem {
+    pub(crate) const FORBIDDEN: Self = Self::Forbidden("insufficient permissions");
+
     #[expect(clippy::needless_pass_by_value, reason = "it maps errors that it is given")]
     pub(crate) fn bad(why: impl ToString) -> Self {
         Self::BadRequest(why.to_string())

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::ListenerExt;
+use s0_api::tokens::Role;
 use s0_tree::Hash;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -19,7 +20,7 @@ use tracing::{info, warn};
 use crate::disk::DiskContents;
 use crate::holdings::Holdings;
 use crate::journal::{Journal, StoreError, TokenRecord};
-use crate::service::{PERMISSIONS, Service};
+use crate::service::{Service, now};
 use crate::sqlite::{OpenError, SqliteJournal};
 use crate::volume::Retention;
 use crate::{http, platform};
@@ -202,7 +203,9 @@ pub async fn serve(
         info!("every Volume has a new epoch");
     }
     // The file is the truth: what was in it before opens nothing any more.
-    journal.revoke_tokens(LOCAL, LOCAL).await?;
+    for old in journal.tokens(None).await?.into_iter().filter(|token| token.platform) {
+        journal.delete_token(old.hash).await?;
+    }
     journal.put_token(local_token(&token)).await?;
     let holdings = Holdings::new(journal.clone(), contents);
     let (close, closing) = watch::channel(false);
@@ -278,6 +281,12 @@ fn lock(data_dir: &Path) -> Result<File, ServeError> {
     }
 }
 
+/// A new random token, of the documented look.
+pub(crate) fn new_token() -> String {
+    let random = || uuid::Uuid::new_v4().simple();
+    format!("s0_{LOCAL}_{}{}", random(), random())
+}
+
 /// The token of this machine's user, made at the first start.
 fn token(data_dir: &Path) -> Result<String, ServeError> {
     let path = data_dir.join(TOKEN_FILE);
@@ -296,8 +305,7 @@ fn token(data_dir: &Path) -> Result<String, ServeError> {
             Ok(token.into())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let random = || uuid::Uuid::new_v4().simple();
-            let token = format!("s0_local_{}{}", random(), random());
+            let token = new_token();
             replace(&path, format!("{token}\n").as_bytes())?;
             Ok(token)
         }
@@ -305,13 +313,20 @@ fn token(data_dir: &Path) -> Result<String, ServeError> {
     }
 }
 
-fn local_token(token: &str) -> TokenRecord {
+pub(crate) fn local_token(token: &str) -> TokenRecord {
+    let time = now();
     TokenRecord {
         hash: Hash::of(token.as_bytes()),
+        id: LOCAL.into(),
         team: LOCAL.into(),
         user: LOCAL.into(),
-        permissions: PERMISSIONS.map(String::from).to_vec(),
+        name: "the token in the service's directory".into(),
+        platform: true,
+        roles: vec![Role::Admin],
+        active: true,
         expires: None,
+        created: time,
+        updated: time,
     }
 }
 

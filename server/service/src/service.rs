@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
+use s0_api::tokens::{Permission, Role};
 use s0_tree::{Hash, Time};
 use tokio::sync::{OnceCell, Semaphore, watch};
 
@@ -17,16 +18,6 @@ const IDLE: Duration = Duration::from_secs(600);
 
 /// How many histories are followed at once. Each may read all of a retained journal.
 const TRAILS: usize = 2;
-
-/// The documented permissions.
-pub(crate) const PERMISSIONS: [&str; 6] = [
-    "sandboxvolume:create",
-    "sandboxvolume:read",
-    "sandboxvolume:write",
-    "sandboxvolume:delete",
-    "sandboxvolumefile:read",
-    "sandboxvolumefile:write",
-];
 
 type HotVolumes = DashMap<String, Arc<OnceCell<Arc<Hot>>>>;
 
@@ -47,17 +38,26 @@ pub(crate) struct Service {
 pub(crate) struct Caller {
     pub(crate) team: String,
     pub(crate) user: String,
-    permissions: Vec<String>,
+    pub(crate) token: TokenRecord,
 }
 
 impl Caller {
+    /// All that the token's roles allow.
+    pub(crate) fn permissions(&self) -> Vec<Permission> {
+        let allowed = |permission: &Permission| {
+            self.token.roles.iter().any(|role| role.permissions().contains(permission))
+        };
+        Permission::ALL.into_iter().filter(allowed).collect()
+    }
+
     /// Refuses who may not do this.
-    pub(crate) fn may(&self, permission: &str) -> Result<(), Problem> {
-        if self.permissions.iter().any(|own| own == permission) {
-            Ok(())
-        } else {
-            Err(Problem::Forbidden("insufficient permissions"))
-        }
+    pub(crate) fn may(&self, permission: Permission) -> Result<(), Problem> {
+        if self.permissions().contains(&permission) { Ok(()) } else { Err(Problem::FORBIDDEN) }
+    }
+
+    /// Refuses who may not manage tokens.
+    pub(crate) fn is_admin(&self) -> Result<(), Problem> {
+        if self.token.roles.contains(&Role::Admin) { Ok(()) } else { Err(Problem::FORBIDDEN) }
     }
 }
 
@@ -82,12 +82,25 @@ impl Service {
     /// takes says nothing about the token.
     pub(crate) async fn caller(&self, token: &str) -> Result<Caller, Problem> {
         let known = self.journal.token(Hash::of(token.as_bytes())).await?;
-        let TokenRecord { team, user, permissions, expires, .. } =
-            known.ok_or(Problem::Unauthorized("the token is not known"))?;
-        if expires.is_some_and(|expires| expires <= now()) {
+        let token = known.ok_or(Problem::Unauthorized("the token is not known"))?;
+        if !token.active {
+            return Err(Problem::Unauthorized("the token was revoked"));
+        }
+        if token.expires.is_some_and(|expires| expires <= now()) {
             return Err(Problem::Unauthorized("the token has expired"));
         }
-        Ok(Caller { team, user, permissions })
+        Ok(Caller { team: token.team.clone(), user: token.user.clone(), token })
+    }
+
+    /// Whether the caller's token opens what it opened. A store that does not answer takes
+    /// nobody's access away.
+    pub(crate) async fn is_good(&self, caller: &Caller) -> bool {
+        match self.journal.token(caller.token.hash).await {
+            Ok(known) => known.is_some_and(|token| {
+                token.active && token.expires.is_none_or(|expires| expires > now())
+            }),
+            Err(_) => true,
+        }
     }
 
     /// A Volume of the caller's team. Another team's is not found.
@@ -177,8 +190,8 @@ mod tests {
         let closing = watch::channel(false).1;
         let mut service = Service::new(journal.clone(), holdings, retention, closing);
         service.idle = Duration::from_millis(30);
-        let permissions = Vec::new();
-        let caller = Caller { team: "t".into(), user: "u".into(), permissions };
+        let token = crate::serve::local_token("secret");
+        let caller = Caller { team: "t".into(), user: "u".into(), token };
         Rig { journal, service, caller }
     }
 

@@ -4,7 +4,7 @@
 //! write-ahead log lets them go on at once, and `synchronous=FULL` makes every
 //! commit durable before it is answered.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
@@ -27,7 +27,7 @@ mod rows;
 mod write;
 
 /// The schema that this program writes.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 const READERS: usize = 3;
 
 type Work = Box<dyn FnOnce(&mut Connection) + Send>;
@@ -159,6 +159,10 @@ fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
             transaction.execute_batch(include_str!("sqlite/schema.sql"))?;
             transaction.pragma_update(None, "user_version", VERSION)?;
         }
+        1 => {
+            transaction.execute_batch(include_str!("sqlite/from_1.sql"))?;
+            transaction.pragma_update(None, "user_version", VERSION)?;
+        }
         newer => return Err(OpenError::Newer(newer)),
     }
     Ok(transaction.commit()?)
@@ -243,6 +247,11 @@ impl Journal for SqliteJournal {
     async fn entries(&self, volume: &str, after: Seq, limit: usize) -> Kept<Vec<Entry>> {
         let volume = volume.to_owned();
         self.read(move |db| read::entries(db, &volume, after, limit)).await
+    }
+
+    async fn notes(&self, volume: &str, after: Seq, until: Seq) -> Kept<HashMap<Seq, Value>> {
+        let volume = volume.to_owned();
+        self.read(move |db| read::notes(db, &volume, after, until)).await
     }
 
     async fn content_of(&self, volume: &str, node: NodeId, version: Seq) -> Kept<Option<Content>> {
@@ -366,13 +375,16 @@ impl Journal for SqliteJournal {
         self.write(move |db| write::put_token(db, &token)).await
     }
 
-    async fn revoke_tokens(&self, team: &str, user: &str) -> Kept<()> {
-        let [team, user] = [team, user].map(String::from);
-        self.write(move |db| write::revoke_tokens(db, &team, &user)).await
+    async fn delete_token(&self, hash: Hash) -> Kept<bool> {
+        self.write(move |db| write::delete_token(db, hash)).await
     }
 
     async fn token(&self, hash: Hash) -> Kept<Option<TokenRecord>> {
         self.read(move |db| read::token(db, hash)).await
+    }
+
+    async fn tokens(&self, team: Option<String>) -> Kept<Vec<TokenRecord>> {
+        self.read(move |db| read::tokens(db, team.as_deref())).await
     }
 }
 
@@ -395,6 +407,30 @@ mod tests {
         drop(SqliteJournal::open(&path).unwrap());
         let connection = Connection::open(&path).unwrap();
         connection.pragma_update(None, "user_version", VERSION + 1).unwrap();
-        assert!(matches!(SqliteJournal::open(&path), Err(OpenError::Newer(2))));
+        assert!(
+            matches!(SqliteJournal::open(&path), Err(OpenError::Newer(version)) if version == VERSION + 1)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_database_of_version_1_is_brought_up() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("journal.db");
+        drop(SqliteJournal::open(&path).unwrap());
+        let connection = Connection::open(&path).unwrap();
+        // As version 1 had it.
+        connection
+            .execute_batch(
+                "DROP TABLE tokens;
+                 DROP TABLE notes;
+                 CREATE TABLE tokens (hash BLOB PRIMARY KEY, team TEXT NOT NULL,
+                     user TEXT NOT NULL, permissions TEXT NOT NULL, expires INTEGER
+                 ) STRICT, WITHOUT ROWID;
+                 INSERT INTO tokens VALUES (x'00', 'local', 'local', '[]', NULL);
+                 PRAGMA user_version = 1;",
+            )
+            .unwrap();
+        drop(connection);
+        conformance::suite(|| SqliteJournal::open(&path).unwrap()).await;
     }
 }

@@ -279,9 +279,10 @@ impl Client {
         wait_ms: u64,
     ) -> Result<ChangeList, Error> {
         let request = self.request(Method::GET, &[volume, "sync", "changes"])?.query(&[
-            ("after", after.0),
-            ("limit", limit.into()),
-            ("wait_ms", wait_ms),
+            ("after", after.0.to_string()),
+            ("limit", limit.to_string()),
+            ("wait_ms", wait_ms.to_string()),
+            ("symlinks", "true".into()),
         ]);
         data(request).await
     }

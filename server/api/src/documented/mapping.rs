@@ -88,6 +88,30 @@ impl ChangeRequest {
     }
 }
 
+impl SyncJournalEntry {
+    /// The entry for those who know files and directories only, as all did for whom the
+    /// API was documented: a symbolic link has no word then.
+    #[must_use]
+    pub fn without_links(mut self) -> Self {
+        if self.entry_kind.as_deref() == Some("symlink") {
+            self.entry_kind = None;
+            self.event_type = EventType::Invalidate;
+        }
+        self
+    }
+
+    /// The entry with what its client noted, beside what the service knows of it.
+    #[must_use]
+    pub fn noted(mut self, note: Option<Value>) -> Self {
+        let Some(Value::Object(mut all)) = note else { return self };
+        if let Some(Value::Object(known)) = self.metadata {
+            all.extend(known);
+        }
+        self.metadata = Some(Value::Object(all));
+        self
+    }
+}
+
 /// A path of a change: the documented leading slash is taken away, and nothing
 /// else is cleaned.
 fn change_path(text: &str) -> Result<TreePath, BadChange> {
@@ -136,7 +160,11 @@ pub fn journal_entry(
                 }
                 New::Fifo => "fifo",
             };
-            (if *what == New::Fifo { EventType::Invalidate } else { EventType::Create }, Some(kind))
+            if *what == New::Fifo {
+                (EventType::Invalidate, None)
+            } else {
+                (EventType::Create, Some(kind))
+            }
         }
         // One more name of a file is, to those who know no links, one more file.
         Op::Link { .. } => {

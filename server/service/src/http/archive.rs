@@ -14,26 +14,27 @@ use s0_api::documented::{
 };
 use s0_api::times::compact;
 use s0_tree::{Content, Kind, Policy, Tree, TreePath, portable_issues};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::{Answered, At, Params, State, Whole, made, snapshots, streamed};
+use super::answers::{Answered, Made, MadeOf, streamed};
+use super::asked::{JsonOrNone, Params, ReadVolume, Volume, WriteVolume};
+use super::{State, snapshots};
 use crate::holdings::Holdings;
 use crate::journal::{Kept, StoreError};
 use crate::problem::Problem;
-use crate::service::{Caller, now};
+use crate::service::now;
 use crate::volume::new_id;
 
 pub(super) async fn bootstrap(
     service: State,
-    caller: Caller,
-    At(id): At<String>,
-    body: Whole,
-) -> Answered {
-    caller.may("sandboxvolume:write")?;
-    let asked: BootstrapRequest = body.json_or_default()?;
-    let hot = service.volume(&caller, &id).await?;
+    volume: Volume<WriteVolume>,
+    JsonOrNone(asked): JsonOrNone<BootstrapRequest>,
+) -> MadeOf<Bootstrap> {
+    let (id, hot) = (volume.id(), &volume.hot);
     let capabilities = RegisterRequest {
         case_sensitive: asked.case_sensitive.unwrap_or(true),
         capabilities: asked.capabilities,
@@ -56,14 +57,14 @@ pub(super) async fn bootstrap(
     let name = asked.snapshot_name.filter(|name| !name.trim().is_empty());
     let name = name.unwrap_or_else(|| format!("sync-bootstrap-{}", compact(now())));
     let description = asked.snapshot_description.unwrap_or_default();
-    let record = snapshots::take(&service, &hot, tree, name, description).await?;
+    let record = snapshots::take(&service, hot, tree, name, description).await?;
     let archive =
         format!("/api/v1/sandboxvolumes/{id}/sync/bootstrap/archive?snapshot_id={}", record.id);
-    made(&Bootstrap {
-        snapshot: snapshots::as_documented(&id, &record),
+    Ok(Made(Bootstrap {
+        snapshot: snapshots::as_documented(id, &record),
         replay_after_seq: record.seq.0,
         archive_download_path: archive,
-    })
+    }))
 }
 
 /// What of a tree cannot be held under a policy, sorted as documented.
@@ -88,17 +89,23 @@ fn issues(tree: &Tree, policy: Policy) -> Vec<CompatibilityIssue> {
     issues
 }
 
+/// Which archive.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Which {
+    /// The snapshot's id.
+    #[schemars(required)]
+    snapshot_id: Option<String>,
+}
+
 pub(super) async fn archive(
     service: State,
-    caller: Caller,
-    At(id): At<String>,
-    params: Params,
+    volume: Volume<ReadVolume>,
+    Params(which): Params<Which>,
 ) -> Answered {
-    caller.may("sandboxvolume:read")?;
-    let asked = params.text("snapshot_id").filter(|text| !text.is_empty());
+    let asked = which.snapshot_id.filter(|text| !text.is_empty());
     let asked = asked.ok_or_else(|| Problem::bad("snapshot_id is required"))?;
-    let hot = service.volume(&caller, &id).await?;
-    let record = snapshots::find(&service, &hot, asked).await?;
+    let Volume { caller, hot, .. } = volume;
+    let record = snapshots::find(&service, &hot, &asked).await?;
     let tree = snapshots::tree_of(&service, &hot, &record).await?;
     let (pieces, body) = mpsc::channel::<Kept<Bytes>>(4);
     let contents = Contents {

@@ -7,11 +7,16 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use s0_api::documented::{ChangeList, journal_entry};
 use s0_tree::{Content, ContentId, Entry, Hash, Seq};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Answered, At, Params, State, ok, ranges};
+use super::State;
+use super::answers::{Told, ok};
+use super::asked::{Params, ReadVolume, Volume, limited, number};
+use super::ranges::{self, Ranged};
 use crate::problem::Problem;
-use crate::service::{Caller, Service};
+use crate::service::Service;
 use crate::volume::Hot;
 
 /// The longest that a request for entries waits.
@@ -24,17 +29,33 @@ pub(super) fn sha256_of(wholes: &HashMap<ContentId, Hash>, content: Content) -> 
     }
 }
 
+/// Which entries.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Which {
+    /// Those after this seq; from the first when absent.
+    #[serde(default, deserialize_with = "number")]
+    after: Option<i64>,
+    /// At most how many: 256 when absent, at most 2048.
+    #[serde(default, deserialize_with = "number")]
+    limit: Option<i64>,
+    /// For how many milliseconds to wait when there are none, at most 55 000.
+    #[serde(default, deserialize_with = "number")]
+    wait_ms: Option<i64>,
+    /// Whether symbolic links are known, if this is `true`; else one that comes is an
+    /// `invalidate`.
+    symlinks: Option<String>,
+}
+
 pub(super) async fn list(
     service: State,
-    caller: Caller,
-    At(id): At<String>,
-    params: Params,
-) -> Answered {
-    caller.may("sandboxvolume:read")?;
-    let after = u64::try_from(params.number("after")?.unwrap_or(0)).unwrap_or(0);
-    let (after, limit) = (Seq(after), params.limit()?);
-    let wait = params.number("wait_ms")?.and_then(|wait| u64::try_from(wait).ok()).unwrap_or(0);
-    let hot = service.volume(&caller, &id).await?;
+    volume: Volume<ReadVolume>,
+    Params(which): Params<Which>,
+) -> Told<ChangeList> {
+    let positive = |number: Option<i64>| number.and_then(|it| u64::try_from(it).ok()).unwrap_or(0);
+    let (after, limit) = (Seq(positive(which.after)), limited(which.limit));
+    let wait = positive(which.wait_ms);
+    let links = which.symlinks.as_deref() == Some("true");
+    let Volume { caller, hot, .. } = volume;
     let mut changed = hot.subscribe();
     let mut closing = service.closing.clone();
     let deadline = Instant::now() + Duration::from_millis(wait.min(MAX_WAIT));
@@ -64,12 +85,19 @@ pub(super) async fn list(
         contents.extend(entry.content().or_else(named));
     }
     let wholes = service.holdings.wholes(&caller.team, contents).await;
-    let names = (id.as_str(), caller.team.as_str());
+    let until = entries.last().map_or(after, |entry| entry.seq);
+    let mut notes = service.journal.notes(&hot.record.id, after, until).await?;
+    let names = (hot.record.id.as_str(), caller.team.as_str());
     let changes = entries
         .iter()
-        .map(|entry| journal_entry(entry, names, tree, &|content| sha256_of(&wholes, content)))
+        .map(|entry| {
+            let sha256 = |content| sha256_of(&wholes, content);
+            let told = journal_entry(entry, names, tree, &sha256);
+            let told = told.noted(notes.remove(&entry.seq));
+            if links { told } else { told.without_links() }
+        })
         .collect();
-    ok(&ChangeList {
+    ok(ChangeList {
         head_seq: committed.head().0,
         retained_after_seq: committed.retained_after.0,
         changes,
@@ -96,36 +124,41 @@ pub(super) async fn entries(
     Ok(entries)
 }
 
+/// Which content.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Payload {
+    /// `sha256:` and 64 digits, as an entry or a conflict names it.
+    #[schemars(required)]
+    content_ref: Option<String>,
+}
+
 pub(super) async fn payload(
     service: State,
-    caller: Caller,
-    At(id): At<String>,
-    params: Params,
+    volume: Volume<ReadVolume>,
+    Params(asked): Params<Payload>,
     headers: HeaderMap,
-) -> Answered {
-    caller.may("sandboxvolume:read")?;
-    let asked = params.text("content_ref").and_then(ContentId::parse);
+) -> Result<Ranged, Problem> {
+    let asked = asked.content_ref.as_deref().and_then(ContentId::parse);
     let asked = asked.ok_or_else(|| Problem::bad("invalid sync replay payload reference"))?;
-    service.volume(&caller, &id).await?;
-    let content = visible(&service, &caller, &id, asked).await?;
-    ranges::answer(&service.holdings, &caller.team, content, &headers).await
+    let content = visible(&service, volume.team(), volume.id(), asked).await?;
+    ranges::answer(&service.holdings, volume.team(), content, &headers).await
 }
 
 /// The content of a reference, when the Volume names it.
 pub(super) async fn visible(
     service: &Service,
-    caller: &Caller,
+    team: &str,
     volume: &str,
     asked: ContentId,
 ) -> Result<Content, Problem> {
     let mut candidates: Vec<ContentId> = vec![asked];
     if let ContentId::Chunk(whole) = asked {
-        let same = service.journal.contents_of_whole(&caller.team, whole).await?;
+        let same = service.journal.contents_of_whole(team, whole).await?;
         candidates.extend(same.into_iter().map(|content| content.id));
     }
     let named = service.journal.named(volume, candidates).await?;
     for id in named {
-        if let Some(content) = service.holdings.content(&caller.team, id).await? {
+        if let Some(content) = service.holdings.content(team, id).await? {
             return Ok(content);
         }
     }

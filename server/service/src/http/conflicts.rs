@@ -3,12 +3,16 @@
 use s0_api::documented::{ConflictList, ConflictStatus, SetConflict, SyncConflict};
 use s0_api::times::rfc3339;
 use s0_tree::comparison_key;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::json;
 
-use super::{Answered, At, Params, State, Whole, ok};
+use super::State;
+use super::answers::{Told, ok};
+use super::asked::{Json, Named, Params, ReadVolume, Volume, WriteVolume, limited, number};
 use crate::journal::{ConflictRecord, VolumeRecord};
 use crate::problem::Problem;
-use crate::service::{Caller, now};
+use crate::service::now;
 
 pub(super) fn as_documented(volume: &VolumeRecord, record: &ConflictRecord) -> SyncConflict {
     let path = format!("/{}", record.path);
@@ -31,35 +35,38 @@ pub(super) fn as_documented(volume: &VolumeRecord, record: &ConflictRecord) -> S
     }
 }
 
+/// Which conflicts.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Which {
+    /// `open`, `resolved` or `ignored`; all when absent, none of any other.
+    status: Option<String>,
+    /// At most how many: 256 when absent, at most 2048.
+    #[serde(default, deserialize_with = "number")]
+    limit: Option<i64>,
+}
+
 pub(super) async fn list(
     service: State,
-    caller: Caller,
-    At(id): At<String>,
-    params: Params,
-) -> Answered {
-    caller.may("sandboxvolume:read")?;
-    let limit = params.limit()?;
-    let hot = service.volume(&caller, &id).await?;
-    let status = params.text("status").filter(|text| !text.is_empty()).map(String::from);
-    let found = service.journal.conflicts(&id, status, limit).await?;
-    let conflicts = found.iter().map(|record| as_documented(&hot.record, record)).collect();
-    ok(&ConflictList { conflicts })
+    volume: Volume<ReadVolume>,
+    Params(which): Params<Which>,
+) -> Told<ConflictList> {
+    let status = which.status.filter(|text| !text.is_empty());
+    let found = service.journal.conflicts(volume.id(), status, limited(which.limit)).await?;
+    let conflicts = found.iter().map(|record| as_documented(&volume.hot.record, record)).collect();
+    ok(ConflictList { conflicts })
 }
 
 pub(super) async fn set(
     service: State,
-    caller: Caller,
-    At((id, conflict)): At<(String, String)>,
-    body: Whole,
-) -> Answered {
-    caller.may("sandboxvolume:write")?;
-    let asked: SetConflict = body.json()?;
+    volume: Volume<WriteVolume>,
+    Named(conflict): Named,
+    Json(asked): Json<SetConflict>,
+) -> Told<SyncConflict> {
     let status = match asked.status.trim() {
         "resolved" => ConflictStatus::Resolved,
         "ignored" => ConflictStatus::Ignored,
         _ => return Err(Problem::bad("invalid sync conflict status")),
     };
-    let hot = service.volume(&caller, &id).await?;
     let time = now();
     let mut added = vec![("resolved_at".into(), json!(rfc3339(time)))];
     for (key, text) in [("resolution", asked.resolution), ("note", asked.note)] {
@@ -67,6 +74,7 @@ pub(super) async fn set(
             added.push((key.into(), json!(text)));
         }
     }
-    let settled = service.journal.set_conflict(&id, &conflict, status, added, time).await?;
-    ok(&as_documented(&hot.record, &settled.ok_or(Problem::NotFound("not found"))?))
+    let settled = service.journal.set_conflict(volume.id(), &conflict, status, added, time).await?;
+    let settled = settled.ok_or(Problem::NotFound("not found"))?;
+    ok(as_documented(&volume.hot.record, &settled))
 }

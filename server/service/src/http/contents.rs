@@ -8,14 +8,17 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use s0_api::frames::{FRAME_HEAD, FrameReader, write_frame};
-use s0_api::sync::{Fetch, HaveList};
+use s0_api::sync::{Fetch, HaveList, Stored};
 use s0_tree::{ContentId, Recipe};
 use serde_json::json;
 
-use super::{Answered, At, State, Whole, ok, ranges, streamed};
+use super::State;
+use super::answers::{Answered, Told, ok, streamed};
+use super::asked::{Incoming, Json, Named, ReadVolume, Volume, WriteVolume};
+use super::ranges::{self, Ranged};
 use crate::holdings::{BATCH, Holdings};
 use crate::problem::Problem;
-use crate::service::{Caller, now};
+use crate::service::now;
 
 /// The largest recipe that is taken: of a file of about 58 GiB.
 const MAX_RECIPE: usize = 16 * 1024 * 1024;
@@ -24,9 +27,8 @@ const MAX_IDS: usize = 200_000;
 /// How many contents are read at once for an answer.
 const READ: usize = 32;
 
-pub(super) async fn tree(service: State, caller: Caller, At(id): At<String>) -> Answered {
-    caller.may("sandboxvolume:read")?;
-    let committed = service.volume(&caller, &id).await?.committed();
+pub(super) async fn tree(volume: Volume<ReadVolume>) -> Answered {
+    let committed = volume.hot.committed();
     let tree = committed.ledger.tree().clone();
     let work = move || zstd::encode_all(&tree.encode()[..], 3);
     let failed = |error: &dyn std::fmt::Display| Problem::Internal(error.to_string());
@@ -51,32 +53,24 @@ fn bounded(ids: &[ContentId]) -> Result<(), Problem> {
 
 pub(super) async fn missing(
     service: State,
-    caller: Caller,
-    At(id): At<String>,
-    body: Whole,
-) -> Answered {
-    caller.may("sandboxvolume:write")?;
-    let HaveList { mut ids } = body.json()?;
+    volume: Volume<WriteVolume>,
+    Json(HaveList { mut ids }): Json<HaveList>,
+) -> Told<HaveList> {
     bounded(&ids)?;
-    service.volume(&caller, &id).await?;
-    let held = service.holdings.sizes(&caller.team, &ids).await?;
+    let held = service.holdings.sizes(volume.team(), &ids).await?;
     // What is held stays held for as long as the client may need to name it.
     let (have, lack): (Vec<_>, Vec<_>) = ids.drain(..).partition(|id| held.contains_key(id));
-    service.holdings.lease(&caller.team, have, now()).await?;
-    ok(&HaveList { ids: lack })
+    service.holdings.lease(volume.team(), have, now()).await?;
+    ok(HaveList { ids: lack })
 }
 
 pub(super) async fn upload(
     service: State,
-    caller: Caller,
-    At(id): At<String>,
-    body: Body,
-) -> Answered {
-    caller.may("sandboxvolume:write")?;
-    service.volume(&caller, &id).await?;
-    let mut intake = Intake::new(&service.holdings, &caller.team);
+    volume: Volume<WriteVolume>,
+    Incoming(mut pieces): Incoming,
+) -> Told<Stored> {
+    let mut intake = Intake::new(&service.holdings, volume.team());
     let mut reader = FrameReader::with_max_recipe(MAX_RECIPE);
-    let mut pieces = body.into_data_stream();
     while let Some(piece) = pieces.next().await {
         let piece =
             piece.map_err(|error| Problem::BadRequest(format!("the body ended early: {error}")))?;
@@ -87,7 +81,7 @@ pub(super) async fn upload(
     }
     reader.finish().map_err(Problem::bad)?;
     intake.flush().await?;
-    ok(&json!({"stored": intake.count}))
+    ok(Stored { stored: intake.count })
 }
 
 /// Frames on their way into the stores, a batch at a time.
@@ -163,20 +157,16 @@ impl<'a> Intake<'a> {
 
 pub(super) async fn fetch(
     service: State,
-    caller: Caller,
-    At(id): At<String>,
-    body: Whole,
+    volume: Volume<ReadVolume>,
+    Json(Fetch { of, ids }): Json<Fetch>,
 ) -> Answered {
-    caller.may("sandboxvolume:read")?;
-    let Fetch { of, ids } = body.json()?;
     bounded(&ids)?;
-    service.volume(&caller, &id).await?;
     let visible: BTreeSet<ContentId> = match of {
-        None => service.journal.named(&id, ids.clone()).await?,
+        None => service.journal.named(volume.id(), ids.clone()).await?,
         Some(of) => {
-            let mut visible = service.journal.named(&id, vec![of.id]).await?;
+            let mut visible = service.journal.named(volume.id(), vec![of.id]).await?;
             if !visible.is_empty() && matches!(of.id, ContentId::Recipe(_)) {
-                let recipe = service.holdings.recipe(&caller.team, of.id).await?;
+                let recipe = service.holdings.recipe(volume.team(), of.id).await?;
                 let chunks = recipe.into_iter().flat_map(|recipe| recipe.chunks);
                 visible.extend(chunks.map(|chunk| ContentId::Chunk(chunk.hash)));
             }
@@ -186,7 +176,7 @@ pub(super) async fn fetch(
     if !ids.iter().all(|id| visible.contains(id)) {
         return Err(Problem::NotFound("a content that the Volume does not name"));
     }
-    let (holdings, team) = (service.holdings.clone(), caller.team);
+    let (holdings, team) = (service.holdings.clone(), volume.caller.team);
     let groups: Vec<Vec<ContentId>> = ids.chunks(READ).map(<[_]>::to_vec).collect();
     let frames = stream::iter(groups).then(move |group| {
         let (holdings, team) = (holdings.clone(), team.clone());
@@ -205,17 +195,15 @@ pub(super) async fn fetch(
 
 pub(super) async fn read(
     service: State,
-    caller: Caller,
-    At((id, content)): At<(String, String)>,
+    volume: Volume<ReadVolume>,
+    Named(content): Named,
     headers: HeaderMap,
-) -> Answered {
-    caller.may("sandboxvolume:read")?;
+) -> Result<Ranged, Problem> {
     let unknown = || Problem::NotFound("not found");
     let content = ContentId::parse(&content).ok_or_else(unknown)?;
-    service.volume(&caller, &id).await?;
-    if service.journal.named(&id, vec![content]).await?.is_empty() {
+    if service.journal.named(volume.id(), vec![content]).await?.is_empty() {
         return Err(unknown());
     }
-    let content = service.holdings.content(&caller.team, content).await?.ok_or_else(unknown)?;
-    ranges::answer(&service.holdings, &caller.team, content, &headers).await
+    let content = service.holdings.content(volume.team(), content).await?.ok_or_else(unknown)?;
+    ranges::answer(&service.holdings, volume.team(), content, &headers).await
 }

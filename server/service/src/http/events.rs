@@ -10,53 +10,62 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use s0_api::sync::StreamEvent;
 use s0_tree::{ContentId, Entry, Policy, Seq};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::{Answered, At, Params, State};
-use crate::journal::{Journal, Kept};
+use super::State;
+use super::answers::Answered;
+use super::asked::{Params, ReadVolume, Volume, number};
+use crate::journal::Kept;
 use crate::problem::Problem;
-use crate::service::Caller;
+use crate::service::{Caller, Service};
 use crate::volume::{Committed, Hot, Published, event_bytes, publish};
 
-/// How often a stream says that it is still there.
+/// How often a stream says that it is still there, and its token is looked at.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 /// How many entries are sent at once, from memory and from the journal.
 const RECENT: usize = 256;
 const STORED: usize = 64;
 
+/// From where to read.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct From {
+    /// After this seq; from the first entry when absent. `Last-Event-ID` takes its place.
+    #[serde(default, deserialize_with = "number")]
+    after: Option<i64>,
+    /// The epoch that the reader knows.
+    epoch: Option<String>,
+}
+
 pub(super) async fn events(
     service: State,
-    caller: Caller,
-    At(id): At<String>,
-    params: Params,
+    volume: Volume<ReadVolume>,
+    Params(from): Params<From>,
     headers: HeaderMap,
 ) -> Answered {
-    caller.may("sandboxvolume:read")?;
     // A reader that reconnects by itself repeats its first address, and says
     // where it was in the header.
     let resumed = headers.get("last-event-id").and_then(|value| value.to_str().ok());
     let after = match resumed.and_then(|text| text.trim().parse().ok()) {
         Some(seq) => Seq(seq),
-        None => Seq(u64::try_from(params.number("after")?.unwrap_or(0)).map_err(Problem::bad)?),
+        None => Seq(u64::try_from(from.after.unwrap_or(0)).map_err(Problem::bad)?),
     };
-    let hot = service.volume(&caller, &id).await?;
+    let hot = volume.hot;
     let mut committed = hot.subscribe();
     let now = committed.borrow_and_update().clone();
     let (head, epoch) = (now.head(), now.ledger.epoch());
-    if after > head || params.text("epoch").is_some_and(|known| known != epoch) {
+    if after > head || from.epoch.as_deref().is_some_and(|known| known != epoch) {
         return Err(Problem::epoch_changed(epoch, head));
     }
     if after < now.retained_after {
         return Err(Problem::reseed(now.retained_after, head));
     }
-    let reader = Reader {
-        journal: service.journal.clone(),
-        hot,
-        committed,
-        closing: service.closing.clone(),
-        at: after,
-        told: None,
-    };
+    let closing = service.closing.clone();
+    let (service, caller) = (service.0, volume.caller);
+    let (at, told, checked) = (after, None, Instant::now());
+    let reader = Reader { service, caller, checked, hot, committed, closing, at, told };
     let body = stream::unfold(Some(reader), |reader| async {
         let mut reader = reader?;
         match reader.next().await {
@@ -82,7 +91,10 @@ fn head_event(committed: &Committed) -> Bytes {
 /// One who reads along. It keeps nothing but its place: what it has not read
 /// yet lies in the Volume's ring, or in the journal.
 struct Reader {
-    journal: Arc<dyn Journal>,
+    service: Arc<Service>,
+    caller: Caller,
+    /// When the token was last looked at.
+    checked: Instant,
     hot: Arc<Hot>,
     committed: watch::Receiver<Arc<Committed>>,
     closing: watch::Receiver<bool>,
@@ -97,6 +109,12 @@ impl Reader {
         loop {
             if self.hot.is_gone() || *self.closing.borrow() {
                 return Ok(None);
+            }
+            if self.checked.elapsed() >= KEEPALIVE {
+                if !self.service.is_good(&self.caller).await {
+                    return Ok(None);
+                }
+                self.checked = Instant::now();
             }
             let now = self.committed.borrow_and_update().clone();
             if self.told.replace(now.ledger.policy()) != Some(now.ledger.policy()) {
@@ -146,7 +164,8 @@ impl Reader {
     }
 
     async fn stored(&self, head: Seq) -> Kept<Vec<Arc<Published>>> {
-        let mut entries = self.journal.entries(&self.hot.record.id, self.at, STORED).await?;
+        let mut entries =
+            self.service.journal.entries(&self.hot.record.id, self.at, STORED).await?;
         entries.retain(|entry| entry.seq <= head);
         let small: Vec<ContentId> = entries
             .iter()
@@ -154,7 +173,7 @@ impl Reader {
             .filter(s0_tree::Content::is_inline)
             .map(|content| content.id)
             .collect();
-        let inline = self.journal.inline(&self.hot.record.team, small).await?;
+        let inline = self.service.journal.inline(&self.hot.record.team, small).await?;
         let inline = inline.into_iter().collect();
         Ok(entries.into_iter().map(|entry| Arc::new(publish(entry, &inline))).collect())
     }

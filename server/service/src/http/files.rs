@@ -1,30 +1,39 @@
 //! Files, by path.
 
-use axum::body::Body;
+use aide::OperationOutput;
+use aide::generate::GenContext;
+use aide::openapi::{Operation, Response as Described};
 use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
 use s0_api::documented::slashed;
 use s0_api::times::rfc3339;
-use s0_api::volumes::{FileInfo, FileList, FileType, Move};
-use s0_tree::{
-    Action, AttributeChange, Change, Kind, New, Node, NodeId, Origin, RenameHow, Source, Tree,
-    TreePath,
+use s0_api::volumes::{
+    Created, Deleted, FileContent, FileInfo, FileList, FileType, Move, Moved, Written,
 };
-use serde_json::json;
+use s0_tree::{
+    Action, AttributeChange, Change, Content, Kind, New, Node, Origin, RenameHow, Source, TreePath,
+};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-use super::{Answered, At, Params, State, Whole, deleted, made, ok, ranges};
+use super::State;
+use super::answers::{Data, Made, Told, ok};
+use super::asked::{Incoming, Json, Params, ReadFile, Volume, WriteFile};
+use super::posix::{Identity, READ, WRITE};
+use super::ranges::{self, Ranged};
 use crate::problem::Problem;
-use crate::service::{Caller, now};
-use crate::volume::{Draft, Needs};
+use crate::service::now;
+use crate::volume::{Draft, Hot, Needs};
 
 /// The largest file that is written by one request, as documented.
 const MAX_FILE: u64 = 104_857_600;
 
 /// A path as the file API takes it: trimmed, cleaned lexically, never above the
 /// root.
-fn clean(text: &str) -> Result<TreePath, Problem> {
+pub(super) fn clean(text: &str) -> Result<TreePath, Problem> {
     let mut parts: Vec<&str> = Vec::new();
     for part in text.trim().split('/') {
         match part {
@@ -39,30 +48,8 @@ fn clean(text: &str) -> Result<TreePath, Problem> {
         .map_err(|error| Problem::BadRequest(format!("invalid path: {error}")))
 }
 
-/// The `path` of the query.
-fn path_of(params: &Params) -> Result<TreePath, Problem> {
-    match params.text("path") {
-        None | Some("") => Err(Problem::bad("path is required")),
-        Some(text) => clean(text),
-    }
-}
-
-fn not_root(path: TreePath) -> Result<TreePath, Problem> {
+pub(super) fn not_root(path: TreePath) -> Result<TreePath, Problem> {
     if path.is_root() { Err(Problem::bad("invalid path")) } else { Ok(path) }
-}
-
-/// What is at the path, when all above it are directories.
-fn find<'a>(tree: &'a Tree, path: &TreePath) -> Result<Option<(NodeId, &'a Node)>, Problem> {
-    for above in path.ancestors() {
-        match tree.at(&above) {
-            None => return Ok(None),
-            Some((_, node)) if node.directory().is_none() => {
-                return Err(Problem::conflict("path is not a directory"));
-            }
-            Some(_) => {}
-        }
-    }
-    Ok(tree.at(path))
 }
 
 /// Direct calls of the file API count as the sandbox's side.
@@ -76,73 +63,181 @@ pub(super) fn apply(draft: &mut Draft, changes: &[Change]) -> Result<Result<(), 
     draft.admit_whole(&origin, changes)
 }
 
+/// Which path.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct At {
+    /// It is cleaned: `.`, `..` and `//` are resolved, never above the root.
+    #[schemars(required)]
+    path: Option<String>,
+}
+
+impl At {
+    fn path(&self) -> Result<TreePath, Problem> {
+        match self.path.as_deref() {
+            None | Some("") => Err(Problem::bad("path is required")),
+            Some(text) => clean(text),
+        }
+    }
+}
+
+/// A file as bytes, or in JSON for those who ask for that.
+pub(super) enum FileAnswer {
+    Bytes(Ranged),
+    Json(Data<FileContent>),
+}
+
+impl IntoResponse for FileAnswer {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Bytes(bytes) => bytes.into_response(),
+            Self::Json(data) => data.into_response(),
+        }
+    }
+}
+
+impl OperationOutput for FileAnswer {
+    type Inner = FileContent;
+    fn inferred_responses(
+        ctx: &mut GenContext,
+        operation: &mut Operation,
+    ) -> Vec<(Option<u16>, Described)> {
+        let json = Data::<FileContent>::inferred_responses(ctx, operation);
+        let mut all = Ranged::inferred_responses(ctx, operation);
+        for (status, answer) in json {
+            if let Some((_, bytes)) = all.iter_mut().find(|(other, _)| *other == status) {
+                bytes.content.extend(answer.content);
+            }
+        }
+        all
+    }
+}
+
 pub(super) async fn read(
     service: State,
-    caller: Caller,
-    At(id): At<String>,
-    params: Params,
+    volume: Volume<ReadFile>,
+    Params(at): Params<At>,
     headers: HeaderMap,
-) -> Answered {
-    caller.may("sandboxvolumefile:read")?;
-    let path = not_root(path_of(&params)?)?;
-    let hot = service.volume(&caller, &id).await?;
-    let committed = hot.committed();
-    let tree = committed.ledger.tree();
-    let (_, node) = find(tree, &path)?.ok_or(Problem::NotFound("file not found"))?;
-    let content = match &node.kind {
-        Kind::File(content) => *content,
-        Kind::Directory(_) => return Err(Problem::conflict("path is a directory")),
-        _ => return Err(Problem::conflict("path is not a regular file")),
-    };
+) -> Result<FileAnswer, Problem> {
+    let path = not_root(at.path()?)?;
+    let (content, _) = readable(&volume.hot, &path)?;
+    let (holdings, team) = (&service.holdings, volume.team());
     let json = [header::ACCEPT, header::CONTENT_TYPE].iter().any(|name| {
         let value = headers.get(name).and_then(|value| value.to_str().ok());
         value.is_some_and(|value| value.contains("application/json"))
     });
     if !json {
-        return ranges::answer(&service.holdings, &caller.team, content, &headers).await;
+        return Ok(FileAnswer::Bytes(ranges::answer(holdings, team, content, &headers).await?));
     }
     if content.size > MAX_FILE {
         return Err(Problem::TooLarge("file too large for JSON; ask for its bytes"));
     }
-    let body = service.holdings.stream(&caller.team, content, 0..content.size).await?;
+    let body = holdings.stream(team, content, 0..content.size).await?;
     let mut body = std::pin::pin!(body);
     let mut bytes = Vec::new();
     while let Some(piece) = body.next().await {
         bytes.extend_from_slice(&piece?);
     }
-    ok(&json!({"content": STANDARD.encode(bytes), "encoding": "base64"}))
+    let (content, encoding) = (STANDARD.encode(bytes), "base64".into());
+    Ok(FileAnswer::Json(Data(FileContent { content, encoding })))
+}
+
+/// The content and the mode of a regular file that the Volume's identity may read.
+pub(super) fn readable(hot: &Hot, path: &TreePath) -> Result<(Content, u32), Problem> {
+    let committed = hot.committed();
+    let (uid, gid) = committed.ledger.owner();
+    let who = Identity(uid, gid);
+    let found = who.find(committed.ledger.tree(), path)?;
+    let found = found.ok_or(Problem::NotFound("file not found"))?;
+    match &found.1.kind {
+        Kind::File(content) => {
+            who.may(found, READ)?;
+            Ok((*content, found.1.attributes.mode))
+        }
+        Kind::Directory(_) => Err(Problem::conflict("path is a directory")),
+        _ => Err(Problem::conflict("path is not a regular file")),
+    }
+}
+
+/// What is to be written: a file, or a directory to be made.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Target {
+    /// It is cleaned: `.`, `..` and `//` are resolved, never above the root.
+    #[schemars(required)]
+    path: Option<String>,
+    /// Makes a directory, if this is `true`.
+    mkdir: Option<String>,
+    /// Makes those above it too and takes one that is there, if this is `true`.
+    recursive: Option<String>,
+}
+
+/// What was done.
+pub(super) enum WriteAnswer {
+    Written(Data<Written>),
+    Created(Made<Created>),
+}
+
+impl IntoResponse for WriteAnswer {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Written(data) => data.into_response(),
+            Self::Created(made) => made.into_response(),
+        }
+    }
+}
+
+impl OperationOutput for WriteAnswer {
+    type Inner = Written;
+    fn inferred_responses(
+        ctx: &mut GenContext,
+        operation: &mut Operation,
+    ) -> Vec<(Option<u16>, Described)> {
+        let mut all = Data::<Written>::inferred_responses(ctx, operation);
+        all.extend(Made::<Created>::inferred_responses(ctx, operation));
+        all
+    }
 }
 
 pub(super) async fn write(
     service: State,
-    caller: Caller,
-    At(id): At<String>,
-    params: Params,
-    body: Body,
-) -> Answered {
-    caller.may("sandboxvolumefile:write")?;
-    let path = not_root(path_of(&params)?)?;
-    let hot = service.volume(&caller, &id).await?;
-    if params.is_true("mkdir") {
-        let recursive = params.is_true("recursive");
-        hot.commit(Needs::default(), move |draft| make_directory(draft, &path, recursive))
-            .await??;
-        return made(&json!({"created": true}));
+    volume: Volume<WriteFile>,
+    Params(Target { path, mkdir, recursive }): Params<Target>,
+    Incoming(body): Incoming,
+) -> Result<WriteAnswer, Problem> {
+    let path = not_root(At { path }.path()?)?;
+    let is_true = |text: Option<String>| text.as_deref() == Some("true");
+    if is_true(mkdir) {
+        let recursive = is_true(recursive);
+        let make = move |draft: &mut Draft| make_directory(draft, &path, recursive);
+        volume.hot.commit(Needs::default(), make).await??;
+        return Ok(WriteAnswer::Created(Made(Created { created: true })));
     }
-    let body = body.into_data_stream();
-    let taken = service.holdings.take_in(&caller.team, body, MAX_FILE, now()).await?;
-    hot.commit(Needs::default(), move |draft| {
-        if find(draft.ledger.tree(), &path)?.is_some_and(|(_, node)| node.directory().is_some()) {
-            return Err(Problem::conflict("path is a directory"));
-        }
-        let set = AttributeChange::default();
-        let action = Action::Write { path: path.clone(), content: taken.content, set };
-        let change = Change { make_parents: true, ..Change::unstated(action) };
+    let taken = service.holdings.take_in(volume.team(), body, MAX_FILE, now()).await?;
+    let write = move |draft: &mut Draft| {
+        let change = write_of(draft, &path, taken.content, (AttributeChange::default(), true))?;
         draft.append.inline.extend(taken.inline.clone().map(|bytes| (taken.content.id, bytes)));
         apply(draft, &[change])
-    })
-    .await??;
-    ok(&json!({"written": true}))
+    };
+    volume.hot.commit(Needs::default(), write).await??;
+    Ok(WriteAnswer::Written(Data(Written { written: true })))
+}
+
+/// The change that writes a file, when the Volume's identity may write it.
+pub(super) fn write_of(
+    draft: &Draft,
+    path: &TreePath,
+    content: Content,
+    (set, make_parents): (AttributeChange, bool),
+) -> Result<Change, Problem> {
+    let (who, tree) = (Identity::of(draft), draft.ledger.tree());
+    match who.find(tree, path)? {
+        Some((_, node)) if node.directory().is_some() => {
+            return Err(Problem::conflict("path is a directory"));
+        }
+        Some(found) => who.may(found, WRITE)?,
+        None => who.make(tree, path)?,
+    }
+    let action = Action::Write { path: path.clone(), content, set };
+    Ok(Change { make_parents, ..Change::unstated(action) })
 }
 
 fn make_directory(
@@ -150,8 +245,8 @@ fn make_directory(
     path: &TreePath,
     recursive: bool,
 ) -> Result<Result<(), Problem>, Problem> {
-    let tree = draft.ledger.tree();
-    match find(tree, path)? {
+    let (who, tree) = (Identity::of(draft), draft.ledger.tree());
+    match who.find(tree, path)? {
         Some((_, node)) if node.directory().is_none() || !recursive => {
             return Err(Problem::conflict("path already exists"));
         }
@@ -162,64 +257,54 @@ fn make_directory(
     if parent.is_none() && !recursive {
         return Err(Problem::NotFound("directory not found"));
     }
+    who.make(tree, path)?;
     let set = AttributeChange::default();
     let action = Action::Create { path: path.clone(), what: New::Directory, set };
     apply(draft, &[Change { make_parents: true, ..Change::unstated(action) }])
 }
 
-pub(super) async fn remove(
-    service: State,
-    caller: Caller,
-    At(id): At<String>,
-    params: Params,
-) -> Answered {
-    caller.may("sandboxvolumefile:write")?;
-    let path = not_root(path_of(&params)?)?;
-    let hot = service.volume(&caller, &id).await?;
-    hot.commit(Needs::default(), move |draft| {
-        let tree = draft.ledger.tree();
-        let Some((node, _)) = find(tree, &path)? else { return Ok(Ok(())) };
-        let below = tree.walk_below(path.clone(), node).map(|(path, _, _)| path);
+pub(super) async fn remove(volume: Volume<WriteFile>, Params(at): Params<At>) -> Told<Deleted> {
+    let path = not_root(at.path()?)?;
+    let remove = move |draft: &mut Draft| {
+        let (who, tree) = (Identity::of(draft), draft.ledger.tree());
+        let Some(found) = who.find(tree, &path)? else { return Ok(Ok(())) };
+        who.remove(tree, &path, found)?;
+        let below = tree.walk_below(path.clone(), found.0).map(|(path, _, _)| path);
         // Parents come first, and must go last.
         let mut paths: Vec<TreePath> = std::iter::once(path.clone()).chain(below).collect();
         paths.reverse();
         let removed = |path| Change::unstated(Action::Remove { path });
         apply(draft, &paths.into_iter().map(removed).collect::<Vec<_>>())
-    })
-    .await??;
-    deleted()
+    };
+    volume.hot.commit(Needs::default(), remove).await??;
+    ok(Deleted { deleted: true })
 }
 
 pub(super) async fn rename(
-    service: State,
-    caller: Caller,
-    At(id): At<String>,
-    body: Whole,
-) -> Answered {
-    caller.may("sandboxvolumefile:write")?;
-    let Move { source, destination } = body.json()?;
+    volume: Volume<WriteFile>,
+    Json(Move { source, destination }): Json<Move>,
+) -> Told<Moved> {
     if source.is_empty() || destination.is_empty() {
         return Err(Problem::bad("source and destination are required"));
     }
     let (from, to) = (not_root(clean(&source)?)?, not_root(clean(&destination)?)?);
-    let hot = service.volume(&caller, &id).await?;
-    hot.commit(Needs::default(), move |draft| {
-        let tree = draft.ledger.tree();
-        let (_, node) = find(tree, &from)?.ok_or(Problem::NotFound("file not found"))?;
-        if let Some((_, standing)) = find(tree, &to)?
-            && from != to
-        {
-            match (node.directory(), standing.directory()) {
+    let rename = move |draft: &mut Draft| {
+        let (who, tree) = (Identity::of(draft), draft.ledger.tree());
+        let found = who.find(tree, &from)?.ok_or(Problem::NotFound("file not found"))?;
+        who.unlink(tree, &from, found)?;
+        match who.find(tree, &to)? {
+            Some(standing) if from != to => match (found.1.directory(), standing.1.directory()) {
                 (Some(_), None) => return Err(Problem::conflict("path is not a directory")),
                 (None, Some(_)) => return Err(Problem::conflict("path already exists")),
-                _ => {}
-            }
+                _ => who.unlink(tree, &to, standing)?,
+            },
+            _ => who.make(tree, &to)?,
         }
         let action = Action::Rename { from: from.clone(), to: to.clone(), how: RenameHow::Replace };
         apply(draft, &[Change { make_parents: true, ..Change::unstated(action) }])
-    })
-    .await??;
-    ok(&json!({"moved": true}))
+    };
+    volume.hot.commit(Needs::default(), rename).await??;
+    ok(Moved { moved: true })
 }
 
 fn info(path: &TreePath, node: &Node) -> FileInfo {
@@ -241,38 +326,29 @@ fn info(path: &TreePath, node: &Node) -> FileInfo {
     }
 }
 
-pub(super) async fn stat(
-    service: State,
-    caller: Caller,
-    At(id): At<String>,
-    params: Params,
-) -> Answered {
-    caller.may("sandboxvolumefile:read")?;
-    let path = path_of(&params)?;
-    let committed = service.volume(&caller, &id).await?.committed();
-    let found = find(committed.ledger.tree(), &path)?;
+pub(super) async fn stat(volume: Volume<ReadFile>, Params(at): Params<At>) -> Told<FileInfo> {
+    let path = at.path()?;
+    let committed = volume.hot.committed();
+    let (uid, gid) = committed.ledger.owner();
+    let found = Identity(uid, gid).find(committed.ledger.tree(), &path)?;
     let (_, node) = found.ok_or(Problem::NotFound("file not found"))?;
-    ok(&info(&path, node))
+    ok(info(&path, node))
 }
 
-pub(super) async fn list(
-    service: State,
-    caller: Caller,
-    At(id): At<String>,
-    params: Params,
-) -> Answered {
-    caller.may("sandboxvolumefile:read")?;
-    let path = path_of(&params)?;
-    let committed = service.volume(&caller, &id).await?.committed();
-    let tree = committed.ledger.tree();
-    let found = find(tree, &path)?;
-    let (_, node) = found.ok_or(Problem::NotFound("directory not found"))?;
-    let directory = node.directory().ok_or_else(|| Problem::conflict("path is not a directory"))?;
+pub(super) async fn list(volume: Volume<ReadFile>, Params(at): Params<At>) -> Told<FileList> {
+    let path = at.path()?;
+    let committed = volume.hot.committed();
+    let (uid, gid) = committed.ledger.owner();
+    let (who, tree) = (Identity(uid, gid), committed.ledger.tree());
+    let found = who.find(tree, &path)?.ok_or(Problem::NotFound("directory not found"))?;
+    let directory = found.1.directory();
+    let directory = directory.ok_or_else(|| Problem::conflict("path is not a directory"))?;
+    who.may(found, READ)?;
     let entries = directory
         .iter()
         .filter_map(|(name, child)| Some(info(&path.join(name), tree.node(child)?)))
         .collect();
-    ok(&FileList { entries })
+    ok(FileList { entries })
 }
 
 #[cfg(test)]

@@ -8,13 +8,17 @@ use s0_tree::{
     Action, AttributeChange, Change, Expected, New, NodeId, PathKind, PathState, Seq, Trail, Tree,
     TreePath,
 };
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::json;
 
+use super::State;
+use super::answers::{Told, ok};
+use super::asked::{Json, Params, ReadVolume, Volume, WriteVolume, limited, number};
 use super::changes::entries;
 use super::files::apply;
-use super::{Answered, At, Params, State, Whole, ok};
 use crate::problem::Problem;
-use crate::service::{Caller, Service};
+use crate::service::Service;
 use crate::volume::{Committed, Hot, Needs, PAGE, unpack};
 
 const NEVER: Problem =
@@ -31,19 +35,48 @@ fn not_retained(retained_after: Seq, at: Seq) -> Problem {
     Problem::Conflict(why, Some(details))
 }
 
+/// Which path, and how much of its history.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Which {
+    /// As it is now, or was last.
+    #[schemars(required)]
+    path: Option<String>,
+    /// Whether its file is followed over renames; unless this is `false`.
+    follow: Option<String>,
+    /// Only versions before this seq.
+    #[serde(default, deserialize_with = "number")]
+    before: Option<i64>,
+    /// At most how many versions: 256 when absent, at most 2048.
+    #[serde(default, deserialize_with = "number")]
+    limit: Option<i64>,
+}
+
+/// Which path, and when.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Moment {
+    /// As it is now, or was last.
+    #[schemars(required)]
+    path: Option<String>,
+    /// Whether its file is followed over renames; unless this is `false`.
+    follow: Option<String>,
+    /// After this entry.
+    #[serde(default, deserialize_with = "number")]
+    #[schemars(required)]
+    at: Option<i64>,
+}
+
 /// The path of a query, and whether it is followed over renames.
-fn asked(params: &Params) -> Result<(TreePath, bool), Problem> {
-    let text = params.text("path").ok_or_else(|| Problem::bad("path is required"))?;
+fn asked(path: Option<&str>, follow: Option<&str>) -> Result<(TreePath, bool), Problem> {
+    let text = path.ok_or_else(|| Problem::bad("path is required"))?;
     let path = asked_path(text).map_err(|why| Problem::bad(format!("invalid path: {why}")))?;
-    Ok((not_root(path)?, params.text("follow") != Some("false")))
+    Ok((not_root(path)?, follow != Some("false")))
 }
 
 fn not_root(path: TreePath) -> Result<TreePath, Problem> {
     if path.is_root() { Err(Problem::bad("the root has no history")) } else { Ok(path) }
 }
 
-fn seq_of(params: &Params, name: &str) -> Result<Option<Seq>, Problem> {
-    let number = params.number(name)?;
+fn seq_of(number: Option<i64>, name: &str) -> Result<Option<Seq>, Problem> {
     let seq = |number: i64| {
         u64::try_from(number).map(Seq).map_err(|_| Problem::bad(format!("{name} is no seq")))
     };
@@ -131,14 +164,12 @@ async fn turn(service: &Service) -> Result<tokio::sync::SemaphorePermit<'_>, Pro
 
 pub(super) async fn list(
     service: State,
-    caller: Caller,
-    At(id): At<String>,
-    params: Params,
-) -> Answered {
-    caller.may("sandboxvolume:read")?;
-    let path = asked(&params)?;
-    let wanted = (seq_of(&params, "before")?.unwrap_or(Seq(u64::MAX)), params.limit()?);
-    let hot = service.volume(&caller, &id).await?;
+    Volume { hot, .. }: Volume<ReadVolume>,
+    Params(which): Params<Which>,
+) -> Told<PathHistory> {
+    let path = asked(which.path.as_deref(), which.follow.as_deref())?;
+    let before = seq_of(which.before, "before")?.unwrap_or(Seq(u64::MAX));
+    let wanted = (before, limited(which.limit));
     let _turn = turn(&service).await?;
     let committed = hot.committed();
     let mut walk = Walk::new(&service, &hot, &committed, path, wanted);
@@ -151,7 +182,7 @@ pub(super) async fn list(
     }
     walk.finish().await?;
     let versions = walk.trail.into_versions().into_iter().map(as_told).collect();
-    ok(&PathHistory { head: committed.head(), retained_after: walk.floor, versions })
+    ok(PathHistory { head: committed.head(), retained_after: walk.floor, versions })
 }
 
 fn as_told(version: s0_tree::PathVersion) -> PathVersion {
@@ -165,18 +196,15 @@ fn as_told(version: s0_tree::PathVersion) -> PathVersion {
 
 pub(super) async fn version(
     service: State,
-    caller: Caller,
-    At(id): At<String>,
-    params: Params,
-) -> Answered {
-    caller.may("sandboxvolume:read")?;
-    let path = asked(&params)?;
-    let at = seq_of(&params, "at")?.ok_or_else(|| Problem::bad("at is required"))?;
-    let hot = service.volume(&caller, &id).await?;
+    Volume { hot, .. }: Volume<ReadVolume>,
+    Params(moment): Params<Moment>,
+) -> Told<PathAt> {
+    let path = asked(moment.path.as_deref(), moment.follow.as_deref())?;
+    let at = seq_of(moment.at, "at")?.ok_or_else(|| Problem::bad("at is required"))?;
     let _turn = turn(&service).await?;
     let committed = hot.committed();
     let (walk, path, state) = what_was(&service, &hot, &committed, path, at).await?;
-    ok(&PathAt { head: committed.head(), retained_after: walk.floor, path, state })
+    ok(PathAt { head: committed.head(), retained_after: walk.floor, path, state })
 }
 
 /// What a path was after an entry.
@@ -202,14 +230,11 @@ async fn what_was<'a>(
 /// not written over.
 pub(super) async fn restore(
     service: State,
-    caller: Caller,
-    At(id): At<String>,
-    body: Whole,
-) -> Answered {
-    caller.may("sandboxvolume:write")?;
-    let RestorePath { version: PathVersionId { path, at, follow }, seen } = body.json()?;
+    Volume { hot, .. }: Volume<WriteVolume>,
+    Json(RestorePath { version, seen }): Json<RestorePath>,
+) -> Told<RestoredPath> {
+    let PathVersionId { path, at, follow } = version;
     let path = not_root(path)?;
-    let hot = service.volume(&caller, &id).await?;
     let committed = hot.committed();
     let (state, newest) = {
         let _turn = turn(&service).await?;
@@ -240,7 +265,7 @@ pub(super) async fn restore(
             Ok(applied.map(|()| RestoredPath { seq, path, state }))
         })
         .await??;
-    ok(&answer)
+    ok(answer)
 }
 
 fn version_at(tree: &Tree, path: &TreePath) -> Option<(NodeId, Seq)> {

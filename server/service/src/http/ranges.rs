@@ -2,11 +2,15 @@
 
 use std::ops::Range;
 
+use aide::OperationOutput;
+use aide::generate::GenContext;
+use aide::openapi::{Operation, Response as Described};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use s0_tree::Content;
 
-use super::{Answered, streamed};
+use super::answers::streamed;
+use super::document::{self, OCTETS};
 use crate::holdings::Holdings;
 use crate::problem::Problem;
 
@@ -33,13 +37,35 @@ fn asked(headers: &HeaderMap, size: u64) -> Result<Option<Range<u64>>, Problem> 
     Ok(Some(range))
 }
 
+/// A content, or a part of it.
+pub(super) struct Ranged(Response);
+
+impl IntoResponse for Ranged {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl OperationOutput for Ranged {
+    type Inner = ();
+    fn inferred_responses(
+        ctx: &mut GenContext,
+        _: &mut Operation,
+    ) -> Vec<(Option<u16>, Described)> {
+        let mut all = document::failures(ctx, &[416]);
+        all.push((Some(200), document::response("All of it.", OCTETS, None)));
+        all.push((Some(206), document::response("The range.", OCTETS, None)));
+        all
+    }
+}
+
 /// A content, or the part of it that is asked for.
 pub(super) async fn answer(
     holdings: &Holdings,
     team: &str,
     content: Content,
     headers: &HeaderMap,
-) -> Answered {
+) -> Result<Ranged, Problem> {
     let part = asked(headers, content.size)?;
     let range = part.clone().unwrap_or(0..content.size);
     let body = holdings.stream(team, content, range.clone()).await?;
@@ -56,7 +82,7 @@ pub(super) async fn answer(
         put(header::CONTENT_RANGE, format!("bytes {first}-{last}/{}", content.size));
         *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
     }
-    Ok(answer)
+    Ok(Ranged(answer))
 }
 
 #[cfg(test)]

@@ -6,16 +6,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use s0_api::documented::{RegisterRequest, ReplicaEnvelope, SetCursor, SyncReplica};
 use s0_api::frames::FrameReader;
+use s0_api::sync::Answer;
 use s0_api::sync::{Capabilities, Registered, Registration, Submission};
 use s0_api::times::rfc3339;
+use s0_api::volumes::Deleted;
 use s0_tree::{Change, ContentId, INLINE_LIMIT, Seq, Time};
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::{Answered, At, Params, State, Whole, check_id, deleted, object, ok};
+use super::answers::{Told, ok};
+use super::asked::{Json, Named, Params, ReadVolume, Volume, Whole, WriteVolume, number, object};
+use super::{State, check_id};
 use crate::journal::VolumeRecord;
 use crate::ledger::{CursorError, Ledger, ReplicaRecord, Submitted};
 use crate::problem::Problem;
-use crate::service::Caller;
 use crate::volume::{Needs, new_id};
 
 const UNKNOWN: Problem = Problem::NotFound("not found");
@@ -57,8 +61,9 @@ pub(super) fn leased<'a>(
     Ok(known)
 }
 
-#[derive(Serialize)]
-struct Both {
+/// What is documented of a replica, and what our own hosts need.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Both {
     #[serde(flatten)]
     documented: ReplicaEnvelope,
     instance: u64,
@@ -68,13 +73,10 @@ struct Both {
 }
 
 pub(super) async fn register(
-    service: State,
-    caller: Caller,
-    At((id, replica)): At<(String, String)>,
-    body: Whole,
-) -> Answered {
-    caller.may("sandboxvolume:write")?;
-    let asked: RegisterRequest = body.json()?;
+    volume: Volume<WriteVolume>,
+    Named(replica): Named,
+    Json(asked): Json<RegisterRequest>,
+) -> Told<Both> {
     check_id("the replica's id", &replica)?;
     check_id("sandbox_id", asked.sandbox_id.as_deref().unwrap_or_default())?;
     let capabilities = asked.effective();
@@ -87,7 +89,7 @@ pub(super) async fn register(
         take_instance: asked.take_instance,
         sandbox_id: asked.sandbox_id,
     };
-    let hot = service.volume(&caller, &id).await?;
+    let hot = volume.hot;
     let record = hot.record.clone();
     let both = hot
         .commit(Needs::default(), move |draft| {
@@ -99,47 +101,42 @@ pub(super) async fn register(
             Ok(Both { documented, instance, last_number, epoch, cursor_seq: cursor })
         })
         .await?;
-    ok(&both)
+    ok(both)
 }
 
 pub(super) async fn get(
-    service: State,
-    caller: Caller,
-    At((id, replica)): At<(String, String)>,
-) -> Answered {
-    caller.may("sandboxvolume:read")?;
-    let hot = service.volume(&caller, &id).await?;
+    volume: Volume<ReadVolume>,
+    Named(replica): Named,
+) -> Told<ReplicaEnvelope> {
+    let hot = volume.hot;
     let committed = hot.committed();
     let known = committed.ledger.replica(&replica).ok_or(UNKNOWN)?;
-    ok(&envelope(&hot.record, &committed.ledger, known))
+    ok(envelope(&hot.record, &committed.ledger, known))
 }
 
 pub(super) async fn unregister(
-    service: State,
-    caller: Caller,
-    At((id, replica)): At<(String, String)>,
-) -> Answered {
-    caller.may("sandboxvolume:write")?;
-    let hot = service.volume(&caller, &id).await?;
-    hot.commit(Needs::default(), move |draft| {
-        if draft.ledger.unregister(&replica) {
-            draft.append.forgotten.push(replica.as_str().into());
-        }
-        Ok(())
-    })
-    .await?;
-    deleted()
+    volume: Volume<WriteVolume>,
+    Named(replica): Named,
+) -> Told<Deleted> {
+    volume
+        .hot
+        .commit(Needs::default(), move |draft| {
+            if draft.ledger.unregister(&replica) {
+                draft.append.forgotten.push(replica.as_str().into());
+            }
+            Ok(())
+        })
+        .await?;
+    ok(Deleted { deleted: true })
 }
 
 pub(super) async fn set_cursor(
-    service: State,
-    caller: Caller,
-    At((id, replica)): At<(String, String)>,
-    body: Whole,
-) -> Answered {
-    caller.may("sandboxvolume:write")?;
-    let cursor = Seq(body.json::<SetCursor>()?.last_applied_seq);
-    let hot = service.volume(&caller, &id).await?;
+    volume: Volume<WriteVolume>,
+    Named(replica): Named,
+    Json(cursor): Json<SetCursor>,
+) -> Told<ReplicaEnvelope> {
+    let cursor = Seq(cursor.last_applied_seq);
+    let hot = volume.hot;
     let record = hot.record.clone();
     let answer = hot
         .commit(Needs::default(), move |draft| {
@@ -156,7 +153,7 @@ pub(super) async fn set_cursor(
             Ok(envelope(&record, &draft.ledger, known))
         })
         .await?;
-    ok(&answer)
+    ok(answer)
 }
 
 /// The length of the JSON, the JSON, and small contents as frames.
@@ -183,19 +180,27 @@ fn read_submission(body: &Bytes) -> Result<(Submission, HashMap<ContentId, Bytes
     Ok((submission, inline))
 }
 
+/// Who submits.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Host {
+    /// The instance that the host was given when it registered.
+    #[serde(default, deserialize_with = "number")]
+    #[schemars(required)]
+    instance: Option<i64>,
+}
+
 pub(super) async fn submit(
     service: State,
-    caller: Caller,
-    At((id, replica)): At<(String, String)>,
-    params: Params,
+    volume: Volume<WriteVolume>,
+    Named(replica): Named,
+    Params(host): Params<Host>,
     body: Whole,
-) -> Answered {
-    caller.may("sandboxvolume:write")?;
-    let instance = params.number("instance")?.and_then(|number| u64::try_from(number).ok());
+) -> Told<Answer> {
+    let instance = host.instance.and_then(|number| u64::try_from(number).ok());
     let instance = instance.ok_or_else(|| Problem::bad("instance is required"))?;
     let (submission, inline) = read_submission(&body.0)?;
     drop(body);
-    let hot = service.volume(&caller, &id).await?;
+    let Volume { caller, hot, .. } = volume;
     let held = service.holdings.held(&caller.team, &submission.changes, &inline).await?;
     let named = submission.changes.iter().filter_map(Change::content).map(|content| content.id);
     let mut brought: Vec<(ContentId, Bytes)> =
@@ -227,7 +232,7 @@ pub(super) async fn submit(
             Ok(answer)
         })
         .await?;
-    ok(&answer)
+    ok(answer)
 }
 
 #[cfg(test)]

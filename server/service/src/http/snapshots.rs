@@ -1,14 +1,18 @@
 //! Snapshots, and going back to them.
 
 use s0_api::times::fixed;
-use s0_api::volumes::{NewSnapshot, Snapshot};
+use s0_api::volumes::{Deleted, NewSnapshot, Restored, Snapshot};
 use s0_tree::{News, Origin, Source, Tree};
 use serde_json::{Map, json};
 
-use super::{Answered, At, State, Whole, deleted, made, ok, volumes};
+use super::State;
+use super::answers::{Made, MadeOf, Told, ok};
+use super::asked::{
+    AsSnapshot, AsVolume, DeleteVolume, Json, Named, ReadVolume, Volume, WriteVolume,
+};
 use crate::journal::SnapshotRecord;
 use crate::problem::Problem;
-use crate::service::{Caller, Service, now};
+use crate::service::{Service, now};
 use crate::volume::{Hot, Needs, new_id, pack, unpack};
 
 const UNKNOWN: Problem = Problem::NotFound("snapshot not found");
@@ -69,63 +73,53 @@ pub(super) async fn tree_of(
 
 pub(super) async fn create(
     service: State,
-    caller: Caller,
-    At(id): At<String>,
-    body: Whole,
-) -> Answered {
-    caller.may("sandboxvolume:write")?;
-    let new: NewSnapshot = body.json()?;
+    volume: Volume<WriteVolume, AsVolume>,
+    Json(new): Json<NewSnapshot>,
+) -> MadeOf<Snapshot> {
     if new.name.trim().is_empty() {
         return Err(Problem::bad("name is required"));
     }
-    let hot = volumes::named(&service, &caller, &id).await?;
-    let tree = hot.committed().ledger.tree().clone();
-    let record = take(&service, &hot, tree, new.name, new.description).await?;
-    made(&as_documented(&id, &record))
+    let tree = volume.hot.committed().ledger.tree().clone();
+    let record = take(&service, &volume.hot, tree, new.name, new.description).await?;
+    Ok(Made(as_documented(volume.id(), &record)))
 }
 
-pub(super) async fn list(service: State, caller: Caller, At(id): At<String>) -> Answered {
-    caller.may("sandboxvolume:read")?;
-    volumes::named(&service, &caller, &id).await?;
-    let all = service.journal.snapshots(&id).await?;
-    ok(&all.iter().map(|record| as_documented(&id, record)).collect::<Vec<_>>())
+pub(super) async fn list(
+    service: State,
+    volume: Volume<ReadVolume, AsVolume>,
+) -> Told<Vec<Snapshot>> {
+    let all = service.journal.snapshots(volume.id()).await?;
+    ok(all.iter().map(|record| as_documented(volume.id(), record)).collect())
 }
 
 pub(super) async fn get(
     service: State,
-    caller: Caller,
-    At((id, snapshot)): At<(String, String)>,
-) -> Answered {
-    caller.may("sandboxvolume:read")?;
-    let hot = service.volume(&caller, &id).await;
-    let hot = hot.map_err(|problem| problem.not_found_as("snapshot not found"))?;
-    ok(&as_documented(&id, &find(&service, &hot, &snapshot).await?))
+    volume: Volume<ReadVolume, AsSnapshot>,
+    Named(snapshot): Named,
+) -> Told<Snapshot> {
+    ok(as_documented(volume.id(), &find(&service, &volume.hot, &snapshot).await?))
 }
 
 pub(super) async fn delete(
     service: State,
-    caller: Caller,
-    At((id, snapshot)): At<(String, String)>,
-) -> Answered {
-    caller.may("sandboxvolume:delete")?;
-    volumes::named(&service, &caller, &id).await?;
-    service.journal.delete_snapshot(&id, &snapshot).await?;
-    deleted()
+    volume: Volume<DeleteVolume, AsVolume>,
+    Named(snapshot): Named,
+) -> Told<Deleted> {
+    service.journal.delete_snapshot(volume.id(), &snapshot).await?;
+    ok(Deleted { deleted: true })
 }
 
 /// Goes back by ordinary entries, so that everyone learns of it. Names that a
 /// replica cannot hold today stay away, each recorded as a conflict.
 pub(super) async fn restore(
     service: State,
-    caller: Caller,
-    At((id, snapshot)): At<(String, String)>,
-) -> Answered {
-    caller.may("sandboxvolume:write")?;
-    let hot = service.volume(&caller, &id).await;
-    let hot = hot.map_err(|problem| problem.not_found_as("snapshot not found"))?;
+    volume: Volume<WriteVolume, AsSnapshot>,
+    Named(snapshot): Named,
+) -> Told<Restored> {
+    let hot = volume.hot;
     let record = find(&service, &hot, &snapshot).await?;
     let then = tree_of(&service, &hot, &record).await?;
-    let held_back = hot
+    let conflicts = hot
         .commit(Needs::default(), move |draft| {
             let (uid, gid) = draft.ledger.owner();
             let source = Source::Sandbox;
@@ -136,8 +130,5 @@ pub(super) async fn restore(
             Ok(admitted.conflicts.len())
         })
         .await?;
-    match held_back {
-        0 => ok(&json!({"status": "restored"})),
-        conflicts => ok(&json!({"status": "restored", "conflicts": conflicts})),
-    }
+    ok(Restored { status: "restored".into(), conflicts })
 }

@@ -1,30 +1,43 @@
 //! The documented way to write to the journal.
 
 use std::collections::HashMap;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use s0_api::documented::{AppendRequest, AppendResult, ChangeRequest, journal_entry};
+use s0_api::sync::Outcome;
 use s0_tree::{
     Action, Actor, Change, Content, ContentId, Entry, Hash, Origin, RequestId, Seq, Source,
 };
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::answers::{Told, ok};
+use super::asked::{Json, Named, Volume, WriteVolume};
 use super::changes::{sha256_of, visible};
 use super::replicas::leased;
-use super::{Answered, At, State, Whole, as_value, check_id, conflicts, ok};
+use super::{State, as_value, check_id, conflicts};
 use crate::holdings::{Holdings, Taken};
 use crate::journal::RequestRecord;
 use crate::ledger::NewConflict;
 use crate::problem::Problem;
-use crate::service::{Caller, Service, now};
+use crate::service::{Service, now};
 use crate::volume::{Draft, Needs, Since, UploadNeeds};
 
 /// How many changes one request may have.
 const MAX_CHANGES: usize = 20_000;
+/// The largest metadata of one change.
+const MAX_NOTE: usize = 4096;
 const UNKNOWN: Problem = Problem::NotFound("not found");
+
+/// An answer that is kept as JSON, so that it can be given again word for word.
+#[derive(Serialize, JsonSchema)]
+#[serde(transparent)]
+pub(super) struct Verbatim<T>(#[schemars(with = "T")] Value, #[serde(skip)] PhantomData<T>);
 
 /// A documented change with its content taken in.
 #[derive(Debug, Clone)]
@@ -32,6 +45,8 @@ struct Prepared {
     /// None for `invalidate`, which changes no tree.
     action: Option<Action>,
     taken: Option<Taken>,
+    /// What is to be told with the entry.
+    note: Option<Value>,
 }
 
 fn invalid(why: impl std::fmt::Display) -> Problem {
@@ -69,13 +84,16 @@ async fn prepare(
         }
     }
     let action = change.action(taken.as_ref().map(|taken| taken.content)).map_err(invalid)?;
-    Ok(Prepared { action, taken })
+    let note = change.metadata.clone().filter(|note| !note.is_null());
+    if note.as_ref().is_some_and(|note| !note.is_object() || note.to_string().len() > MAX_NOTE) {
+        return Err(invalid(format!("metadata is an object of at most {MAX_NOTE} bytes")));
+    }
+    Ok(Prepared { action, taken, note })
 }
 
 async fn prepare_all(
     service: &Service,
-    caller: &Caller,
-    volume: &str,
+    (team, volume): (&str, &str),
     changes: &[ChangeRequest],
 ) -> Result<Vec<Prepared>, Problem> {
     let mut prepared = Vec::with_capacity(changes.len());
@@ -83,24 +101,21 @@ async fn prepare_all(
         let held = match change.content_ref.as_deref().filter(|text| !text.is_empty()) {
             Some(text) if change.content_base64.is_none() => {
                 let id = ContentId::parse(text).ok_or_else(|| invalid("content_ref is no name"))?;
-                Some(visible(service, caller, volume, id).await?)
+                Some(visible(service, team, volume, id).await?)
             }
             _ => None,
         };
-        prepared.push(prepare(&service.holdings, &caller.team, held, change).await?);
+        prepared.push(prepare(&service.holdings, team, held, change).await?);
     }
     Ok(prepared)
 }
 
 pub(super) async fn append(
     service: State,
-    caller: Caller,
-    At((id, replica)): At<(String, String)>,
-    body: Whole,
-) -> Answered {
-    caller.may("sandboxvolume:write")?;
-    let request: AppendRequest = body.json()?;
-    drop(body);
+    volume: Volume<WriteVolume>,
+    Named(replica): Named,
+    Json(request): Json<AppendRequest>,
+) -> Told<Verbatim<AppendResult>> {
     if request.request_id.trim().is_empty() {
         return Err(Problem::bad("invalid sync request id"));
     }
@@ -110,11 +125,11 @@ pub(super) async fn append(
     }
     let asked = as_value(&(request.base_seq, &request.changes))?;
     let body = Hash::of(asked.to_string().as_bytes());
-    let hot = service.volume(&caller, &id).await?;
+    let hot = volume.hot.clone();
     hot.committed().ledger.replica(&replica).ok_or(UNKNOWN)?;
     // What is wrong with the changes is said after what is wrong with the
     // request, as documented.
-    let prepared = prepare_all(&service, &caller, &id, &request.changes).await;
+    let prepared = prepare_all(&service, (volume.team(), volume.id()), &request.changes).await;
     let base = Seq(request.base_seq);
     let upload = Arc::new(Upload { replica, request: request.request_id, base, body, prepared });
     let asked = upload.clone();
@@ -136,8 +151,11 @@ pub(super) async fn append(
             let names = (record.id.as_str(), record.team.as_str());
             let wholes = upload.wholes();
             let tree = draft.ledger.tree();
+            let notes: HashMap<Seq, Value> = draft.append.notes.iter().cloned().collect();
             let documented = |entry: &Entry| {
-                journal_entry(entry, names, tree, &|content| sha256_of(&wholes, content))
+                let sha256 = |content| sha256_of(&wholes, content);
+                let told = journal_entry(entry, names, tree, &sha256);
+                told.noted(notes.get(&entry.seq).cloned())
             };
             let conflicts = draft.append.conflicts.iter();
             let result = AppendResult {
@@ -156,7 +174,7 @@ pub(super) async fn append(
             Ok(answer)
         })
         .await?;
-    ok(&answer)
+    ok(Verbatim(answer, PhantomData))
 }
 
 /// A documented upload, ready to be admitted.
@@ -233,6 +251,14 @@ impl Upload {
         let base = self.base;
         let about = |draft: &Draft, conflict: &NewConflict| about(draft, &since, conflict, base);
         let admitted = draft.admit(&origin, &changes, &since.news, &about)?;
+        // Directories that were made on the way are entries too; a note is of the
+        // change's own.
+        let notes = prepared.iter().filter(|one| one.action.is_some()).map(|one| &one.note);
+        for (outcome, note) in admitted.outcomes.iter().zip(notes) {
+            if let (Outcome::Accepted { seq, .. }, Some(note)) = (outcome, note) {
+                draft.append.notes.push((*seq, note.clone()));
+            }
+        }
         draft.ledger.saw(&self.replica, draft.time);
         draft.note_replica(&self.replica);
         Ok(admitted.entries)

@@ -1,15 +1,20 @@
 //! Volumes: make, list, fork, delete.
 
-use std::sync::Arc;
-
 use s0_api::times::rfc3339;
-use s0_api::volumes::{AccessMode, NewVolume, SandboxVolume};
+use s0_api::volumes::{AccessMode, Deleted, NewVolume, SandboxVolume};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-use super::{Answered, At, State, Whole, deleted, made, ok};
+use super::State;
+use super::answers::{Made, MadeOf, Told, ok};
+use super::asked::{
+    AsVolume, CreateVolume, DeleteVolume, Json, JsonOrNone, May, Named, Params, ReadVolume, Volume,
+    WriteVolume,
+};
 use crate::journal::{Start, VolumeRecord};
 use crate::problem::Problem;
-use crate::service::{Caller, Service, now};
-use crate::volume::{Hot, new_id, pack};
+use crate::service::now;
+use crate::volume::{new_id, pack};
 
 fn as_documented(record: &VolumeRecord) -> SandboxVolume {
     SandboxVolume {
@@ -45,19 +50,11 @@ fn owner(new: &NewVolume) -> Result<Option<(u32, u32)>, Problem> {
     }
 }
 
-/// A Volume of the caller's team, on those routes that say what is not found.
-pub(super) async fn named(
-    service: &Service,
-    caller: &Caller,
-    id: &str,
-) -> Result<Arc<Hot>, Problem> {
-    let found = service.volume(caller, id).await;
-    found.map_err(|problem| problem.not_found_as("volume not found"))
-}
-
-pub(super) async fn create(service: State, caller: Caller, body: Whole) -> Answered {
-    caller.may("sandboxvolume:create")?;
-    let new: NewVolume = body.json()?;
+pub(super) async fn create(
+    service: State,
+    May { caller, .. }: May<CreateVolume>,
+    Json(new): Json<NewVolume>,
+) -> MadeOf<SandboxVolume> {
     let (access_mode, time) = (access_mode(&new)?, now());
     let (uid, gid) = owner(&new)?.unwrap_or((0, 0));
     let record = VolumeRecord {
@@ -73,27 +70,43 @@ pub(super) async fn create(service: State, caller: Caller, body: Whole) -> Answe
         updated: time,
     };
     service.journal.create_volume(record.clone(), None).await?;
-    made(&as_documented(&record))
+    Ok(Made(as_documented(&record)))
 }
 
-pub(super) async fn list(service: State, caller: Caller) -> Answered {
-    caller.may("sandboxvolume:read")?;
+pub(super) async fn list(
+    service: State,
+    May { caller, .. }: May<ReadVolume>,
+) -> Told<Vec<SandboxVolume>> {
     let all = service.journal.volumes(&caller.team).await?;
-    ok(&all.iter().map(as_documented).collect::<Vec<_>>())
+    ok(all.iter().map(as_documented).collect())
 }
 
-pub(super) async fn get(service: State, caller: Caller, At(id): At<String>) -> Answered {
-    caller.may("sandboxvolume:read")?;
+pub(super) async fn get(
+    service: State,
+    May { caller, .. }: May<ReadVolume>,
+    Named(id): Named,
+) -> Told<SandboxVolume> {
     match service.journal.volume(&id).await? {
-        Some(record) if record.team == caller.team => ok(&as_documented(&record)),
+        Some(record) if record.team == caller.team => ok(as_documented(&record)),
         _ => Err(Problem::NotFound("not found")),
     }
 }
 
-/// Nothing is mounted in a way that a deletion would hurt: readers of a deleted
-/// Volume learn that it is gone. So `force` makes no difference.
-pub(super) async fn delete(service: State, caller: Caller, At(id): At<String>) -> Answered {
-    caller.may("sandboxvolume:delete")?;
+/// How a Volume is to be deleted.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct HowToDelete {
+    /// Whether although it is mounted. Nothing is mounted in a way that a deletion would
+    /// hurt: readers of a deleted Volume learn that it is gone. So it makes no difference.
+    #[serde(rename = "force")]
+    _force: Option<String>,
+}
+
+pub(super) async fn delete(
+    service: State,
+    May { caller, .. }: May<DeleteVolume>,
+    Named(id): Named,
+    _: Params<HowToDelete>,
+) -> Told<Deleted> {
     if let Some(record) = service.journal.volume(&id).await? {
         if record.team != caller.team {
             return Err(Problem::NotFound("not found"));
@@ -101,29 +114,25 @@ pub(super) async fn delete(service: State, caller: Caller, At(id): At<String>) -
         service.journal.delete_volume(&id).await?;
         service.close(&id);
     }
-    deleted()
+    ok(Deleted { deleted: true })
 }
 
 pub(super) async fn fork(
     service: State,
-    caller: Caller,
-    At(id): At<String>,
-    body: Whole,
-) -> Answered {
-    caller.may("sandboxvolume:write")?;
-    let new: NewVolume = body.json_or_default()?;
+    source: Volume<WriteVolume, AsVolume>,
+    JsonOrNone(new): JsonOrNone<NewVolume>,
+) -> MadeOf<SandboxVolume> {
     let (access_mode, time) = (access_mode(&new)?, now());
-    let owner = owner(&new)?;
-    let source = named(&service, &caller, &id).await?;
-    let (uid, gid) = owner.unwrap_or((source.record.uid, source.record.gid));
-    let tree = source.committed().ledger.tree().clone();
+    let kept = (source.hot.record.uid, source.hot.record.gid);
+    let (uid, gid) = owner(&new)?.unwrap_or(kept);
+    let tree = source.hot.committed().ledger.tree().clone();
     let contents = tree.contents().map(|content| content.id).collect();
     let start = Start { checkpoint: pack(tree).await?, contents };
     let record = VolumeRecord {
         id: new_id(),
-        team: caller.team,
-        user: caller.user,
-        source: Some(id),
+        source: Some(source.id().into()),
+        team: source.caller.team,
+        user: source.caller.user,
         access_mode,
         uid,
         gid,
@@ -132,5 +141,5 @@ pub(super) async fn fork(
         updated: time,
     };
     service.journal.create_volume(record.clone(), Some(start)).await?;
-    made(&as_documented(&record))
+    Ok(Made(as_documented(&record)))
 }

@@ -134,6 +134,7 @@ async fn appends<S: Journal>(open: &impl Fn() -> S) {
         volume: "a".into(),
         head: Seq(0),
         entries: entries.clone(),
+        notes: vec![(Seq(2), serde_json::json!({"by": "hand"}))],
         inline: vec![(one, Bytes::from_static(b"one"))],
         names: vec![one],
         replicas: vec![replica("r", 0)],
@@ -155,6 +156,11 @@ async fn appends<S: Journal>(open: &impl Fn() -> S) {
     assert_eq!(store.entries("a", Seq(0), 1).await.unwrap(), entries[..1]);
     assert_eq!(store.entries("a", Seq(1), 10).await.unwrap(), entries[1..]);
     assert_eq!(store.entries("a", Seq(2), 10).await.unwrap(), []);
+    let noted = store.notes("a", Seq(1), Seq(2)).await.unwrap();
+    assert_eq!(noted, HashMap::from([(Seq(2), serde_json::json!({"by": "hand"}))]));
+    for (after, until) in [(0, 1), (2, 9)] {
+        assert!(store.notes("a", Seq(after), Seq(until)).await.unwrap().is_empty());
+    }
     assert_eq!(store.request("a", "r", "q").await.unwrap(), Some(request));
     assert_eq!(store.request("a", "r", "other").await.unwrap(), None);
     assert_eq!(store.named("a", vec![one]).await.unwrap().len(), 1);
@@ -257,7 +263,9 @@ async fn checkpoints_and_retention(store: &impl Journal) {
     store.create_volume(volume("k", "team", 1), None).await.unwrap();
     let mut tree = Tree::default();
     let entries = (1..=8).map(|at| make(&mut tree, at, &format!("{at}"), "")).collect();
-    let append = Append { volume: "k".into(), entries, ..Append::default() };
+    let note = |seq| (Seq(seq), serde_json::json!(seq));
+    let notes = vec![note(4), note(5)];
+    let append = Append { volume: "k".into(), entries, notes, ..Append::default() };
     store.append(append).await.unwrap();
     for seq in [2, 4, 6] {
         store.put_checkpoint("k", packed(seq)).await.unwrap();
@@ -281,6 +289,7 @@ async fn checkpoints_and_retention(store: &impl Journal) {
     assert_eq!(store.checkpoints("k").await.unwrap(), [Seq(2), Seq(3), Seq(6)]);
     let left = store.entries("k", Seq(0), 99).await.unwrap();
     assert_eq!(left.iter().map(|entry| entry.seq.0).collect::<Vec<_>>(), [5, 6, 7, 8]);
+    assert_eq!(store.notes("k", Seq(0), Seq(99)).await.unwrap(), HashMap::from([note(5)]));
     // The floor never sinks.
     store.retain("k", Seq(1), Seq(1)).await.unwrap();
     assert_eq!(store.load("k").await.unwrap().unwrap().retained_after, Seq(4));
@@ -308,20 +317,35 @@ async fn forks(store: &impl Journal) {
 }
 
 async fn tokens<S: Journal>(open: &impl Fn() -> S) {
-    let token = TokenRecord {
-        hash: Hash::of(b"secret"),
-        team: "team".into(),
+    let token = |text: &str, team: &str, created| TokenRecord {
+        hash: Hash::of(text.as_bytes()),
+        id: format!("id of {text}"),
+        team: team.into(),
         user: "u".into(),
-        permissions: vec!["sandboxvolume:read".into()],
-        expires: Some(Time(7)),
+        name: "for the laptop".into(),
+        platform: false,
+        roles: vec![Role::Viewer, Role::Builder],
+        active: true,
+        expires: Some(Time(9)),
+        created: Time(created),
+        updated: Time(created),
     };
-    open().put_token(token.clone()).await.unwrap();
-    assert_eq!(open().token(token.hash).await.unwrap(), Some(token));
+    let (first, second) = (token("secret", "team", 1), token("other", "team", 2));
+    let local = TokenRecord { platform: true, expires: None, ..token("local", "local", 3) };
+    for token in [&first, &second, &local] {
+        open().put_token(token.clone()).await.unwrap();
+        assert_eq!(open().token(token.hash).await.unwrap().as_ref(), Some(token));
+    }
     assert_eq!(open().token(Hash::of(b"wrong")).await.unwrap(), None);
-    open().revoke_tokens("team", "other").await.unwrap();
-    assert!(open().token(Hash::of(b"secret")).await.unwrap().is_some());
-    open().revoke_tokens("team", "u").await.unwrap();
-    assert_eq!(open().token(Hash::of(b"secret")).await.unwrap(), None);
+    let all = open().tokens(None).await.unwrap();
+    assert_eq!(all, [local.clone(), second.clone(), first.clone()], "newest first");
+    let ended = TokenRecord { active: false, updated: Time(5), ..first };
+    open().put_token(ended.clone()).await.unwrap();
+    assert_eq!(open().tokens(Some("team".into())).await.unwrap(), [second.clone(), ended]);
+    assert!(open().delete_token(second.hash).await.unwrap());
+    assert!(!open().delete_token(second.hash).await.unwrap());
+    assert_eq!(open().token(second.hash).await.unwrap(), None);
+    assert_eq!(open().tokens(None).await.unwrap().len(), 2);
 }
 
 async fn epochs(store: &impl Journal) {

@@ -1,11 +1,12 @@
 //! What is read from the database.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use s0_api::volumes::AccessMode;
 use s0_tree::{Content, ContentId, Entry, Hash, NodeId, Seq, Time};
+use serde_json::Value;
 
 use super::rows::{content_from, damaged, from_json, hash_from, id_bytes, number, seq, time};
 use crate::journal::{
@@ -266,15 +267,52 @@ pub(super) fn snapshots(db: &Connection, volume: &str) -> Kept<Vec<SnapshotRecor
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-pub(super) fn token(db: &Connection, hash: Hash) -> Kept<Option<TokenRecord>> {
+pub(super) fn notes(
+    db: &Connection,
+    volume: &str,
+    after: Seq,
+    until: Seq,
+) -> Kept<HashMap<Seq, Value>> {
+    let Some(volume) = number_of(db, volume)? else { return Ok(HashMap::new()) };
     let mut statement =
-        db.prepare_cached("SELECT team, user, permissions, expires FROM tokens WHERE hash = ?")?;
-    let row: Option<(String, String, String, Option<i64>)> = statement
-        .query_row([hash.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
-        .optional()?;
-    row.map(|(team, user, permissions, expires)| {
-        let permissions = from_json(&permissions)?;
-        Ok(TokenRecord { hash, team, user, permissions, expires: expires.map(Time) })
-    })
-    .transpose()
+        db.prepare_cached("SELECT seq, note FROM notes WHERE volume = ? AND seq > ? AND seq <= ?")?;
+    let of = params![volume, number(after.0), number(until.0)];
+    let rows = statement
+        .query_map(of, |row| Ok((seq(row.get(0)?), row.get::<_, String>(1)?)))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    rows.into_iter().map(|(seq, note)| Ok((seq, from_json(&note)?))).collect()
+}
+
+const TOKEN: &str = "SELECT hash, id, team, user, name, platform, roles, active, expires, created,
+     updated FROM tokens";
+
+pub(super) fn token(db: &Connection, hash: Hash) -> Kept<Option<TokenRecord>> {
+    let mut statement = db.prepare_cached(&format!("{TOKEN} WHERE hash = ?"))?;
+    statement.query_row([hash.0], token_of).optional()?.transpose()
+}
+
+pub(super) fn tokens(db: &Connection, team: Option<&str>) -> Kept<Vec<TokenRecord>> {
+    let mut statement = db.prepare_cached(&format!(
+        "{TOKEN} WHERE ?1 IS NULL OR team = ?1 ORDER BY created DESC, id"
+    ))?;
+    let rows = statement.query_map([team], token_of)?;
+    rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().collect()
+}
+
+fn token_of(row: &Row<'_>) -> rusqlite::Result<Kept<TokenRecord>> {
+    let roles: String = row.get(6)?;
+    let token = TokenRecord {
+        hash: Hash(row.get(0)?),
+        id: row.get(1)?,
+        team: row.get(2)?,
+        user: row.get(3)?,
+        name: row.get(4)?,
+        platform: row.get(5)?,
+        roles: Vec::new(),
+        active: row.get(7)?,
+        expires: row.get::<_, Option<i64>>(8)?.map(Time),
+        created: time(row.get(9)?),
+        updated: time(row.get(10)?),
+    };
+    Ok(from_json(&roles).map(|roles| TokenRecord { roles, ..token }))
 }

@@ -28,6 +28,14 @@ CREATE TABLE entries (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX contents_by_node ON entries (volume, node, seq) WHERE content IS NOT NULL;
 
+-- What clients noted with changes that became entries.
+CREATE TABLE notes (
+    volume INTEGER NOT NULL REFERENCES volumes ON DELETE CASCADE,
+    seq INTEGER NOT NULL,
+    note TEXT NOT NULL,
+    PRIMARY KEY (volume, seq)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE replicas (
     volume INTEGER NOT NULL REFERENCES volumes ON DELETE CASCADE,
     id TEXT NOT NULL,
@@ -109,8 +117,14 @@ CREATE TABLE names (
 
 CREATE TABLE tokens (
     hash BLOB PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
     team TEXT NOT NULL,
     user TEXT NOT NULL,
-    permissions TEXT NOT NULL,
-    expires INTEGER
+    name TEXT NOT NULL,
+    platform INTEGER NOT NULL,
+    roles TEXT NOT NULL,
+    active INTEGER NOT NULL,
+    expires INTEGER,
+    created INTEGER NOT NULL,
+    updated INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;

@@ -92,6 +92,10 @@ fn append_rows(db: &Connection, append: &Append) -> Kept<Result<(), Option<Seq>>
             to_json(entry)?,
         ])?;
     }
+    for (seq, note) in &append.notes {
+        db.prepare_cached("INSERT INTO notes (volume, seq, note) VALUES (?, ?, ?)")?
+            .execute(params![volume, number(seq.0), to_json(note)?])?;
+    }
     db.prepare_cached("UPDATE volumes SET head = ?, updated = max(updated, ?) WHERE number = ?")?
         .execute(params![number(last.0), append.time.0, volume])?;
     put_inline(db, &team, &append.inline)?;
@@ -226,7 +230,10 @@ pub(super) fn put_checkpoint(db: &Connection, volume: &str, checkpoint: &Checkpo
 pub(super) fn retain(db: &Connection, volume: &str, floor: Seq, checkpoints_from: Seq) -> Kept<()> {
     let volume = known(db, volume)?;
     let (floor, from) = (number(floor.0), number(checkpoints_from.0));
-    db.execute("DELETE FROM entries WHERE volume = ? AND seq <= ?", params![volume, floor])?;
+    for table in ["entries", "notes"] {
+        let delete = format!("DELETE FROM {table} WHERE volume = ? AND seq <= ?");
+        db.execute(&delete, params![volume, floor])?;
+    }
     db.execute(
         "UPDATE volumes SET retained_after = max(retained_after, ?) WHERE number = ?",
         params![floor, volume],
@@ -279,20 +286,25 @@ pub(super) fn delete_snapshot(db: &Connection, volume: &str, id: &str) -> Kept<b
 
 pub(super) fn put_token(db: &Connection, token: &TokenRecord) -> Kept<()> {
     db.execute(
-        "INSERT OR REPLACE INTO tokens (hash, team, user, permissions, expires)
-         VALUES (?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO tokens (hash, id, team, user, name, platform, roles, active,
+         expires, created, updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             token.hash.0,
+            token.id,
             token.team,
             token.user,
-            to_json(&token.permissions)?,
+            token.name,
+            token.platform,
+            to_json(&token.roles)?,
+            token.active,
             token.expires.map(|time| time.0),
+            token.created.0,
+            token.updated.0,
         ],
     )?;
     Ok(())
 }
 
-pub(super) fn revoke_tokens(db: &Connection, team: &str, user: &str) -> Kept<()> {
-    db.execute("DELETE FROM tokens WHERE team = ? AND user = ?", [team, user])?;
-    Ok(())
+pub(super) fn delete_token(db: &Connection, hash: Hash) -> Kept<bool> {
+    Ok(db.execute("DELETE FROM tokens WHERE hash = ?", [hash.0])? > 0)
 }

@@ -2,6 +2,7 @@
 //! through the typed client and by hand.
 
 mod changes;
+mod contract;
 mod documented;
 mod history;
 mod limits;
@@ -10,3 +11,4 @@ mod refused;
 mod replica;
 mod rig;
 mod running;
+mod watch;

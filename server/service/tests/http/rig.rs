@@ -9,9 +9,11 @@ use s0_api::sync::{Capabilities, Registration, Submission};
 use s0_api::volumes::NewVolume;
 use s0_service::{Config, Running, TOKEN_FILE, serve};
 use s0_tree::{Action, AttributeChange, Change, Content, ContentId, Expected, New, TreePath};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
+
+use crate::contract::{Document, Seen};
 
 pub(crate) struct Rig {
     pub(crate) dir: TempDir,
@@ -21,6 +23,26 @@ pub(crate) struct Rig {
     stop: Option<oneshot::Sender<()>>,
     running: Option<Running>,
     http: reqwest::Client,
+    /// What was answered to requests by hand.
+    pub(crate) seen: Seen,
+}
+
+/// An answer to a request by hand.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) bytes: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.bytes).unwrap()
+    }
 }
 
 pub(crate) fn config(dir: &Path) -> Config {
@@ -51,7 +73,8 @@ impl Rig {
         let url = running.url().to_owned();
         let client = Client::new(&url, &token).unwrap();
         let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
-        Self { dir, client, token, url, stop: Some(stop), running: Some(running), http }
+        let (stop, running, seen) = (Some(stop), Some(running), Seen::default());
+        Self { dir, client, token, url, stop, running, http, seen }
     }
 
     /// Shuts the service down as its operator would.
@@ -61,8 +84,20 @@ impl Rig {
         self.dir
     }
 
+    /// The service's directory, as long as it runs.
+    pub(crate) fn database(&self) -> std::path::PathBuf {
+        self.dir.path().join("journal.db")
+    }
+
     pub(crate) async fn volume(&self) -> String {
         self.client.create_volume(&NewVolume::default()).await.unwrap().id
+    }
+
+    /// A token of a team, made as its admins make them.
+    pub(crate) async fn token_of(&self, team: &str, role: &str) -> String {
+        let body = json!({"name": role, "roles": [role], "team_id": team});
+        let made = self.data(Method::POST, "/api-keys", body).await;
+        made["key"].as_str().unwrap().to_owned()
     }
 
     /// A request by hand, with the local token; the status and the JSON.
@@ -82,9 +117,27 @@ impl Rig {
         path: &str,
         body: impl Into<Body>,
     ) -> (u16, Value) {
-        let mut request = self.http.request(method, format!("{}{path}", self.url));
-        if let Some(token) = token {
-            request = request.bearer_auth(token);
+        let authorization = token.map(|token| format!("Bearer {token}"));
+        let headers: Vec<_> =
+            authorization.as_deref().map(|value| ("authorization", value)).into_iter().collect();
+        let Answer { status, bytes, .. } = self.ask(method, path, &headers, body).await;
+        let value = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into()));
+        (status, value)
+    }
+
+    /// A request by hand with nothing but these headers. Whatever is answered must be as
+    /// the API's description says.
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Answer {
+        let mut request = self.http.request(method.clone(), format!("{}{path}", self.url));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         let answer = match body.into() {
             Body::Empty => request,
@@ -96,17 +149,26 @@ impl Rig {
         .send()
         .await
         .unwrap();
-        let status = answer.status();
-        let bytes = answer.bytes().await.unwrap();
-        let value: Value = serde_json::from_slice(&bytes).unwrap_or_else(|_| {
-            assert!(status.is_success(), "{status} without an envelope: {bytes:?}");
-            Value::String(String::from_utf8_lossy(&bytes).into())
-        });
-        if status.is_client_error() || status.is_server_error() {
-            assert_eq!(value["success"], false);
-            assert!(value["error"]["code"].is_string() && value["error"]["message"].is_string());
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        let kind = headers.get("content-type").and_then(|value| value.to_str().ok());
+        let endless = kind.is_some_and(|kind| kind.starts_with("text/event-stream"));
+        let bytes = if endless { Bytes::new() } else { answer.bytes().await.unwrap() };
+        let answer = Answer { status, headers, bytes };
+        if let Err(why) = self.document().await.check(&method, path, &answer) {
+            panic!("{method} {path} is not as described: {why}\n{answer:?}");
         }
-        (status.as_u16(), value)
+        self.seen.note(self.document().await, &method, path, status);
+        answer
+    }
+
+    /// The description of the API, as the service gives it.
+    pub(crate) async fn document(&self) -> &'static Document {
+        static DOCUMENT: tokio::sync::OnceCell<Document> = tokio::sync::OnceCell::const_new();
+        let read = async || {
+            let answer = self.http.get(format!("{}/openapi.json", self.url)).send().await.unwrap();
+            Document::new(serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap())
+        };
+        DOCUMENT.get_or_init(read).await
     }
 
     /// A request by hand that must succeed; its data.
@@ -141,6 +203,12 @@ impl From<()> for Body {
 impl From<Value> for Body {
     fn from(value: Value) -> Self {
         Self::Json(value)
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self::Bytes(bytes)
     }
 }
 

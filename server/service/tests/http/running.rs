@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use reqwest::Method;
 use s0_api::{Client, Error};
-use s0_service::journal::{Checkpoint, Journal, TokenRecord};
+use s0_service::journal::{Checkpoint, Journal};
 use s0_service::sqlite::SqliteJournal;
 use s0_service::{Config, SERVICE_FILE, ServeError, ServiceFile, TOKEN_FILE, serve};
 use s0_tree::{Content, Hash, Seq, Time};
@@ -13,32 +13,18 @@ use serde_json::json;
 
 use crate::rig::{Rig, code, config, create, inline, registration, submission};
 
-fn record(token: &str, team: &str, permissions: &[&str], expires: Option<Time>) -> TokenRecord {
-    TokenRecord {
-        hash: Hash::of(token.as_bytes()),
-        team: team.into(),
-        user: "u".into(),
-        permissions: permissions.iter().map(ToString::to_string).collect(),
-        expires,
-    }
-}
-
 #[tokio::test]
 async fn tokens_decide_who_may_do_what() {
     let rig = Rig::start().await;
     let volume = rig.volume().await;
     rig.write(&volume, "x", "secret").await;
-    let every = "sandboxvolume:create sandboxvolume:read sandboxvolume:write \
-                 sandboxvolume:delete sandboxvolumefile:read sandboxvolumefile:write";
-    let every: Vec<&str> = every.split_whitespace().collect();
-    let journal = SqliteJournal::open(&rig.dir.path().join("journal.db")).unwrap();
-    for token in [
-        record("other-team", "others", &every, None),
-        record("viewer", "local", &["sandboxvolume:read", "sandboxvolumefile:read"], None),
-        record("old", "local", &every, Some(Time(1))),
-    ] {
-        journal.put_token(token).await.unwrap();
-    }
+    let others = rig.token_of("others", "admin").await;
+    let viewer = rig.token_of("local", "viewer").await;
+    let builder = rig.token_of("local", "builder").await;
+    let journal = SqliteJournal::open(&rig.database()).unwrap();
+    let mut old = journal.token(Hash::of(viewer.as_bytes())).await.unwrap().unwrap();
+    (old.hash, old.id, old.expires) = (Hash::of(b"old"), "old".into(), Some(Time(1)));
+    journal.put_token(old).await.unwrap();
     let base = format!("/api/v1/sandboxvolumes/{volume}");
     for bad in [None, Some("wrong"), Some("old"), Some("")] {
         let answer = rig.as_bearer(bad, Method::GET, &base, ()).await;
@@ -59,22 +45,22 @@ async fn tokens_decide_who_may_do_what() {
         (Method::POST, "/sync/bootstrap"),
     ] {
         let path = format!("{base}{path}");
-        let foreign = rig.as_bearer(Some("other-team"), method.clone(), &path, ()).await;
+        let foreign = rig.as_bearer(Some(&others), method.clone(), &path, ()).await;
         assert_eq!(foreign.0, 404, "{method} {path}");
         if method != Method::DELETE {
             let absent = path.replace(&volume, "absent");
-            assert_eq!(rig.as_bearer(Some("other-team"), method, &absent, ()).await, foreign);
+            assert_eq!(rig.as_bearer(Some(&others), method, &absent, ()).await, foreign);
         }
     }
-    let list = rig.as_bearer(Some("other-team"), Method::GET, "/api/v1/sandboxvolumes", ()).await;
+    let list = rig.as_bearer(Some(&others), Method::GET, "/api/v1/sandboxvolumes", ()).await;
     assert_eq!(list.1["data"], json!([]));
     // The same bytes of another team are neither seen nor shared.
-    let others = Client::new(&rig.url, "other-team").unwrap();
+    let others = Client::new(&rig.url, &others).unwrap();
     let theirs = others.create_volume(&s0_api::volumes::NewVolume::default()).await.unwrap();
     let id = Content::of(b"secret").id;
     assert_eq!(others.missing(&theirs.id, &[id]).await.unwrap(), [id]);
 
-    let viewer = Client::new(&rig.url, "viewer").unwrap();
+    let viewer = Client::new(&rig.url, &viewer).unwrap();
     assert_eq!(
         Client::collect(viewer.read_file(&volume, "x").await.unwrap()).await.unwrap(),
         b"secret"
@@ -82,6 +68,8 @@ async fn tokens_decide_who_may_do_what() {
     let refused = viewer.write_file(&volume, "x", "y").await;
     assert_eq!(refused, Err(Error::Unauthorized("insufficient permissions".into())));
     assert!(matches!(viewer.delete_volume(&volume, true).await, Err(Error::Unauthorized(_))));
+    let nothing = Client::new(&rig.url, &builder).unwrap();
+    assert!(matches!(nothing.volumes().await, Err(Error::Unauthorized(_))));
     rig.client.health().await.unwrap();
     Client::new(&rig.url, "").unwrap().health().await.unwrap();
 
