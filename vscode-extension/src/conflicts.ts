@@ -258,7 +258,7 @@ async function chooseHeld(ctx: Ctx, argument: unknown): Promise<void> {
  */
 async function settleHeld(ctx: Ctx, params: Requests["s0-sync/settleHeld"][0]): Promise<void> {
   const held = ctx.states.get(params.folder)?.held.find((one) => one.path === params.path);
-  const written = heard(ctx.onDidApply, (uris) => held !== undefined && uris.includes(held.uri));
+  const written = heard(ctx.onDidApply, (items) => items.some(({ uri }) => uri === held?.uri));
   const { beside } = await ctx.request("s0-sync/settleHeld", params);
   if (beside !== undefined)
     void vscode.window.setStatusBarMessage(`s0 sync: put beside it as ${beside}`, 8000);
