@@ -69,6 +69,19 @@ export async function an_agents_edit_appears_at_once({ bench, open, shot }) {
   await shot(w, "decorations");
 }
 
+export async function what_an_agent_writes_deep_in_the_tree_is_reloaded({ bench, open }) {
+  bench.write("src/deep/story.txt", lines(30));
+  const w = await open();
+  await w.attach();
+  const agent = bench.agent();
+  await until("the agent has the file", () => agent.read("src/deep/story.txt") === lines(30));
+  await w.openFile("src/deep/story.txt");
+  for (const text of ["first", "second"]) {
+    agent.write("src/deep/story.txt", `${text}\n` + lines(30));
+    await until(`the editor shows the ${text} write`, async () => (await w.text()).startsWith(`${text}\n`), 5);
+  }
+}
+
 export async function keep_one_hunk_and_revert_another({ bench, open, shot }) {
   bench.write("main.py", lines(20));
   const w = await open();
