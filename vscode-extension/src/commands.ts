@@ -204,7 +204,11 @@ function workspaceCommands(ctx: Ctx): Record<string, Command> {
 }
 
 async function attach(ctx: Ctx, argument: AttachArgument): Promise<void> {
-  const folder = await pickFolder(ctx, argument, (state) => state.condition === "detached");
+  const isDetached = (state: FolderState) => state.condition === "detached";
+  if (argument?.folder === undefined && ctx.attached.length > 0 && !ctx.folders.some(isDetached)) {
+    throw new Error("every folder of this window is attached already.");
+  }
+  const folder = await pickFolder(ctx, argument, isDetached);
   if (folder === undefined) return;
   let volume = argument?.volume;
   if (volume === undefined) {
