@@ -222,6 +222,24 @@ export async function a_name_that_some_machine_cannot_hold_gets_another({ bench,
   await until("it has that name", () => bench.read(offered) === "mine\n" && bench.read("aux.txt") === undefined);
   await until("and reaches the agent", () => agent.read(offered) === "mine\n");
   await until("nothing is in conflict", async () => (await w.rows()).some((row) => /^Conflicts\s*none$/.test(row)));
+  // A name of one's own choice is looked at before it is taken.
+  bench.write("nul.txt", "mine too\n");
+  await until("it is a conflict", async () => (await w.rows()).some((row) => /^Conflicts\s*1$/.test(row)));
+  await w.command("s0 sync: Rename");
+  await w.pick("nul.txt");
+  const input = w.page.locator(".quick-input-widget input.input");
+  await until("a name is asked for", async () => (await input.inputValue()).startsWith("nul"));
+  await input.fill("main.py");
+  await until("one that is taken is refused", async () =>
+    (await w.page.locator(".quick-input-widget").innerText()).includes("has this name already"),
+  );
+  await input.fill("chosen.txt");
+  await until("a free one is not", async () =>
+    !(await w.page.locator(".quick-input-widget").innerText()).includes("has this name already"),
+  );
+  await w.page.keyboard.press("Enter");
+  await until("it has that name", () => bench.read("chosen.txt") === "mine too\n");
+  await until("nothing is in conflict", async () => (await w.rows()).some((row) => /^Conflicts\s*none$/.test(row)));
   await until("and all is in sync", async () => /in sync/.test(await w.statusText()));
 }
 

@@ -143,7 +143,7 @@ export async function two_folders_of_a_window_are_two_workspaces({ bench, open, 
   // A conflict in one of them, while the other goes on.
   await w.command("s0 sync: Pause");
   await w.pick("second");
-  await until("it is paused", async () => /paused/.test(await w.statusText()), 20);
+  await until("it is paused", async () => (await w.rows()).some((row) => /^second\s*paused$/.test(row)), 20);
   agents[1].write("main.py", "theirs\n");
   agents[1].flush();
   write(path.join(second, "main.py"), "mine\n");

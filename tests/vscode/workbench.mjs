@@ -224,11 +224,13 @@ export class Workbench {
     await this.dialog.waitFor({ state: "hidden" });
   }
 
-  /** Picks from a quick pick by a text in the row. */
+  /** Picks from a quick pick by a text in the row, with the keyboard: rows may move under a mouse. */
   async pick(text) {
-    const row = this.page.locator(".quick-input-list .monaco-list-row", { hasText: text }).first();
-    await row.waitFor();
-    await row.click();
+    const rows = this.page.locator(".quick-input-list .monaco-list-row");
+    await rows.filter({ hasText: text }).first().waitFor();
+    await this.page.locator(".quick-input-widget input.input").fill(text);
+    await until(`${text} can be picked`, async () => (await rows.first().innerText()).includes(text));
+    await this.page.keyboard.press("Enter");
   }
 
   /** Goes to a line (from 1) of the active editor. */

@@ -139,7 +139,7 @@ export function status(states: FolderState[]): Status {
   const incoming = attached.flatMap((state) => state.incoming).length;
   const waiting = [
     conflicts > 0 ? `$(warning) ${conflicts}` : "",
-    held > 0 ? `$(clock) ${held}` : "",
+    held > 0 ? `$(inbox) ${held}` : "",
     incoming > 0 ? `$(sparkle) ${incoming}` : "",
   ].filter((part) => part !== "");
   return {
