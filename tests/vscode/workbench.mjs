@@ -151,6 +151,47 @@ export class Workbench {
       );
   }
 
+  /**
+   * From now on the page itself notes when it first shows a mark, a text, the exact marks of it, and its lenses. Asking
+   * it again and again would slow down what is measured.
+   */
+  async noteWhenShown(text) {
+    await this.page.evaluate((wanted) => {
+      const noted = { wanted, times: {} };
+      globalThis.noted?.observer.disconnect();
+      globalThis.noted = noted;
+      const look = () => {
+        const editor = document.querySelector(".editor-group-container.active .editor-instance");
+        const note = (what) => (noted.times[what] ??= performance.timeOrigin + performance.now());
+        const styles = [...editor.querySelectorAll('.view-overlays [class*="ced-"]')].flatMap((mark) => {
+          const style = getComputedStyle(mark);
+          return ["Left", "Top", "Bottom"]
+            .filter((edge) => parseFloat(style[`border${edge}Width`]) > 0)
+            .map((edge) => style[`border${edge}Style`]);
+        });
+        if (styles.length > 0) note("mark");
+        if (!editor.querySelector(".view-lines").textContent.replaceAll("\u00a0", " ").includes(wanted)) return;
+        note("text");
+        if (styles.includes("solid")) note("decoration");
+        if (editor.querySelector(".codelens-decoration")) note("lenses");
+      };
+      noted.observer = new MutationObserver(look);
+      noted.observer.observe(document.querySelector(".part.editor"), {
+        subtree: true,
+        childList: true,
+        characterData: true,
+        attributes: true,
+      });
+    }, text);
+  }
+
+  /** What was noted, each with its time by the machine's clock, once it all was shown. */
+  async shownTimes() {
+    const times = () => this.page.evaluate(() => globalThis.noted.times);
+    await until("everything is shown", async () => Object.keys(await times()).length === 4, 10, 50);
+    return await times();
+  }
+
   async lenses() {
     return (await this.editor.locator(".codelens-decoration").allInnerTexts()).map((text) =>
       text.replaceAll("\u00a0", " "),
@@ -183,11 +224,13 @@ export class Workbench {
     await this.dialog.waitFor({ state: "hidden" });
   }
 
-  /** Picks from a quick pick by a text in the row. */
+  /** Picks from a quick pick by a text in the row, with the keyboard: rows may move under a mouse. */
   async pick(text) {
-    const row = this.page.locator(".quick-input-list .monaco-list-row", { hasText: text }).first();
-    await row.waitFor();
-    await row.click();
+    const rows = this.page.locator(".quick-input-list .monaco-list-row");
+    await rows.filter({ hasText: text }).first().waitFor();
+    await this.page.locator(".quick-input-widget input.input").fill(text);
+    await until(`${text} can be picked`, async () => (await rows.first().innerText()).includes(text));
+    await this.page.keyboard.press("Enter");
   }
 
   /** Goes to a line (from 1) of the active editor. */

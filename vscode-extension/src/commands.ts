@@ -5,7 +5,7 @@ import { conflictCommands } from "./conflicts.js";
 import type { Ctx } from "./ctx.js";
 import type { Condition, FolderState, Requests } from "./protocol.js";
 import { reviewCommands } from "./review.js";
-import { CONDITIONS, count, folderName } from "./words.js";
+import { CONDITIONS, count, folderName, haltWhy } from "./words.js";
 
 type AttachArgument = Partial<Requests["s0-sync/attach"][0]> | undefined;
 export type Command = (...args: unknown[]) => unknown;
@@ -93,14 +93,16 @@ function workspaceCommands(ctx: Ctx): Record<string, Command> {
       const folder = await pickFolder(ctx, argument, among("halted"));
       if (folder === undefined) return;
       const state = ctx.states.get(folder);
+      // The message that leads here may have been left standing.
+      if (state?.condition !== "halted")
+        throw new Error(`${folderName(folder)} has not halted, or goes on already.`);
       const go = "Go On";
       const remove = "Go On and Send the Deletions";
-      const chosen = await vscode.window.showWarningMessage(
-        "Syncing has halted.",
-        { modal: true, detail: state?.message ?? "" },
-        go,
-        remove,
-      );
+      const detail =
+        `${haltWhy(state)}\n\nGo on once everything is where it should be. ` +
+        "Only if you have removed files and meant it, send the deletions.";
+      const question = `Syncing has halted in ${folderName(folder)}.`;
+      const chosen = await vscode.window.showWarningMessage(question, { modal: true, detail }, go, remove);
       if (chosen !== undefined) {
         await ctx.request("s0-sync/resume", { folder, confirmDeletions: chosen === remove });
       }
@@ -202,7 +204,11 @@ function workspaceCommands(ctx: Ctx): Record<string, Command> {
 }
 
 async function attach(ctx: Ctx, argument: AttachArgument): Promise<void> {
-  const folder = await pickFolder(ctx, argument, (state) => state.condition === "detached");
+  const isDetached = (state: FolderState) => state.condition === "detached";
+  if (argument?.folder === undefined && ctx.attached.length > 0 && !ctx.folders.some(isDetached)) {
+    throw new Error("every folder of this window is attached already.");
+  }
+  const folder = await pickFolder(ctx, argument, isDetached);
   if (folder === undefined) return;
   let volume = argument?.volume;
   if (volume === undefined) {

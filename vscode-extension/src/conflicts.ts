@@ -88,7 +88,10 @@ async function carryOut(ctx: Ctx, folder: string, paths: string[], way: Way, nam
   const params: Requests["s0-sync/resolve"][0] = { folder, paths, way };
   const conflict = ctx.states.get(folder)?.conflicts.find((one) => one.path === paths[0]);
   if (way === "rename") {
-    const chosen = name ?? (await askName(conflict, paths[0] ?? ""));
+    const root = ctx.states.get(folder)?.root ?? folder;
+    // What was offered may have been taken since.
+    const offered = name !== undefined && !(await isTaken(root, name)) ? name : undefined;
+    const chosen = offered ?? (await askName(root, conflict, paths[0] ?? ""));
     if (chosen === undefined) return;
     params.name = chosen;
   }
@@ -109,13 +112,29 @@ async function carryOut(ctx: Ctx, folder: string, paths: string[], way: Way, nam
   }
 }
 
-async function askName(conflict: Conflict | undefined, path: string): Promise<string | undefined> {
+async function askName(
+  root: string,
+  conflict: Conflict | undefined,
+  path: string,
+): Promise<string | undefined> {
   return await vscode.window.showInputBox({
     title: `Rename ${path}`,
     prompt: conflict?.message ?? "",
     value: conflict?.suggestion ?? path,
-    validateInput: (value) => (value.trim() === "" ? "A file needs a name" : undefined),
+    async validateInput(value) {
+      if (value.trim() === "") return "A file needs a name";
+      return (await isTaken(root, value)) ? "Something has this name already" : undefined;
+    },
   });
+}
+
+async function isTaken(root: string, path: string): Promise<boolean> {
+  try {
+    await vscode.workspace.fs.stat(vscode.Uri.joinPath(vscode.Uri.parse(root), path));
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Opens the three-way merge editor, and settles the conflict when the user has completed the merge there. */
@@ -258,7 +277,7 @@ async function chooseHeld(ctx: Ctx, argument: unknown): Promise<void> {
  */
 async function settleHeld(ctx: Ctx, params: Requests["s0-sync/settleHeld"][0]): Promise<void> {
   const held = ctx.states.get(params.folder)?.held.find((one) => one.path === params.path);
-  const written = heard(ctx.onDidApply, (uris) => held !== undefined && uris.includes(held.uri));
+  const written = heard(ctx.onDidApply, (items) => items.some(({ uri }) => uri === held?.uri));
   const { beside } = await ctx.request("s0-sync/settleHeld", params);
   if (beside !== undefined)
     void vscode.window.setStatusBarMessage(`s0 sync: put beside it as ${beside}`, 8000);

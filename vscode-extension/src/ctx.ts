@@ -26,7 +26,7 @@ export class Ctx implements vscode.Disposable {
   readonly #stateChanged = new vscode.EventEmitter<void>();
   readonly #hunksChanged = new vscode.EventEmitter<string>();
   readonly #contentChanged = new vscode.EventEmitter<string[]>();
-  readonly #applied = new vscode.EventEmitter<string[]>();
+  readonly #applied = new vscode.EventEmitter<Notifications["s0-sync/didApply"]["items"]>();
   readonly #started = new vscode.EventEmitter<void>();
   /** The state of a folder, or of the server, is another one. */
   readonly onDidChangeState = this.#stateChanged.event;
@@ -187,8 +187,8 @@ export class Ctx implements vscode.Disposable {
       this.#contentChanged.fire(uris);
     });
     on("s0-sync/didApply", ({ items }) => {
-      // VS Code reloads what changed on the disk by itself; only who waits for a file wants to know.
-      this.#applied.fire(items.map((item) => item.uri));
+      // VS Code reloads what changed on the disk by itself.
+      this.#applied.fire(items);
     });
     client.onDidChangeState(({ newState }) => {
       if (newState === State.Running) {

@@ -1,6 +1,7 @@
 // Where VS Code comes in.
 
 import * as vscode from "vscode";
+import { createArrivals } from "./arrivals.js";
 import { createBadges } from "./badges.js";
 import { registerCommands } from "./commands.js";
 import { Ctx } from "./ctx.js";
@@ -23,6 +24,7 @@ export function activate(extension: vscode.ExtensionContext): void {
     createView(started),
     createNotices(started),
     createDecorations(started),
+    createArrivals(started),
     createLenses(started),
     createBadges(started),
     createContents(started),

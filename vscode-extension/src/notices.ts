@@ -3,7 +3,7 @@
 import * as vscode from "vscode";
 import type { Ctx } from "./ctx.js";
 import type { FolderState } from "./protocol.js";
-import { type Episode, Episodes, count, folderName, openConflicts } from "./words.js";
+import { type Episode, Episodes, count, folderName, haltWhy, openConflicts } from "./words.js";
 
 export function createNotices(ctx: Ctx): vscode.Disposable {
   const episodes = new Episodes();
@@ -20,7 +20,7 @@ async function say(state: FolderState, episode: Episode): Promise<void> {
   const argument = { folder: state.folder };
   if (episode === "halted") {
     const goOn = "Go On…";
-    const text = `s0 sync has halted in ${name}. ${state.message ?? ""}`;
+    const text = `s0 sync has halted in ${name}: ${haltWhy(state)}`;
     const chosen = await vscode.window.showErrorMessage(text, goOn);
     if (chosen === goOn) await vscode.commands.executeCommand("s0-sync.resume", argument);
     return;

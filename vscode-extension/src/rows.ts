@@ -145,7 +145,7 @@ function heldRow(folder: string, held: Held): Row {
       directoryName(held.path),
     ),
     tooltip: `${held.path}\n${heldWhy(held)}`,
-    icon: "clock",
+    icon: "inbox",
     color: "list.warningForeground",
     uri: held.uri,
     context: ["held", held.why, ...held.ways].join(" "),

@@ -116,6 +116,13 @@ export interface Status {
   lines: string[];
 }
 
+/** Why a folder has halted, without the commands of a terminal: here they are buttons. */
+export function haltWhy(state: FolderState): string {
+  const sentences = (state.message ?? "").split(/(?<=\.)\s+/);
+  const without = sentences.filter((sentence) => !sentence.includes("`s0 "));
+  return without.length > 0 ? without.join(" ") : (state.message ?? "");
+}
+
 /** The one line of the status bar, for all folders of the window together. */
 export function status(states: FolderState[]): Status {
   const attached = states.filter((state) => state.condition !== "detached");
@@ -132,7 +139,7 @@ export function status(states: FolderState[]): Status {
   const incoming = attached.flatMap((state) => state.incoming).length;
   const waiting = [
     conflicts > 0 ? `$(warning) ${conflicts}` : "",
-    held > 0 ? `$(clock) ${held}` : "",
+    held > 0 ? `$(inbox) ${held}` : "",
     incoming > 0 ? `$(sparkle) ${incoming}` : "",
   ].filter((part) => part !== "");
   return {

@@ -3,7 +3,7 @@ import test from "node:test";
 import { beside, serverAddress } from "../src/content.js";
 import { contentUri, type Conflict, type FolderState, type Item } from "../src/protocol.js";
 import { rows, type Row } from "../src/rows.js";
-import { Episodes, age, status, waiting } from "../src/words.js";
+import { Episodes, age, haltWhy, status, waiting } from "../src/words.js";
 
 const NOW = 1_700_000_000_000;
 const agent = { id: "sandbox:one", label: "one" };
@@ -121,4 +121,14 @@ test("each blocked episode and each halt is said once", () => {
   ];
   const begun = said.map((one) => episodes.begun(one));
   assert.deepEqual(begun, ["blocked", undefined, undefined, undefined, "halted", undefined, "blocked"]);
+});
+
+test("a halt is told without the commands of a terminal", () => {
+  const why = (message: string) => haltWhy(state({ condition: "halted", message }));
+  assert.equal(
+    why("the disk is full; nothing is lost. Make room and run `s0 sync resume`"),
+    "the disk is full; nothing is lost.",
+  );
+  assert.equal(why("run `s0 sync resume`"), "run `s0 sync resume`");
+  assert.equal(why("another host has taken over"), "another host has taken over");
 });

@@ -208,6 +208,7 @@ impl Follower {
         orders: &mut mpsc::UnboundedReceiver<Order>,
     ) -> bool {
         let mut news = Unsaid::default();
+        let mut told: Option<Instant> = None;
         loop {
             let until = news.due();
             let pause = async move {
@@ -218,7 +219,14 @@ impl Follower {
             };
             tokio::select! {
                 heard = feed.next() => match heard {
-                    Ok(heard) => news.hear(heard, &mut self.view),
+                    Ok(heard) => {
+                        news.hear(heard, &mut self.view);
+                        // The first write at once, and what follows closely together: an editor marks what is about
+                        // to change before it has read the file.
+                        if told.is_none_or(|told| told.elapsed() >= TOGETHER) {
+                            self.tell_applied(&mut news, &mut told);
+                        }
+                    }
                     Err(error) => {
                         tracing::debug!(%error, "the host has ended");
                         return true;
@@ -236,6 +244,7 @@ impl Follower {
                     Some(_) => {}
                 },
                 () = pause => {
+                    self.tell_applied(&mut news, &mut told);
                     let unsaid = std::mem::take(&mut news);
                     if self.pass_on(unsaid, &mut control).await.is_err() {
                         return true;
@@ -245,10 +254,15 @@ impl Follower {
         }
     }
 
-    async fn pass_on(&mut self, news: Unsaid, control: &mut Control) -> Result<(), ControlError> {
+    /// Tells which writes came to the disk since it was told last.
+    fn tell_applied(&self, news: &mut Unsaid, told: &mut Option<Instant>) {
         if !news.applied.is_empty() {
-            let _ = self.tell.send(Told::Applied(news.applied));
+            let _ = self.tell.send(Told::Applied(std::mem::take(&mut news.applied)));
+            *told = Some(Instant::now());
         }
+    }
+
+    async fn pass_on(&mut self, news: Unsaid, control: &mut Control) -> Result<(), ControlError> {
         if news.conflicts {
             self.look_at_conflicts(control).await?;
         }

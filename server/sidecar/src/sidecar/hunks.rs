@@ -47,8 +47,16 @@ impl Sidecar {
     }
 
     pub(super) fn place_soon(&mut self, uri: &str) {
+        let Some(document) = self.documents.get(uri) else { return };
         let Some(shown) = self.shown.get_mut(uri) else { return };
-        if shown.placing || shown.file.hunks.is_empty() {
+        if shown.file.hunks.is_empty() {
+            return;
+        }
+        // Nobody types what an agent wrote: the editor has read the file.
+        if shown.file.current.as_ref() == Some(&document.text) {
+            return self.place(uri, false);
+        }
+        if shown.placing {
             return;
         }
         shown.placing = true;
