@@ -81,6 +81,7 @@ pub struct Registered {
     pub head: Seq,
     /// How far the replica's disk had come, as it said.
     #[serde(default, rename = "cursor_seq")]
+    #[schemars(with = "u64")]
     pub cursor: Seq,
 }
 

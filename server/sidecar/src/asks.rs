@@ -2,7 +2,7 @@
 //! known when it was asked.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use s0_api::history::PathVersionId;
@@ -26,6 +26,9 @@ use crate::uri::{Text, Version, below, file_of};
 const LARGEST: u64 = 16 << 20;
 /// How long a flush is waited for when nothing is said.
 const FLUSH: u64 = 30_000;
+/// How long a host may take to start, and how often it is looked for.
+const STARTING: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_millis(30);
 
 /// A folder, as it is for one answer.
 #[derive(Debug, Clone)]
@@ -334,8 +337,20 @@ impl Place {
             .ok_or_else(|| format!("{} is not attached to a Volume", self.path.display()))
     }
 
+    /// The host; one that is just being started is waited for.
     async fn control(&self) -> Result<Control, String> {
-        Control::connect(&self.attached()?.0).await.map_err(|error| error.to_string())
+        let directory = &self.attached()?.0;
+        let deadline = Instant::now() + STARTING;
+        loop {
+            match Control::connect(directory).await {
+                Err(ControlError::NotRunning)
+                    if !directory.was_stopped() && Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                connected => return connected.map_err(|error| error.to_string()),
+            }
+        }
     }
 
     pub(crate) async fn ask(&self, request: Request) -> Result<Answer, String> {

@@ -65,6 +65,9 @@ pub(crate) async fn follow(
         unsaved: BTreeSet::new(),
         resting: false,
     };
+    // What is attached is known at once, and how it is when its host has answered.
+    follower.find();
+    follower.say();
     let mut told = None;
     loop {
         follower.find();
@@ -241,7 +244,7 @@ impl Follower {
                             return true;
                         }
                     }
-                    Some(_) => {}
+                    Some(order) => self.heed(order),
                 },
                 () = pause => {
                     self.tell_applied(&mut news, &mut told);

@@ -107,6 +107,8 @@ struct Folder {
     orders: mpsc::UnboundedSender<Order>,
     view: View,
     told: Option<FolderState>,
+    /// It was looked at, so that what is attached is known.
+    is_known: bool,
     unsaved: BTreeSet<TreePath>,
     /// Files with diagnostics, and what they were made of.
     diagnosed: BTreeMap<String, String>,
@@ -131,6 +133,8 @@ pub(crate) struct Sidecar {
     shown: HashMap<String, Shown>,
     /// How many times progress was shown.
     progresses: u64,
+    /// What was asked before all folders were looked at.
+    early: Vec<(Ask, Reply<Result<Value, String>>)>,
 }
 
 impl Sidecar {
@@ -149,6 +153,7 @@ impl Sidecar {
             documents: HashMap::new(),
             shown: HashMap::new(),
             progresses: 0,
+            early: Vec::new(),
         }
     }
 
@@ -174,6 +179,7 @@ impl Sidecar {
                     self.folders.remove(&folder);
                 }
                 added.into_iter().for_each(|folder| self.add_folder(folder));
+                self.answer_early();
             }
             Event::Settings(settings) => self.take_settings(settings),
             Event::Opened { uri, version, text } => {
@@ -268,6 +274,7 @@ impl Sidecar {
             orders,
             view: View::default(),
             told: None,
+            is_known: false,
             unsaved: BTreeSet::new(),
             diagnosed: BTreeMap::new(),
             progress: None,
@@ -299,6 +306,10 @@ impl Sidecar {
     }
 
     fn ask(&mut self, ask: Ask, mut reply: Reply<Result<Value, String>>) {
+        if self.folders.values().any(|folder| !folder.is_known) {
+            self.early.push((ask, reply));
+            return;
+        }
         match &ask {
             Ask::State {} => {
                 let folders: Vec<_> =
@@ -352,6 +363,12 @@ impl Sidecar {
         });
     }
 
+    /// Asks once more what came too early.
+    fn answer_early(&mut self) {
+        let early = std::mem::take(&mut self.early);
+        early.into_iter().for_each(|(ask, reply)| self.ask(ask, reply));
+    }
+
     /// What a file is compared with: where a decision waits, the other side of it,
     /// else what was last reviewed. The right side can be edited.
     fn comparison(&self, uri: &str) -> Result<Value, String> {
@@ -380,6 +397,9 @@ impl Sidecar {
     fn take_view(&mut self, name: &str, view: View) {
         let Some(folder) = self.folders.get_mut(name) else { return };
         let before = std::mem::replace(&mut folder.view, view);
+        if !std::mem::replace(&mut folder.is_known, true) {
+            self.answer_early();
+        }
         if !self.show_state(name) {
             return;
         }

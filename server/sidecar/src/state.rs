@@ -169,7 +169,7 @@ fn thing(thing: &Thing) -> messages::Thing {
 }
 
 fn conflict(root: &Path, it: &ConflictView) -> Conflict {
-    let suggestion = suggestion(it);
+    let suggestion = suggestion(root, it);
     Conflict {
         path: it.path.to_string(),
         uri: uri_at(root, &it.path),
@@ -250,8 +250,8 @@ fn ways(it: &ConflictView, nameable: bool) -> Vec<Way> {
 const EVERY_MACHINE: Policy =
     Policy { case_insensitive: true, unicode_insensitive: true, windows_names: true };
 
-/// A name near the one that cannot be, which every machine can hold.
-fn suggestion(it: &ConflictView) -> Option<String> {
+/// A name near the one that cannot be, which every machine can hold and nothing has.
+fn suggestion(root: &Path, it: &ConflictView) -> Option<String> {
     if !is_about_name(it.reason) {
         return None;
     }
@@ -277,8 +277,10 @@ fn suggestion(it: &ConflictView) -> Option<String> {
             s0_tree::comparison_key(other.as_str()) == s0_tree::comparison_key(&candidate)
         });
         let Ok(candidate) = Name::new(&candidate) else { continue };
+        let at = above.join(&candidate);
+        let taken = taken || root.join(at.as_str()).symlink_metadata().is_ok();
         if !taken && portable_issues(candidate.as_str(), EVERY_MACHINE).is_empty() {
-            return Some(above.join(&candidate).to_string());
+            return Some(at.to_string());
         }
     }
     None

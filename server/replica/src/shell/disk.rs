@@ -414,7 +414,9 @@ impl Disk for RootDisk {
     }
 
     fn exchange(&mut self, slot: IntentId, path: &TreePath) -> DiskResult<()> {
-        platform::exchange(self.slot(slot)?.at(), self.path(path)?.at())
+        // The path comes first: Linux tells of the two moves in this order, and whoever watches
+        // the directory then hears that the file went and came, not that it came and is gone.
+        platform::exchange(self.path(path)?.at(), self.slot(slot)?.at())
     }
 
     fn take(&mut self, path: &TreePath, slot: IntentId) -> DiskResult<()> {

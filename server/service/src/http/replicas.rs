@@ -69,6 +69,7 @@ pub(super) struct Both {
     instance: u64,
     last_number: u64,
     epoch: String,
+    #[schemars(with = "u64")]
     cursor_seq: Seq,
 }
 
