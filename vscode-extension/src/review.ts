@@ -6,7 +6,7 @@ import { beside } from "./content.js";
 import type { Ctx } from "./ctx.js";
 import { linesOf } from "./documents.js";
 import { type ShownHunk, around, choiceOf, hunkAt, neighbour, shownLine } from "./hunks.js";
-import { type Choice, type Chosen, type Hunk, type Item, SCHEME, contentUri } from "./protocol.js";
+import { type Choice, type Chosen, type Hunk, type Item, contentUri } from "./protocol.js";
 import type { Row } from "./rows.js";
 import { baseName, count } from "./words.js";
 
@@ -143,25 +143,8 @@ function activeEditor(): vscode.TextEditor {
 
 async function compare(ctx: Ctx, argument: unknown): Promise<void> {
   const uri = uriOf(argument) ?? activeEditor().document.uri.toString();
-  const { left, right, title } = waitingAt(ctx, uri) ?? (await ctx.request("s0-sync/compare", { uri }));
+  const { left, right, title } = await ctx.request("s0-sync/compare", { uri });
   await vscode.commands.executeCommand("vscode.diff", vscode.Uri.parse(left), vscode.Uri.parse(right), title);
-}
-
-/** Where a decision waits at a path, the other side of it is what is compared. The right side can be edited. */
-function waitingAt(ctx: Ctx, uri: string): { left: string; right: string; title: string } | undefined {
-  for (const { folder, conflicts, held } of ctx.folders) {
-    const conflict = conflicts.find((one) => one.uri === uri);
-    if (conflict) {
-      const title = `${baseName(conflict.path)}: theirs ⟷ mine`;
-      return { left: contentUri(folder, conflict.path, "theirs"), right: uri, title };
-    }
-    const one = held.find((one) => one.uri === uri);
-    if (one) {
-      const title = `${baseName(one.path)}: incoming ⟷ here`;
-      return { left: contentUri(folder, one.path, "incoming"), right: uri, title };
-    }
-  }
-  return undefined;
 }
 
 /** All that is incoming, in one multi-diff editor. */
@@ -173,15 +156,11 @@ async function reviewAll(ctx: Ctx, argument: unknown): Promise<void> {
     (item) => actor === undefined || item.actors.some((one) => one.id === actor),
   );
   if (items.length === 0) throw new Error("there is nothing to review.");
-  const resources = await Promise.all(
-    items.map(async (item) => {
-      const { left, right } = await ctx.request("s0-sync/compare", { uri: item.uri });
-      const file = vscode.Uri.parse(item.uri);
-      const side = (uri: vscode.Uri) =>
-        uri.scheme === SCHEME ? uri.with(beside(file.path, uri.path, uri.query)) : uri;
-      return [file, side(vscode.Uri.parse(left)), side(vscode.Uri.parse(right))];
-    }),
-  );
+  const resources = items.map((item) => {
+    const file = vscode.Uri.parse(item.uri);
+    const reviewed = vscode.Uri.parse(contentUri(folder, item.path, "reviewed"));
+    return [file, reviewed.with(beside(file.path, reviewed.path, reviewed.query)), file];
+  });
   await vscode.commands.executeCommand("vscode.changes", "Incoming", resources);
 }
 

@@ -211,6 +211,15 @@ pub struct FileContent {
     pub encoding: String,
 }
 
+/// The query of a restore.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Restoring {
+    /// The replica whose user asks. What comes back is that user's, so that no review
+    /// lists it as somebody else's. Without it, it is nobody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica_id: Option<String>,
+}
+
 /// That a Volume is as its snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Restored {

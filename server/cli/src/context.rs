@@ -173,6 +173,13 @@ impl Context {
         self.service()?.client().map_err(offline)
     }
 
+    /// The replica on this machine whose user asks for something of a Volume.
+    pub(crate) fn replica_of(&self, volume: &str) -> Result<Option<String>, Failure> {
+        let all = self.state.list()?;
+        let own = all.into_iter().find(|(_, it)| it.volume_id == volume && it.sandbox_id.is_none());
+        Ok(own.map(|(_, it)| it.replica_id))
+    }
+
     /// The workspace at or above a directory; without one, above the current one.
     pub(crate) fn workspace(&self, near: Option<&Path>) -> Result<Workspace, Failure> {
         let place = match near {

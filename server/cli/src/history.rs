@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use futures_util::StreamExt as _;
 use s0_api::history::{PathHistory, PathVersion, PathVersionId, RestorePath};
+use s0_api::volumes::Restoring;
 use s0_api::{Client, Error, times};
 use s0_tree::{PathChange, PathKind, PathState, Seq, TreePath};
 
@@ -240,7 +241,8 @@ pub(crate) async fn restore(
 ) -> Done {
     let asked = Asked::new(context, near, path)?;
     let restore = RestorePath { version: asked.version(seq, follow), seen };
-    let done = asked.client.restore_path(asked.volume(), &restore).await;
+    let restoring = Restoring { replica_id: context.replica_of(asked.volume())? };
+    let done = asked.client.restore_path(asked.volume(), &restore, &restoring).await;
     let done = done.map_err(|error| asked.refused(error))?;
     context.screen.show(&done, || {
         let name = asked.name();

@@ -1,7 +1,7 @@
 //! `s0 volume snapshot`.
 
 use s0_api::Client;
-use s0_api::volumes::Snapshot as Taken;
+use s0_api::volumes::{Restoring, Snapshot as Taken};
 use serde_json::json;
 
 use crate::args::Snapshot;
@@ -33,7 +33,8 @@ pub(crate) async fn snapshot(
             screen.show(&json!({ "deleted": snapshot }), || format!("deleted {snapshot}"));
         }
         Snapshot::Restore { volume, snapshot } => {
-            client.restore_snapshot(&volume, &snapshot).await?;
+            let restoring = Restoring { replica_id: context.replica_of(&volume)? };
+            client.restore_snapshot(&volume, &snapshot, &restoring).await?;
             screen.show(&json!({ "restored": snapshot }), || {
                 format!("{volume} holds what {snapshot} holds; attached workspaces follow")
             });

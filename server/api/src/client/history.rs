@@ -3,9 +3,10 @@
 use reqwest::Method;
 use s0_tree::{Seq, TreePath};
 
-use super::{Client, data};
+use super::{Client, data, json};
 use crate::error::Error;
 use crate::history::{PathAt, PathHistory, PathVersionId, RestorePath, RestoredPath};
+use crate::volumes::Restoring;
 
 impl Client {
     /// The newest versions of a path, at most `limit`; those of entries before `before`,
@@ -51,7 +52,9 @@ impl Client {
         &self,
         volume: &str,
         restore: &RestorePath,
+        restoring: &Restoring,
     ) -> Result<RestoredPath, Error> {
-        self.post(&[volume, "sync", "history", "restore"], restore).await
+        let request = self.request(Method::POST, &[volume, "sync", "history", "restore"])?;
+        data(json(request.query(restoring), restore)?).await
     }
 }

@@ -5,7 +5,7 @@ use reqwest::Method;
 use super::{Client, Done, data, json};
 use crate::documented::{ConflictList, ConflictStatus, SetConflict, SyncConflict};
 use crate::error::Error;
-use crate::volumes::{NewSnapshot, NewVolume, SandboxVolume, Snapshot};
+use crate::volumes::{NewSnapshot, NewVolume, Restoring, SandboxVolume, Snapshot};
 
 impl Client {
     /// Makes a Volume.
@@ -95,9 +95,14 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn restore_snapshot(&self, volume: &str, snapshot: &str) -> Result<(), Error> {
+    pub async fn restore_snapshot(
+        &self,
+        volume: &str,
+        snapshot: &str,
+        restoring: &Restoring,
+    ) -> Result<(), Error> {
         let parts = [volume, "snapshots", snapshot, "restore"];
-        data::<Done>(self.request(Method::POST, &parts)?).await.map(|_| ())
+        data::<Done>(self.request(Method::POST, &parts)?.query(restoring)).await.map(|_| ())
     }
 
     /// A Volume's conflicts, newest first; those of one status, or all.

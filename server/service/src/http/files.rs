@@ -11,10 +11,11 @@ use futures_util::StreamExt;
 use s0_api::documented::slashed;
 use s0_api::times::rfc3339;
 use s0_api::volumes::{
-    Created, Deleted, FileContent, FileInfo, FileList, FileType, Move, Moved, Written,
+    Created, Deleted, FileContent, FileInfo, FileList, FileType, Move, Moved, Restoring, Written,
 };
 use s0_tree::{
-    Action, AttributeChange, Change, Content, Kind, New, Node, Origin, RenameHow, Source, TreePath,
+    Action, Actor, AttributeChange, Change, Content, Kind, New, Node, Origin, RenameHow, Source,
+    TreePath,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -61,6 +62,18 @@ fn origin(draft: &Draft) -> Origin {
 pub(super) fn apply(draft: &mut Draft, changes: &[Change]) -> Result<Result<(), Problem>, Problem> {
     let origin = origin(draft);
     draft.admit_whole(&origin, changes)
+}
+
+/// Who brings back what was: the user of a replica, or nobody in particular. A sandbox
+/// is no user.
+pub(super) fn restorer(draft: &Draft, by: &Restoring) -> Result<Origin, Problem> {
+    let Some(id) = &by.replica_id else { return Ok(origin(draft)) };
+    let replica = draft.ledger.replica(id).ok_or(Problem::NotFound("replica not found"))?;
+    if replica.registration.sandbox_id.is_some() {
+        return Err(Problem::bad("a sandbox's replica has no user who could restore"));
+    }
+    let actor = Actor { replica: Some(replica.id.clone()), ..Actor::default() };
+    Ok(Origin { source: Source::Replica, actor, ..origin(draft) })
 }
 
 /// Which path.

@@ -4,6 +4,7 @@ use s0_api::history::{
     PathAt, PathHistory, PathVersion, PathVersionId, RestorePath, RestoredPath, asked_path,
 };
 use s0_api::times::rfc3339;
+use s0_api::volumes::Restoring;
 use s0_tree::{
     Action, AttributeChange, Change, Expected, New, NodeId, PathKind, PathState, Seq, Trail, Tree,
     TreePath,
@@ -16,7 +17,7 @@ use super::State;
 use super::answers::{Told, ok};
 use super::asked::{Json, Params, ReadVolume, Volume, WriteVolume, limited, number};
 use super::changes::entries;
-use super::files::apply;
+use super::files::restorer;
 use crate::problem::Problem;
 use crate::service::Service;
 use crate::volume::{Committed, Hot, Needs, PAGE, unpack};
@@ -231,6 +232,7 @@ async fn what_was<'a>(
 pub(super) async fn restore(
     service: State,
     Volume { hot, .. }: Volume<WriteVolume>,
+    Params(by): Params<Restoring>,
     Json(RestorePath { version, seen }): Json<RestorePath>,
 ) -> Told<RestoredPath> {
     let PathVersionId { path, at, follow } = version;
@@ -259,7 +261,8 @@ pub(super) async fn restore(
                 return Err(changed(found.map_or(head, |(_, version)| version)));
             }
             let before = draft.ledger.head();
-            let applied = apply(draft, &changes)?;
+            let origin = restorer(draft, &by)?;
+            let applied = draft.admit_whole(&origin, &changes)?;
             let seq = Some(draft.ledger.head()).filter(|head| *head > before);
             let (path, state) = (path.clone(), state.clone());
             Ok(applied.map(|()| RestoredPath { seq, path, state }))

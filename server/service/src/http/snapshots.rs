@@ -1,15 +1,16 @@
 //! Snapshots, and going back to them.
 
 use s0_api::times::fixed;
-use s0_api::volumes::{Deleted, NewSnapshot, Restored, Snapshot};
-use s0_tree::{News, Origin, Source, Tree};
+use s0_api::volumes::{Deleted, NewSnapshot, Restored, Restoring, Snapshot};
+use s0_tree::{News, Tree};
 use serde_json::{Map, json};
 
 use super::State;
 use super::answers::{Made, MadeOf, Told, ok};
 use super::asked::{
-    AsSnapshot, AsVolume, DeleteVolume, Json, Named, ReadVolume, Volume, WriteVolume,
+    AsSnapshot, AsVolume, DeleteVolume, Json, Named, Params, ReadVolume, Volume, WriteVolume,
 };
+use super::files::restorer;
 use crate::journal::SnapshotRecord;
 use crate::problem::Problem;
 use crate::service::{Service, now};
@@ -115,15 +116,14 @@ pub(super) async fn restore(
     service: State,
     volume: Volume<WriteVolume, AsSnapshot>,
     Named(snapshot): Named,
+    Params(by): Params<Restoring>,
 ) -> Told<Restored> {
     let hot = volume.hot;
     let record = find(&service, &hot, &snapshot).await?;
     let then = tree_of(&service, &hot, &record).await?;
     let conflicts = hot
         .commit(Needs::default(), move |draft| {
-            let (uid, gid) = draft.ledger.owner();
-            let source = Source::Sandbox;
-            let origin = Origin { source, time: draft.time, uid, gid, ..Origin::default() };
+            let origin = restorer(draft, &by)?;
             let changes = s0_tree::restore(draft.ledger.tree(), &then);
             let about = |_: &_, _: &_| Map::from_iter([("restore".into(), json!(record.id))]);
             let admitted = draft.admit(&origin, &changes, &News::default(), &about)?;

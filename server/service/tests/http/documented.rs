@@ -1,9 +1,10 @@
 //! The documented routes: volumes, files, snapshots, forks.
 
-use crate::rig::{Rig, code, noise, path};
+use crate::rig::{Rig, code, noise, path, registration};
 use futures_util::StreamExt;
 use reqwest::Method;
-use s0_api::volumes::{FileType, NewVolume};
+use s0_api::sync::Registration;
+use s0_api::volumes::{FileType, NewVolume, Restoring};
 use s0_api::{Client, Error};
 use s0_tree::Seq;
 use serde_json::json;
@@ -211,7 +212,7 @@ async fn snapshots_are_kept_and_gone_back_to() {
     rig.write(&id, "new/file", "x").await;
     let before = rig.client.tree(&id).await.unwrap().1.head();
     let mut events = rig.client.events(&id, before, None).await.unwrap();
-    rig.client.restore_snapshot(&id, &taken.id).await.unwrap();
+    rig.client.restore_snapshot(&id, &taken.id, &Restoring::default()).await.unwrap();
     assert_eq!(rig.read(&id, "kept").await, b"one");
     assert_eq!(rig.read(&id, "lost").await, b"two");
     assert!(matches!(rig.client.stat_file(&id, "new").await, Err(Error::NotFound(_))));
@@ -226,14 +227,34 @@ async fn snapshots_are_kept_and_gone_back_to() {
         }
     }
     // Again is nothing new.
-    rig.client.restore_snapshot(&id, &taken.id).await.unwrap();
+    rig.client.restore_snapshot(&id, &taken.id, &Restoring::default()).await.unwrap();
     assert_eq!(rig.client.tree(&id).await.unwrap().1.head(), Seq(before.0 + 4));
+
+    // It can be a user's doing, through that user's replica.
+    let of = |sandbox: Option<&str>| Registration {
+        sandbox_id: sandbox.map(String::from),
+        ..registration()
+    };
+    rig.client.register(&id, "laptop", &of(None)).await.unwrap();
+    rig.client.register(&id, "agents", &of(Some("sb_1"))).await.unwrap();
+    rig.write(&id, "kept", "changed again").await;
+    let at = rig.client.tree(&id).await.unwrap().1.head();
+    let by = |replica: &str| Restoring { replica_id: Some(replica.into()) };
+    let refused = rig.client.restore_snapshot(&id, &taken.id, &by("agents")).await;
+    assert!(matches!(refused, Err(Error::BadRequest(_))), "{refused:?}");
+    let refused = rig.client.restore_snapshot(&id, &taken.id, &by("nobody")).await;
+    assert!(matches!(refused, Err(Error::NotFound(_))), "{refused:?}");
+    assert_eq!(rig.client.tree(&id).await.unwrap().1.head(), at);
+    rig.client.restore_snapshot(&id, &taken.id, &by("laptop")).await.unwrap();
+    let list = rig.client.changes(&id, at, 0, 0).await.unwrap();
+    assert_eq!(list.changes.len(), 1);
+    assert_eq!(list.changes[0].replica_id.as_deref(), Some("laptop"));
 
     let other = rig.volume().await;
     for (volume, snapshot) in [(&id, "none"), (&other, taken.id.as_str())] {
         let found = rig.client.snapshot(volume, snapshot).await;
         assert_eq!(found, Err(Error::NotFound("snapshot not found".into())));
-        let restored = rig.client.restore_snapshot(volume, snapshot).await;
+        let restored = rig.client.restore_snapshot(volume, snapshot, &Restoring::default()).await;
         assert!(matches!(restored, Err(Error::NotFound(_))));
     }
     rig.client.delete_snapshot(&id, &taken.id).await.unwrap();

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use s0_api::history::{PathHistory, PathVersion, PathVersionId, RestorePath, RestoredPath};
+use s0_api::volumes::Restoring;
 use s0_api::{Client, Error};
 use s0_tree::{
     Action, AttributeChange, Change, Content, New, PathChange, PathKind, RenameHow, Seq, Source,
@@ -103,7 +104,7 @@ impl Volume {
     async fn restore(&self, at: &str, seq: u64, seen: Option<u64>) -> Result<RestoredPath, Error> {
         let version = PathVersionId { path: path(at), at: Seq(seq), follow: true };
         let restore = RestorePath { version, seen: seen.map(Seq) };
-        self.rig.client.restore_path(&self.id, &restore).await
+        self.rig.client.restore_path(&self.id, &restore, &Restoring::default()).await
     }
 
     async fn read(&self, at: &str) -> String {
