@@ -8,7 +8,7 @@ import { linesOf } from "./documents.js";
 import { type ShownHunk, around, choiceOf, hunkAt, neighbour, shownLine } from "./hunks.js";
 import { type Choice, type Chosen, type Hunk, type Item, contentUri } from "./protocol.js";
 import type { Row } from "./rows.js";
-import { baseName, count } from "./words.js";
+import { count } from "./words.js";
 
 type Verb = "keep" | "revert";
 
