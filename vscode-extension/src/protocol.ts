@@ -49,6 +49,8 @@ export interface Held {
   path: string;
   uri: string;
   why: "unsaved" | "guarded";
+  /** It came before the unsaved text was known: it is in the file, and saving writes over it. */
+  written?: boolean;
   actor?: string;
   kind: "write" | "remove";
   ways: HeldWay[];

@@ -80,6 +80,7 @@ export function heldWay(way: HeldWay, held: Pick<Held, "why">): { title: string;
 export function heldWhy(held: Held): string {
   const does = held.kind === "remove" ? "removes it" : "wrote it";
   const who = held.actor ?? "The other side";
+  if (held.written) return `${who} wrote the file just before you typed; saving writes over that`;
   return held.why === "unsaved"
     ? `${who} ${does}, and you have unsaved changes`
     : `${who} ${does}; it would run on this machine`;

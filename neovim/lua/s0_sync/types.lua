@@ -41,6 +41,7 @@
 ---@field path string
 ---@field uri string
 ---@field why 'unsaved'|'guarded'
+---@field written? boolean
 ---@field actor? string
 ---@field kind 'write'|'remove'
 ---@field ways s0_sync.HeldWay[]
