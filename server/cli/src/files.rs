@@ -15,8 +15,8 @@ use tokio_util::io::ReaderStream;
 use crate::args::Files;
 use crate::context::{Context, soon};
 use crate::failure::Failure;
-use crate::platform;
 use crate::screen::{columns, count, plain};
+use crate::{platform, watch};
 
 pub(crate) async fn files(
     context: &Context,
@@ -76,6 +76,9 @@ pub(crate) async fn files(
             let body = Body::wrap_stream(ReaderStream::new(tokio::io::stdin()));
             client.write_file(&volume, &path, body).await?;
             screen.show(&json!({ "path": path }), String::new);
+        }
+        Files::Watch { volume, path, recursive } => {
+            watch::watch(context, client, &volume, &path, recursive).await?;
         }
     }
     Ok(())

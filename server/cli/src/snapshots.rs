@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::args::Snapshot;
 use crate::context::{Context, soon};
 use crate::failure::Failure;
-use crate::screen::columns;
+use crate::screen::titled;
 
 pub(crate) async fn snapshot(
     context: &Context,
@@ -43,7 +43,7 @@ pub(crate) async fn snapshot(
 }
 
 fn table(snapshots: &[Taken]) -> String {
-    let head = ["SNAPSHOT", "NAME", "BYTES", "CREATED", "DESCRIPTION"].map(String::from).to_vec();
+    let head = ["SNAPSHOT", "NAME", "BYTES", "CREATED", "DESCRIPTION"];
     let rows = snapshots.iter().map(|taken| {
         vec![
             taken.id.clone(),
@@ -53,5 +53,5 @@ fn table(snapshots: &[Taken]) -> String {
             taken.description.clone(),
         ]
     });
-    columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+    titled(&head, rows)
 }

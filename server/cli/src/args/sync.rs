@@ -138,6 +138,12 @@ Examples:
         /// The workspace's directory, its Volume or its replica (see `list`); without it, the
         /// workspace around you
         target: Option<String>,
+        /// End a host that does not answer, too; that loses nothing
+        #[arg(long)]
+        force: bool,
+        /// Remove what this machine knows of the workspace, which detaching does anyway
+        #[arg(long)]
+        purge_state: bool,
     },
     /// List the workspaces that are attached on this machine
     ///
