@@ -7,7 +7,9 @@ use s0_api::Client;
 use s0_api::volumes::NewVolume;
 use s0_host::host::{self, HeldRoot};
 use s0_host::protocol::{Answer, Request};
-use s0_host::{Attachment, AttachmentDir, Control, ControlError, InitFrom, PauseOn, SpawnError};
+use s0_host::{
+    Attachment, AttachmentDir, Control, ControlError, HostError, InitFrom, PauseOn, SpawnError,
+};
 use s0_replica::shell::disk::STATE_DIR_NAME;
 
 use crate::args;
@@ -206,9 +208,11 @@ pub(crate) fn suits(context: &Context, root: &Path) -> Result<(), Failure> {
         // What lies in two workspaces would go round in circles.
         if attachment.root.starts_with(root) || root.starts_with(&attachment.root) {
             return Err(Failure::other(format!(
-                "{} and the workspace {} lie within each other; attach one of them only",
+                "{} and the workspace {} lie within each other, and what is in both would go round \
+                 in circles; choose another directory, or detach that one first (`s0 sync detach {}`)",
                 root.display(),
-                attachment.root.display()
+                attachment.root.display(),
+                quoted(&attachment.root)
             )));
         }
     }
@@ -381,7 +385,13 @@ pub(crate) async fn detach(
         screen.warn(format!("the host (process {pid}) did not answer, and was ended"));
     }
     // No host runs from here on, not even one that is starting now.
-    let _claim = host::claim(&directory).await?;
+    let _claim = host::claim(&directory).await.map_err(|error| match error {
+        HostError::NotTakenOver(_) => Failure::other(format!(
+            "{error}; `s0 sync detach {} --force` ends it, too",
+            quoted(&attachment.root)
+        )),
+        other => other.into(),
+    })?;
     let volume_is_gone = match unregister(&attachment).await {
         Err(failure) if failure.is_not_found() => true,
         Err(failure) => {

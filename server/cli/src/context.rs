@@ -11,7 +11,7 @@ use crate::args::Args;
 use crate::config::{self, Profile};
 use crate::failure::Failure;
 use crate::platform;
-use crate::screen::{Screen, plain, quoted};
+use crate::screen::{Screen, quoted};
 
 /// How long the answer to a question may take that needs no work.
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
@@ -33,18 +33,10 @@ pub(crate) async fn soon<T>(
 
 /// A Volume that must be there.
 pub(crate) async fn known_volume(client: &Client, id: &str) -> Result<SandboxVolume, Failure> {
-    soon(client.volume(id)).await.map_err(|failure| {
-        if failure.is_not_found() {
-            let at = client.base_url();
-            failure.saying(format!(
-                "the service at {at} does not know the Volume {}; `s0 volume list` shows those \
-                 that it knows",
-                plain(id)
-            ))
-        } else {
-            failure
-        }
-    })
+    let what = format!("the service at {} does not know the Volume {id}", client.base_url());
+    let failed =
+        |failure: Failure| failure.named(&what, "`s0 volume list` shows those that it knows");
+    soon(client.volume(id)).await.map_err(failed)
 }
 
 /// Where things are.

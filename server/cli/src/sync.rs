@@ -81,7 +81,7 @@ pub(crate) async fn sync(context: &Context, near: Option<PathBuf>, command: Sync
             }
             Ok(exit_code(&status))
         }
-        Sync::Include { paths, all: _ } => include(context, here, &paths).await,
+        Sync::Include { paths, all } => include(context, here, &paths, all).await,
         Sync::Forget { paths } => forget(context, here, &paths).await,
         Sync::Start { no_wait } => {
             let attached = Attached::found(context.workspace(here)?);
@@ -403,11 +403,16 @@ fn set_apart(apart: &Apart) -> String {
         .join(", ")
 }
 
-async fn include(context: &Context, near: Option<&Path>, paths: &[PathBuf]) -> Done {
+async fn include(context: &Context, near: Option<&Path>, paths: &[PathBuf], all: bool) -> Done {
     let workspace = context.workspace(near)?;
     let paths = tree_paths(&workspace, paths)?;
     let answer = workspace.control().await?.ask(&Request::Release { paths }).await?;
     let Answer::Released { count: released } = answer else { return Err(unexpected(&answer)) };
+    if released == 0 && !all {
+        return Err(Failure::other(
+            "no local file waits for your word there; `s0 sync status` says whether any does",
+        ));
+    }
     context.screen.show(&json!({ "included": released }), || {
         format!("{} on the way to the Volume", count(released, "path"))
     });

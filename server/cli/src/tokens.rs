@@ -26,7 +26,10 @@ pub(crate) async fn token(context: &Context, command: Token) -> Done {
             screen.show(&all, || table(&all));
         }
         Token::Revoke { id } => {
-            soon(client.delete_token(&id)).await?;
+            soon(client.delete_token(&id)).await.map_err(|failure| {
+                let what = format!("the service knows no token with the id {id}");
+                failure.named(&what, "`s0 token list` shows the ids")
+            })?;
             screen.show(&json!({ "revoked": id }), || format!("revoked {id}"));
         }
     }

@@ -39,6 +39,7 @@ pub(crate) async fn volume(context: &Context, command: Volume) -> Done {
             screen.show(&json!({ "deleted": volume }), || format!("deleted {volume}"));
         }
         Volume::Fork { volume, access_mode } => {
+            known_volume(&client, &volume).await?;
             let new = NewVolume { access_mode, ..NewVolume::default() };
             let fork = client.fork_volume(&volume, &new).await?;
             screen.show(&fork, || fork.id.clone());

@@ -25,6 +25,9 @@ fn pattern(text: &str) -> Result<String, String> {
     if text.chars().any(char::is_control) {
         return Err("it is not one line; give --ignore once for each pattern".into());
     }
+    // Among the rules of a file such a line is passed over; here somebody waits for it.
+    let mut rules = ignore::gitignore::GitignoreBuilder::new("/");
+    rules.add_line(None, text).map_err(|error| format!("it is no pattern: {error}"))?;
     Ok(text.to_owned())
 }
 
