@@ -191,8 +191,8 @@ mod tests {
     #[test]
     fn colours_are_no_part_of_a_width_and_end_where_they_should() {
         let rows = titled(&["A", "B"], [vec![tinted(Tint::Bad, "no\x1b"), "x".into()]]);
-        assert_eq!(painted(&rows, false), "A        B\nno\\u{1b}  x\n");
-        let line = "\x1b[1mA\x1b[0m        \x1b[1mB\x1b[0m\n\x1b[31mno\\u{1b}\x1b[0m  x\n";
+        assert_eq!(painted(&rows, false), "A         B\nno\\u{1b}  x\n");
+        let line = "\x1b[1mA\x1b[0m         \x1b[1mB\x1b[0m\n\x1b[31mno\\u{1b}\x1b[0m  x\n";
         assert_eq!(painted(&plain_lines(&rows), true), line);
         assert_eq!(plain_lines(&tinted(Tint::Good, "a\nb")), "\u{fdd0}a\\nb\u{fddf}");
     }
