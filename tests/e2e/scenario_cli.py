@@ -10,7 +10,7 @@ import time
 
 from harness import BIN, PATIENCE, check, settle, wait_until, write
 
-# The commands that show something, without a service's answer being needed twice.
+# Commands that show a document.
 SHOWING = (("volume", "list"), ("token", "list"), ("sync", "list"), ("doctor",))
 
 
@@ -278,6 +278,7 @@ def test_every_mistake_says_what_to_do_next(bench):
         (("token", "revoke", "tok_none"), 1, "s0 token list"),
         (("volume", "list", "--token", "wrong"), 1, "s0 doctor"),
         (("volume", "list", "--server", "http://127.0.0.1:1"), 5, "s0 doctor"),
+        (("volume", "list", "--server", "nonsense"), 1, "it comes from: --server or SANDBOX0_BASE_URL"),
         (("sync", "attach", volume.id, replica.root / "in"), 1, "s0 sync detach"),
         (("sync", "attach", volume.id, outside, "--ignore", "[z-a]"), 2, "--ignore"),
         (("sync", "attach", volume.id, outside, "--guard", "[a"), 2, "--guard"),

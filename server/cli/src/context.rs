@@ -145,6 +145,12 @@ impl Context {
             }
             (None, _) => (None, "this machine's service".into()),
         };
+        if let Some(url) = url.as_deref().filter(|url| !url.starts_with("http")) {
+            return Err(Failure::other(format!(
+                "{url:?} is not an address such as http://host:7070; repair it where it comes \
+                 from: {address_of}"
+            )));
+        }
         // A profile's token is for the profile's service, and goes to no other.
         let its = profile.as_ref().filter(|profile| {
             let is_same = |its: &str| server.as_deref().is_none_or(|url| bare(url) == bare(its));
