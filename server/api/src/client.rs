@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -19,6 +19,9 @@ mod history;
 mod replica;
 mod tokens;
 mod volume;
+mod watch;
+
+pub use watch::Watch;
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -78,36 +81,12 @@ impl Client {
         let base: Url = base_url.trim_end_matches('/').parse().map_err(|_| {
             Error::BadRequest(format!("{base_url:?} is not an address such as http://host:7070"))
         })?;
-        let secure = match base.scheme() {
-            "https" => true,
-            "http" => false,
-            other => {
-                let said = format!("{base_url:?}: the scheme {other} is neither http nor https");
-                return Err(Error::BadRequest(said));
-            }
-        };
-        // Fails only when the program installed one before, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let loopback = base.host_str().is_some_and(|host| {
-            let bare = host.trim_matches(['[', ']']);
-            host == "localhost"
-                || bare.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
-        });
-        let build = |idle| {
-            let mut builder = reqwest::Client::builder()
-                .connect_timeout(CONNECT)
-                .read_timeout(idle)
-                .tcp_nodelay(true)
-                .redirect(reqwest::redirect::Policy::none());
-            if loopback {
-                builder = builder.no_proxy();
-            }
-            if !secure {
-                // Plain connections need no certificates, and loading them takes time.
-                builder = builder.tls_certs_only([]);
-            }
-            builder.build().map_err(Error::from)
-        };
+        if !matches!(base.scheme(), "http" | "https") {
+            let said =
+                format!("{base_url:?}: the scheme {} is neither http nor https", base.scheme());
+            return Err(Error::BadRequest(said));
+        }
+        let build = |idle| builder(&base, idle).build().map_err(Error::from);
         Ok(Self {
             http: build(IDLE)?,
             streams: build(STREAM_IDLE)?,
@@ -131,6 +110,19 @@ impl Client {
         url.set_path("/healthz");
         let answer = self.http.get(url).send().await?;
         good(answer).await.map(|_| ())
+    }
+
+    /// The time on the service's clock, in whole seconds, if it says it. Needs no token.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn clock(&self) -> Result<Option<SystemTime>, Error> {
+        let mut url = Url::clone(&self.base);
+        url.set_path("/healthz");
+        let answer = good(self.http.get(url).send().await?).await?;
+        let said = answer.headers().get("date").and_then(|date| date.to_str().ok());
+        let form = &time::format_description::well_known::Rfc2822;
+        Ok(said.and_then(|it| time::OffsetDateTime::parse(it, form).ok()).map(Into::into))
     }
 
     /// The URL of a path below `/api/v1/sandboxvolumes`; each part is escaped.
@@ -181,6 +173,30 @@ impl Client {
     ) -> Result<T, Error> {
         data(json(self.request(Method::POST, parts)?, body)?).await
     }
+}
+
+/// What connections to a service are made of.
+fn builder(base: &Url, idle: Duration) -> reqwest::ClientBuilder {
+    // Fails only when the program installed one before, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let loopback = base.host_str().is_some_and(|host| {
+        let bare = host.trim_matches(['[', ']']);
+        host == "localhost"
+            || bare.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+    });
+    let mut builder = reqwest::Client::builder()
+        .connect_timeout(CONNECT)
+        .read_timeout(idle)
+        .tcp_nodelay(true)
+        .redirect(reqwest::redirect::Policy::none());
+    if loopback {
+        builder = builder.no_proxy();
+    }
+    if base.scheme() == "http" {
+        // Plain connections need no certificates, and loading them takes time.
+        builder = builder.tls_certs_only([]);
+    }
+    builder
 }
 
 /// A request with a JSON body.

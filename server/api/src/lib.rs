@@ -1,7 +1,7 @@
 //! The HTTP API of the Volume service: wire types, and the typed client.
 //!
 //! The documented Sandbox0 API (volumes, files, snapshots, sync) is kept as it
-//! is, in [`volumes`], [`documented`] and [`tokens`]; what our own replicas need beyond it
+//! is, in [`volumes`], [`documented`], [`watch`] and [`tokens`]; what our own replicas need beyond it
 //! is in [`sync`], [`history`] and [`frames`].
 //!
 //! # Invariants
@@ -26,8 +26,9 @@ pub mod sync;
 pub mod times;
 pub mod tokens;
 pub mod volumes;
+pub mod watch;
 
-pub use client::{ByteStream, Client, EventStream, FrameStream, SubmitFailure};
+pub use client::{ByteStream, Client, EventStream, FrameStream, SubmitFailure, Watch};
 pub use error::{Error, ErrorBody};
 pub use event_stream::{BadEvent, EventReader};
 pub use reqwest::Body;

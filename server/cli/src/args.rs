@@ -28,7 +28,20 @@ Examples:
   s0 sync attach VOLUME /workspace --as sandbox --sandbox-id sb_1
                                            give an agent the same files
   s0 sync status                           how the workspace around you is
-  s0 sync conflicts list                   what both sides changed unseen";
+  s0 sync conflicts list                   what both sides changed unseen
+  s0 doctor                                what is in the way on this machine
+
+Exit codes:
+  0  as asked                              3  conflicts are open, or not everything is across
+  1  it failed, or the answer is no        4  the workspace is halted
+  2  the arguments are wrong               5  the service cannot be reached, or the Volume is gone
+
+Which service: --server and --token; else SANDBOX0_BASE_URL and SANDBOX0_TOKEN; else a profile
+of ~/.config/s0/config.toml; else the service of this machine. A profile looks like this, in a
+file for you alone (chmod 600):
+  [profiles.work]
+  base_url = \"https://s0.example.com\"
+  token = \"…\"                              or token_file = \"…\"";
 
 /// Keeps a local directory and a cloud Volume equal, while agents work in it.
 #[derive(Debug, Parser)]
@@ -42,24 +55,36 @@ pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
 
-    /// What is printed: a table for people, or JSON for programs
+    /// What is printed: table (for people), json or yaml (for programs)
     #[arg(
         short, long, global = true, value_enum, default_value_t, value_name = "FORMAT",
         hide_possible_values = true, help_heading = EVERYWHERE
     )]
     pub(crate) output: Format,
-    /// The service's address; without it, the service of this machine
+    /// The service's address; without it, a profile's, or the service of this machine
     #[arg(
         long, global = true, env = "SANDBOX0_BASE_URL", value_name = "URL",
         hide_env_values = true, help_heading = EVERYWHERE
     )]
     pub(crate) server: Option<String>,
-    /// The token for the service; without it, the one of this machine's service
+    /// The token for the service; without it, a profile's, or the one of this machine's service
     #[arg(
         long, global = true, env = "SANDBOX0_TOKEN",
         hide_env_values = true, help_heading = EVERYWHERE
     )]
     pub(crate) token: Option<String>,
+    /// The profile: a service by name, from the file of profiles
+    #[arg(
+        long, global = true, env = "S0_PROFILE", value_name = "NAME",
+        hide_env_values = true, help_heading = EVERYWHERE
+    )]
+    pub(crate) profile: Option<String>,
+    /// The file of profiles [default: ~/.config/s0/config.toml]
+    #[arg(
+        long, global = true, env = "S0_CONFIG", value_name = "FILE",
+        hide_env_values = true, help_heading = EVERYWHERE
+    )]
+    pub(crate) config: Option<PathBuf>,
     /// Where it is kept what is attached on this machine [default: ~/.local/state/s0]
     #[arg(
         long, global = true, env = "S0_STATE_DIR", value_name = "DIR",
@@ -170,6 +195,34 @@ pub(crate) enum Command {
         /// The editor's process, as some clients say it
         #[arg(long = "clientProcessId", hide = true)]
         client_process_id: Option<u32>,
+    },
+    /// Look for what is in the way of syncing on this machine
+    ///
+    /// Checks the service, its token and the clock, what the system allows (inotify), what
+    /// the file system of a workspace can do, and how the workspaces are. Exit code 0: nothing
+    /// fails; 1: something does, and each line says what to do.
+    Doctor {
+        /// The directory whose file system is tried; without it, the workspace around you
+        directory: Option<PathBuf>,
+    },
+    /// Print what makes a shell complete this program's words
+    #[command(after_help = "\
+Examples:
+  s0 completions bash > ~/.local/share/bash-completion/completions/s0
+  s0 completions zsh > ~/.zfunc/_s0        with `fpath+=~/.zfunc` before `compinit` in ~/.zshrc
+  s0 completions fish > ~/.config/fish/completions/s0.fish")]
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual: one page for each command
+    #[command(after_help = "\
+Example:
+  s0 man ~/.local/share/man/man1 && man s0-sync-attach")]
+    Man {
+        /// The directory, made if missing
+        directory: PathBuf,
     },
     /// Run the host of an attached workspace (started by others)
     #[command(hide = true)]

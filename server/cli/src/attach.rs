@@ -7,7 +7,9 @@ use s0_api::Client;
 use s0_api::volumes::NewVolume;
 use s0_host::host::{self, HeldRoot};
 use s0_host::protocol::{Answer, Request};
-use s0_host::{Attachment, AttachmentDir, Control, InitFrom, PauseOn, SpawnError};
+use s0_host::{
+    Attachment, AttachmentDir, Control, ControlError, HostError, InitFrom, PauseOn, SpawnError,
+};
 use s0_replica::shell::disk::STATE_DIR_NAME;
 
 use crate::args;
@@ -174,7 +176,7 @@ fn existing(context: &Context, root: &Path, wanted: &Wanted) -> Result<Option<Wo
             Some(patterns) => format!("with --guard {}", patterns.join(" --guard ")),
         });
     }
-    differs.extend(context.differs_from(&attachment.service));
+    differs.extend(context.differs_from(&attachment.service)?);
     if differs.is_empty() {
         return Ok(Some(Workspace { directory, attachment }));
     }
@@ -206,9 +208,11 @@ pub(crate) fn suits(context: &Context, root: &Path) -> Result<(), Failure> {
         // What lies in two workspaces would go round in circles.
         if attachment.root.starts_with(root) || root.starts_with(&attachment.root) {
             return Err(Failure::other(format!(
-                "{} and the workspace {} lie within each other; attach one of them only",
+                "{} and the workspace {} lie within each other, and what is in both would go round \
+                 in circles; choose another directory, or detach that one first (`s0 sync detach {}`)",
                 root.display(),
-                attachment.root.display()
+                attachment.root.display(),
+                quoted(&attachment.root)
             )));
         }
     }
@@ -307,8 +311,8 @@ pub(crate) async fn in_background(context: &Context, attached: Attached, wait: b
         return Ok(ExitCode::SUCCESS);
     }
     let status = live::until_settled(screen, control).await?;
-    if screen.is_json() {
-        screen.json(&status);
+    if screen.is_for_programs() {
+        screen.document(&status);
     }
     Ok(crate::sync::exit_code(&status))
 }
@@ -361,15 +365,33 @@ pub(crate) async fn in_foreground(context: &Context, attached: Attached) -> Done
 }
 
 /// `s0 sync detach`.
-pub(crate) async fn detach(context: &Context, near: Option<&Path>, target: Option<&str>) -> Done {
+pub(crate) async fn detach(
+    context: &Context,
+    near: Option<&Path>,
+    target: Option<&str>,
+    force: bool,
+) -> Done {
     let screen = &context.screen;
     let Workspace { directory, attachment } = match find(context, near, target)? {
         Found::Workspace(workspace) => *workspace,
         Found::Damaged(directory) => return forget_damaged(context, &directory).await,
     };
     warn_of_what_is_not_across(context, &directory).await;
+    if force
+        && let Err(ControlError::NoAnswer { pid: Some(pid) }) = Control::connect(&directory).await
+    {
+        // The connection was taken, so that the process which holds the lock is there.
+        platform::kill_process(pid)?;
+        screen.warn(format!("the host (process {pid}) did not answer, and was ended"));
+    }
     // No host runs from here on, not even one that is starting now.
-    let _claim = host::claim(&directory).await?;
+    let _claim = host::claim(&directory).await.map_err(|error| match error {
+        HostError::NotTakenOver(_) => Failure::other(format!(
+            "{error}; `s0 sync detach {} --force` ends it, too",
+            quoted(&attachment.root)
+        )),
+        other => other.into(),
+    })?;
     let volume_is_gone = match unregister(&attachment).await {
         Err(failure) if failure.is_not_found() => true,
         Err(failure) => {

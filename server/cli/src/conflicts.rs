@@ -11,7 +11,7 @@ use crate::args::{Conflicts, Side};
 use crate::context::{Context, Workspace};
 use crate::failure::{Done, Failure, code};
 use crate::live::reason;
-use crate::screen::{columns, count, plain, quoted, shown};
+use crate::screen::{columns, count, plain, quoted, shown, titled};
 use crate::sync::{tree_paths, unexpected};
 
 impl From<Side> for protocol::Side {
@@ -61,7 +61,7 @@ fn table(conflicts: &[ConflictView]) -> String {
     if conflicts.is_empty() {
         return "no conflicts".into();
     }
-    let head = ["PATH", "STATUS", "MINE", "THEIRS", "WHY"].map(String::from).to_vec();
+    let head = ["PATH", "STATUS", "MINE", "THEIRS", "WHY"];
     let rows = conflicts.iter().map(|conflict| {
         vec![
             shown(&conflict.path).to_owned(),
@@ -71,7 +71,7 @@ fn table(conflicts: &[ConflictView]) -> String {
             reason(conflict.reason).to_owned(),
         ]
     });
-    columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+    titled(&head, rows)
 }
 
 fn thing(thing: Option<&Thing>) -> String {

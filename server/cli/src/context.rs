@@ -8,9 +8,10 @@ use s0_api::volumes::SandboxVolume;
 use s0_host::{Attachment, AttachmentDir, Control, ServiceAddress, StateDir, Token, canonical};
 
 use crate::args::Args;
+use crate::config::{self, Profile};
 use crate::failure::Failure;
 use crate::platform;
-use crate::screen::{Screen, plain, quoted};
+use crate::screen::{Screen, quoted};
 
 /// How long the answer to a question may take that needs no work.
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
@@ -32,18 +33,10 @@ pub(crate) async fn soon<T>(
 
 /// A Volume that must be there.
 pub(crate) async fn known_volume(client: &Client, id: &str) -> Result<SandboxVolume, Failure> {
-    soon(client.volume(id)).await.map_err(|failure| {
-        if failure.is_not_found() {
-            let at = client.base_url();
-            failure.saying(format!(
-                "the service at {at} does not know the Volume {}; `s0 volume list` shows those \
-                 that it knows",
-                plain(id)
-            ))
-        } else {
-            failure
-        }
-    })
+    let what = format!("the service at {} does not know the Volume {id}", client.base_url());
+    let failed =
+        |failure: Failure| failure.named(&what, "`s0 volume list` shows those that it knows");
+    soon(client.volume(id)).await.map_err(failed)
 }
 
 /// Where things are.
@@ -55,6 +48,19 @@ pub(crate) struct Context {
     data_dir_is_given: bool,
     server: Option<String>,
     token: Option<String>,
+    /// Where profiles are looked for.
+    profiles: config::Wanted,
+}
+
+/// Which service is meant, and why that one.
+pub(crate) struct Chosen {
+    pub(crate) service: ServiceAddress,
+    /// The profile that has a part in it.
+    pub(crate) profile: Option<Profile>,
+    /// What named the address, in words.
+    pub(crate) address_of: String,
+    /// What named the token, in words.
+    pub(crate) token_of: String,
 }
 
 /// An attached workspace.
@@ -72,7 +78,13 @@ impl Context {
         };
         let state = place(&args.state_dir, platform::default_state_dir(), "--state-dir")?;
         let data_dir = place(&args.data_dir, platform::default_data_dir(), "--data-dir")?;
+        let profiles = config::Wanted {
+            file: args.config.clone().or_else(platform::default_config),
+            file_is_named: args.config.is_some(),
+            profile: args.profile.clone().filter(|name| !name.is_empty()),
+        };
         Ok(Self {
+            profiles,
             screen,
             state: StateDir::new(state),
             data_dir_is_given: args.data_dir.is_some(),
@@ -91,6 +103,7 @@ impl Context {
             data_dir_is_given: true,
             server: None,
             token: None,
+            profiles: config::Wanted::default(),
         }
     }
 
@@ -104,43 +117,88 @@ impl Context {
         self.token.as_deref()
     }
 
+    /// Where profiles are looked for.
+    pub(crate) fn profiles(&self) -> &config::Wanted {
+        &self.profiles
+    }
+
     /// The service that was asked for, or this machine's.
     pub(crate) fn service(&self) -> Result<ServiceAddress, Failure> {
-        match (&self.server, &self.token) {
-            (None, None) => Ok(ServiceAddress::Local(self.data_dir.clone())),
-            (Some(url), Some(token)) => Ok(ServiceAddress::Remote {
-                url: url.clone(),
-                token: Token::Text(s0_host::Secret(token.clone())),
-            }),
-            (Some(url), None) => Ok(ServiceAddress::Remote {
-                url: url.clone(),
-                token: Token::File(self.data_dir.join(s0_service::TOKEN_FILE)),
-            }),
-            // A token for this machine's service; its address now is as good as any.
-            (None, Some(token)) => Ok(ServiceAddress::Remote {
-                url: self.local().url().map_err(offline)?,
-                token: Token::Text(s0_host::Secret(token.clone())),
-            }),
+        Ok(self.chosen()?.service)
+    }
+
+    /// The same, and why that one: an option or the environment comes before a profile,
+    /// and a profile before this machine's service.
+    pub(crate) fn chosen(&self) -> Result<Chosen, Failure> {
+        let by_hand = |flag: &str, variable: &str| format!("{flag} or {variable}");
+        let (server, token) = (&self.server, &self.token);
+        // Whoever names both needs no profile, also where the file is broken.
+        let profile = match (server, token) {
+            (Some(_), Some(_)) => None,
+            _ => self.profiles.find()?,
+        };
+        let of_profile = |it: &Profile| format!("the profile {} in {}", it.name, it.file.display());
+        let (url, address_of) = match (server, &profile) {
+            (Some(url), _) => (Some(url.clone()), by_hand("--server", "SANDBOX0_BASE_URL")),
+            (None, Some(profile)) if profile.base_url.is_some() => {
+                (profile.base_url.clone(), of_profile(profile))
+            }
+            (None, _) => (None, "this machine's service".into()),
+        };
+        if let Some(url) = url.as_deref().filter(|url| !url.starts_with("http")) {
+            return Err(Failure::other(format!(
+                "{url:?} is not an address such as http://host:7070; repair it where it comes \
+                 from: {address_of}"
+            )));
         }
+        // A profile's token is for the profile's service, and goes to no other.
+        let its = profile.as_ref().filter(|profile| {
+            let is_same = |its: &str| server.as_deref().is_none_or(|url| bare(url) == bare(its));
+            profile.base_url.as_deref().map_or(server.is_none(), is_same)
+        });
+        let own = self.data_dir.join(s0_service::TOKEN_FILE);
+        let (token, token_of) = match (token, its.and_then(|it| Some((it, it.token.clone()?)))) {
+            (Some(token), _) => {
+                let token = Token::Text(s0_host::Secret(token.clone()));
+                (Some(token), by_hand("--token", "SANDBOX0_TOKEN"))
+            }
+            (None, Some((profile, token))) => (Some(token), of_profile(profile)),
+            (None, None) => (None, own.display().to_string()),
+        };
+        let service = match (url, token) {
+            (None, None) => ServiceAddress::Local(self.data_dir.clone()),
+            (Some(url), token) => {
+                ServiceAddress::Remote { url, token: token.unwrap_or(Token::File(own)) }
+            }
+            // A token for this machine's service; its address now is as good as any.
+            (None, Some(token)) => {
+                ServiceAddress::Remote { url: self.local().url().map_err(offline)?, token }
+            }
+        };
+        Ok(Chosen { service, profile, address_of, token_of })
     }
 
     /// What is asked for and is not so with a service, in words about that one.
-    pub(crate) fn differs_from(&self, service: &ServiceAddress) -> Option<String> {
-        let bare = |url: &str| url.trim_end_matches('/').to_owned();
-        if let Some(server) = &self.server {
+    pub(crate) fn differs_from(&self, service: &ServiceAddress) -> Result<Option<String>, Failure> {
+        // A profile that nobody named is only where a new attachment begins.
+        let server = match (&self.server, &self.profiles.profile) {
+            (None, Some(_)) => self.profiles.find()?.and_then(|profile| profile.base_url),
+            (server, _) => server.clone(),
+        };
+        if let Some(server) = &server {
             let url = service.url().ok();
             if url.as_deref().is_none_or(|url| bare(url) != bare(server)) {
-                return Some(match (service, url) {
+                return Ok(Some(match (service, url) {
                     (ServiceAddress::Local(data_dir), _) => {
                         format!("at the service of {}", data_dir.display())
                     }
                     (_, url) => format!("at the service {}", url.unwrap_or_default()),
-                });
+                }));
             }
         }
-        match service {
+        Ok(match service {
             ServiceAddress::Local(data_dir)
-                if self.server.is_none()
+                if server.is_none()
                     && self.data_dir_is_given
                     && canonical(data_dir) != canonical(&self.data_dir) =>
             {
@@ -152,7 +210,7 @@ impl Context {
                 Some("with another token".into())
             }
             _ => None,
-        }
+        })
     }
 
     /// The option with which another command finds the same workspaces; nothing
@@ -224,6 +282,11 @@ pub(crate) fn service_option(service: &ServiceAddress) -> String {
             format!(" --data-dir {}", quoted(data_dir))
         }
     }
+}
+
+/// An address as it is compared.
+fn bare(url: &str) -> &str {
+    url.trim_end_matches('/')
 }
 
 fn offline(why: String) -> Failure {

@@ -48,7 +48,16 @@ impl Failure {
 
     /// Of a file of the user's.
     pub(crate) fn file(path: &std::path::Path, error: &std::io::Error) -> Self {
-        Self::other(format!("{}: {error}", path.display()))
+        use std::io::ErrorKind;
+        let next = match error.kind() {
+            ErrorKind::NotFound => "; check the path",
+            ErrorKind::PermissionDenied => "; `ls -ld` says who may: its owner can give you leave",
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "; make room, and try again",
+            ErrorKind::ReadOnlyFilesystem => "; choose a place on a disk that can be written",
+            ErrorKind::NotADirectory => "; a part of the path is a file: check the path",
+            _ => "",
+        };
+        Self::other(format!("{}: {error}{next}", path.display()))
     }
 
     /// The same in better words.
@@ -63,6 +72,14 @@ impl Failure {
             failure.kind = Kind::Unread;
         }
         failure
+    }
+
+    /// What the service does not know, by name, and what to do. Other failures stay.
+    pub(crate) fn named(self, what: &str, next: &str) -> Self {
+        if self.is_not_found() {
+            return self.saying(format!("{}; {next}", plain(what)));
+        }
+        self
     }
 
     pub(crate) fn is_not_found(&self) -> bool {
@@ -96,7 +113,12 @@ impl From<s0_api::Error> for Failure {
             s0_api::Error::Unavailable(_) => code::OFFLINE,
             _ => code::FAILED,
         };
-        let mut failure = Self::with_code(one_line(&error), code);
+        let next = match &error {
+            s0_api::Error::Unauthorized(_) => " (`s0 doctor` says where it comes from)",
+            s0_api::Error::Unavailable(_) => " (`s0 doctor` says which one that is, and tries it)",
+            _ => "",
+        };
+        let mut failure = Self::with_code(one_line(&error) + next, code);
         if matches!(error, s0_api::Error::NotFound(_)) {
             failure.kind = Kind::NotFound;
         }

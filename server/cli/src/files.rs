@@ -13,16 +13,47 @@ use tokio::io::AsyncWriteExt as _;
 use tokio_util::io::ReaderStream;
 
 use crate::args::Files;
-use crate::context::{Context, soon};
+use crate::context::{Context, known_volume, soon};
 use crate::failure::Failure;
-use crate::platform;
-use crate::screen::{columns, count, plain};
+use crate::screen::{columns, count};
+use crate::{platform, watch};
 
 pub(crate) async fn files(
     context: &Context,
     client: &Client,
     command: Files,
 ) -> Result<(), Failure> {
+    let (volume, path, makes) = match &command {
+        Files::Ls { volume, path }
+        | Files::Cat { volume, path }
+        | Files::Stat { volume, path }
+        | Files::Rm { volume, path }
+        | Files::Download { volume, path, .. }
+        | Files::Watch { volume, path, .. }
+        | Files::Mv { volume, from: path, .. } => (volume.clone(), path.clone(), false),
+        Files::Mkdir { volume, path, .. }
+        | Files::Upload { volume, path, .. }
+        | Files::Write { volume, path } => (volume.clone(), path.clone(), true),
+    };
+    let failed = match done(context, client, command).await {
+        Ok(()) => return Ok(()),
+        Err(failed) => failed,
+    };
+    if !failed.is_not_found() {
+        return Err(failed);
+    }
+    // Which of the two it is that the service does not know.
+    known_volume(client, &volume).await?;
+    Err(if makes {
+        let what = format!("the directory in which {path} would be is not in {volume}");
+        failed.named(&what, "`s0 volume files mkdir --parents` makes it")
+    } else {
+        let what = format!("there is nothing at {path} in {volume}");
+        failed.named(&what, &format!("`s0 volume files ls {volume}` shows what is at the top"))
+    })
+}
+
+async fn done(context: &Context, client: &Client, command: Files) -> Result<(), Failure> {
     let screen = &context.screen;
     match command {
         Files::Ls { volume, path } => {
@@ -45,13 +76,7 @@ pub(crate) async fn files(
         }
         Files::Rm { volume, path } => {
             // The service says that all is well when there was nothing.
-            soon(client.stat_file(&volume, &path)).await.map_err(|failure| {
-                if failure.is_not_found() {
-                    failure.saying(format!("there is nothing at {} in {volume}", plain(&path)))
-                } else {
-                    failure
-                }
-            })?;
+            soon(client.stat_file(&volume, &path)).await?;
             client.remove_file(&volume, &path).await?;
             screen.show(&json!({ "path": path }), String::new);
         }
@@ -76,6 +101,9 @@ pub(crate) async fn files(
             let body = Body::wrap_stream(ReaderStream::new(tokio::io::stdin()));
             client.write_file(&volume, &path, body).await?;
             screen.show(&json!({ "path": path }), String::new);
+        }
+        Files::Watch { volume, path, recursive } => {
+            watch::watch(context, client, &volume, &path, recursive).await?;
         }
     }
     Ok(())

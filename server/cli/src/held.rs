@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::args::Held;
 use crate::context::{Context, Workspace};
 use crate::failure::{Done, Failure, code};
-use crate::screen::{columns, count, plain, shown};
+use crate::screen::{count, plain, shown, titled};
 use crate::sync::{status_of, tree_paths, unexpected};
 
 /// `s0 sync held …`.
@@ -44,12 +44,12 @@ async fn list(context: &Context, workspace: &Workspace) -> Done {
         if held.is_empty() {
             return "nothing is held".into();
         }
-        let head = ["PATH", "WRITTEN BY", "WHY"].map(String::from).to_vec();
+        let head = ["PATH", "WRITTEN BY", "WHY"];
         let rows = held.iter().map(|(path, held)| {
             let actor = held.actor.as_ref().map_or("not known".into(), ToString::to_string);
             vec![shown(path).to_owned(), actor, why(held).to_owned()]
         });
-        columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+        titled(&head, rows)
     });
     Ok(ExitCode::SUCCESS)
 }

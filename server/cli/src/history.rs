@@ -13,7 +13,7 @@ use crate::args::PathAt;
 use crate::conflicts::count_bytes;
 use crate::context::{Context, Workspace, known_volume};
 use crate::failure::{Done, Failure};
-use crate::screen::{columns, plain, quoted};
+use crate::screen::{plain, quoted, titled};
 use crate::sync::tree_paths;
 
 /// How many versions are asked for at once.
@@ -141,7 +141,7 @@ async fn read(asked: &Asked, limit: usize, follow: bool) -> Result<PathHistory, 
 }
 
 fn table(history: &PathHistory, replica: &str) -> String {
-    let head = ["SEQ", "WHEN", "WHO", "WHAT", "HOLDS"].map(String::from).to_vec();
+    let head = ["SEQ", "WHEN", "WHO", "WHAT", "HOLDS"];
     let rows = history.versions.iter().map(|version| {
         let time = version.time.as_deref().and_then(times::parse).map(times::fixed);
         let who = version.actor.as_ref().map(|actor| match &actor.replica {
@@ -157,7 +157,7 @@ fn table(history: &PathHistory, replica: &str) -> String {
             holds(&version.state),
         ]
     });
-    columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+    titled(&head, rows)
 }
 
 fn change(change: &PathChange) -> String {

@@ -6,7 +6,7 @@
 //! # Invariants
 //!
 //! - Everything that is printed goes through [`screen`]: for people by default,
-//!   as JSON with `-o json`, never both on one stream.
+//!   as JSON or YAML with `-o`, never both on one stream.
 //! - Exit codes are part of the interface; they are in [`failure`].
 //! - Tokens are never printed, but a new one by `s0 token create`, once.
 //!
@@ -16,10 +16,13 @@
 
 mod args;
 mod attach;
+mod config;
 mod conflicts;
 mod context;
+mod doctor;
 mod failure;
 mod files;
+mod handbook;
 mod held;
 mod history;
 mod live;
@@ -33,6 +36,7 @@ mod tokens;
 mod tour;
 mod up;
 mod volumes;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -81,6 +85,9 @@ async fn run(args: Args, screen: &screen::Screen) -> failure::Done {
         Command::Volume { command } => volumes::volume(&context, command).await,
         Command::Token { command } => tokens::token(&context, command).await,
         Command::Sync { workspace, command } => sync::sync(&context, workspace, command).await,
+        Command::Doctor { directory } => doctor::doctor(&context, directory).await,
+        Command::Completions { shell } => handbook::completions(screen, shell),
+        Command::Man { directory } => handbook::pages(screen, &directory),
         Command::Lsp { print_config_schema: true, .. } => lsp::print_config_schema(&context),
         Command::Lsp { .. } => lsp::serve(&context).await,
         Command::TourAgent { root } => tour::act(screen, &root).await,

@@ -9,7 +9,7 @@ use s0_tree::Reason;
 
 use crate::context::{Context, Workspace};
 use crate::failure::Failure;
-use crate::screen::{Screen, count, plain, shown};
+use crate::screen::{Screen, Tint, count, plain, shown, tinted};
 use crate::sync::status_of;
 
 /// How long the service may be out of reach before nobody waits for it.
@@ -41,6 +41,22 @@ pub(crate) fn reason(reason: Reason) -> &'static str {
 /// replica says why it is not connected as soon as it knows of a reason.
 fn is_connecting(status: &HostStatus) -> bool {
     status.report.status.condition == Condition::Offline && status.report.trouble.is_none()
+}
+
+/// The colour of a state.
+pub(crate) fn tint(condition: Condition) -> Tint {
+    match condition {
+        Condition::InSync | Condition::Syncing => Tint::Good,
+        Condition::Offline | Condition::Blocked => Tint::Warn,
+        Condition::Halted => Tint::Bad,
+    }
+}
+
+/// A line of what happens, with its sign in a colour.
+fn signed(line: &str) -> String {
+    let Some((sign, rest)) = line.split_once(' ') else { return plain(line).into_owned() };
+    let tint = if sign == "!" { Tint::Warn } else { Tint::Good };
+    format!("{} {}", tinted(tint, sign), plain(rest))
 }
 
 /// The state in one line.
@@ -146,8 +162,8 @@ pub(crate) async fn follow(workspace: &Workspace) -> Result<(HostStatus, Feed), 
 pub(crate) async fn tell(context: &Context, workspace: &Workspace) -> Result<(), Failure> {
     let screen = &context.screen;
     let (mut status, mut feed) = follow(workspace).await?;
-    if screen.is_json() {
-        screen.json(&News::Status { status: Box::new(status.clone()) });
+    if screen.is_for_programs() {
+        screen.document(&News::Status { status: Box::new(status.clone()) });
     }
     let (mut state, mut told) = (None, Instant::now());
     let mut trouble = None;
@@ -155,7 +171,7 @@ pub(crate) async fn tell(context: &Context, workspace: &Workspace) -> Result<(),
         if status.report.trouble != trouble {
             trouble.clone_from(&status.report.trouble);
             if let Some(trouble) = &trouble {
-                screen.line(plain(&format!("! {trouble}")));
+                screen.line(signed(&format!("! {trouble}")));
             }
         }
         let now = (status.report.status.condition, is_connecting(&status));
@@ -167,20 +183,20 @@ pub(crate) async fn tell(context: &Context, workspace: &Workspace) -> Result<(),
         {
             state = Some(now);
             told = Instant::now();
-            screen.line(format!("= {}", state_line(&status)));
+            screen.line(signed(&format!("= {}", state_line(&status))));
         }
         match feed.next().await {
             Ok(News::Status { status: new }) => {
-                if screen.is_json() {
-                    screen.json(&News::Status { status: new.clone() });
+                if screen.is_for_programs() {
+                    screen.document(&News::Status { status: new.clone() });
                 }
                 status = *new;
             }
             Ok(news) => {
-                if screen.is_json() {
-                    screen.json(&news);
+                if screen.is_for_programs() {
+                    screen.document(&news);
                 } else if let Some(line) = line(&news) {
-                    screen.line(plain(&line));
+                    screen.line(signed(&line));
                 }
             }
             Err(ControlError::Broken(_)) => return Ok(()),

@@ -17,6 +17,13 @@ pub(crate) async fn serve(context: &Context) -> Done {
     if let Some(server) = context.server() {
         options.extend(["--server".into(), server.into()]);
     }
+    let profiles = context.profiles();
+    if let Some(file) = profiles.file.as_ref().filter(|_| profiles.file_is_named) {
+        options.extend(["--config".into(), file.into()]);
+    }
+    if let Some(profile) = &profiles.profile {
+        options.extend(["--profile".into(), profile.into()]);
+    }
     let token = context.token().map(|token| ("SANDBOX0_TOKEN".into(), token.into()));
     let program = Program { path, options, token, state: context.state.clone() };
     let in_order = s0_sidecar::serve(program).await;
@@ -25,6 +32,6 @@ pub(crate) async fn serve(context: &Context) -> Done {
 
 /// Prints the schema of the settings.
 pub(crate) fn print_config_schema(context: &Context) -> Done {
-    context.screen.json(&config_schema());
+    context.screen.document(&config_schema());
     Ok(ExitCode::SUCCESS)
 }

@@ -26,15 +26,59 @@ pub(crate) fn asked_to_end() -> impl Future<Output = ()> + Send + 'static {
 
 /// Asks another process to end.
 pub(crate) fn end_process(pid: u32) -> std::io::Result<()> {
+    send(pid, rustix::process::Signal::TERM)
+}
+
+/// Ends another process, whether it listens or not.
+pub(crate) fn kill_process(pid: u32) -> std::io::Result<()> {
+    send(pid, rustix::process::Signal::KILL)
+}
+
+fn send(pid: u32, signal: rustix::process::Signal) -> std::io::Result<()> {
     let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
     let pid = pid.ok_or_else(|| std::io::Error::other("no process has this number"))?;
-    Ok(rustix::process::kill_process(pid, rustix::process::Signal::TERM)?)
+    Ok(rustix::process::kill_process(pid, signal)?)
+}
+
+/// Whether one more process may be told of changes in a directory; if not, why, and
+/// the setting that is in the way.
+pub(crate) fn can_watch(directory: &Path) -> Result<(), (std::io::Error, &'static str)> {
+    use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+    let instance = inotify::init(CreateFlags::CLOEXEC)
+        .map_err(|error| (error.into(), "fs.inotify.max_user_instances"))?;
+    inotify::add_watch(&instance, directory, WatchFlags::CLOSE_WRITE)
+        .map(drop)
+        .map_err(|error| (error.into(), "fs.inotify.max_user_watches"))
+}
+
+/// How many directories this user's processes may watch, where the system says it.
+pub(crate) fn watch_limit() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches").ok()?;
+    text.trim().parse().ok()
+}
+
+/// How many bytes a file system has left for this user.
+pub(crate) fn free_bytes(path: &Path) -> std::io::Result<u64> {
+    let said = rustix::fs::statvfs(path)?;
+    Ok(said.f_bavail.saturating_mul(said.f_frsize))
+}
+
+/// Whether this process may make files in a directory.
+pub(crate) fn may_write(directory: &Path) -> std::io::Result<()> {
+    use rustix::fs::Access;
+    Ok(rustix::fs::access(directory, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
 /// How many columns the terminal has.
 pub(crate) fn terminal_width() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
+/// Whether colours are welcome, where there is a terminal to show them.
+pub(crate) fn wants_colours() -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// Makes a directory for the user alone. One that is there, and is the user's, is
@@ -78,6 +122,11 @@ pub(crate) fn default_state_dir() -> Option<PathBuf> {
 /// Where the service of this user keeps its data.
 pub(crate) fn default_data_dir() -> Option<PathBuf> {
     directory("XDG_DATA_HOME", ".local/share")
+}
+
+/// Where the profiles of this user are.
+pub(crate) fn default_config() -> Option<PathBuf> {
+    directory("XDG_CONFIG_HOME", ".config").map(|directory| directory.join("config.toml"))
 }
 
 fn directory(variable: &str, below_home: &str) -> Option<PathBuf> {

@@ -3,15 +3,18 @@
 //! Names, and what others wrote, may hold what a terminal takes for commands, or
 //! what makes a text look like another one. Here it becomes visible ([`plain`]).
 
-use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::platform;
+
+mod text;
+
+pub(crate) use text::{Tint, columns, count, plain, quoted, shown, tinted, titled};
+use text::{cut, painted, plain_lines};
 
 /// What the output is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -21,6 +24,8 @@ pub(crate) enum Format {
     Table,
     /// For programs.
     Json,
+    /// For programs, and for people who like it.
+    Yaml,
 }
 
 /// Standard output and standard error. Clones are the same ones.
@@ -28,6 +33,9 @@ pub(crate) enum Format {
 pub(crate) struct Screen {
     format: Format,
     terminal: bool,
+    /// Whether standard output shows colours, and standard error.
+    colour: bool,
+    colour_beside: bool,
     /// The line at the bottom that is written over, on a terminal.
     bottom: Arc<Mutex<String>>,
     /// The first failure to write what was asked for.
@@ -39,12 +47,22 @@ const CLEAR: &str = "\r\x1b[2K";
 
 impl Screen {
     pub(crate) fn new(format: Format) -> Self {
-        let terminal = std::io::stdout().is_terminal() && format == Format::Table;
-        Self { format, terminal, bottom: Arc::default(), failed: Arc::default() }
+        let for_people = format == Format::Table;
+        let terminal = io::stdout().is_terminal() && for_people;
+        let colours = for_people && platform::wants_colours();
+        Self {
+            format,
+            terminal,
+            colour: terminal && colours,
+            colour_beside: io::stderr().is_terminal() && colours,
+            bottom: Arc::default(),
+            failed: Arc::default(),
+        }
     }
 
-    pub(crate) fn is_json(&self) -> bool {
-        self.format == Format::Json
+    /// Whether the output is read by a program.
+    pub(crate) fn is_for_programs(&self) -> bool {
+        self.format != Format::Table
     }
 
     pub(crate) fn is_terminal(&self) -> bool {
@@ -53,23 +71,36 @@ impl Screen {
 
     /// Prints a line, for people.
     pub(crate) fn line(&self, text: impl AsRef<str>) {
-        if !self.is_json() {
+        if !self.is_for_programs() {
             self.print(text.as_ref());
         }
     }
 
     /// Prints one document, for programs.
-    pub(crate) fn json(&self, value: &impl Serialize) {
-        match serde_json::to_string(value) {
-            Ok(text) => self.print(&text),
-            Err(error) => self.warn(format!("this cannot be shown as JSON: {error}")),
+    pub(crate) fn document(&self, value: &impl Serialize) {
+        match self.encoded(value) {
+            Ok(text) => self.print(text.trim_end()),
+            Err(error) => self.warn(format!("this cannot be shown in that format: {error}")),
         }
+    }
+
+    /// A document as programs read it: a line of JSON, or a YAML document that begins
+    /// with its mark, since another one may follow.
+    pub(crate) fn encoded(&self, value: &impl Serialize) -> Result<String, Failure> {
+        if self.format != Format::Yaml {
+            return Ok(serde_json::to_string(value)? + "\n");
+        }
+        // By way of JSON, so that both formats have the same shape.
+        let value = serde_json::to_value(value)?;
+        let text = serde_saphyr::to_string(&value)
+            .map_err(|error| Failure::other(format!("no YAML can be made of this: {error}")))?;
+        Ok(format!("---\n{}\n", text.trim_end()))
     }
 
     /// Prints the document for programs, or the text for people.
     pub(crate) fn show(&self, value: &impl Serialize, text: impl FnOnce() -> String) {
-        if self.is_json() {
-            self.json(value);
+        if self.is_for_programs() {
+            self.document(value);
         } else {
             let text = text();
             if !text.is_empty() {
@@ -106,35 +137,39 @@ impl Screen {
 
     /// A word for people beside the output.
     pub(crate) fn warn(&self, text: impl AsRef<str>) {
-        let text = text.as_ref();
-        if self.is_json() {
-            self.beside(&serde_json::json!({ "warning": text }).to_string());
-        } else {
-            self.beside(&format!("s0: {}", plain_lines(text)));
-        }
+        self.say_beside(Tint::Warn, text.as_ref(), |text| serde_json::json!({ "warning": text }));
     }
 
     /// Says why the program fails.
     pub(crate) fn complain(&self, failure: &Failure) {
         self.bottom("");
-        let text = failure.to_string();
-        if self.is_json() {
-            let document = serde_json::json!({ "error": text, "exit_code": failure.number() });
-            self.beside(&document.to_string());
-        } else {
-            self.warn(text);
-        }
+        let code = failure.number();
+        self.say_beside(
+            Tint::Bad,
+            &failure.to_string(),
+            |text| serde_json::json!({ "error": text, "exit_code": code }),
+        );
     }
 
-    fn beside(&self, text: &str) {
+    fn say_beside(&self, tint: Tint, text: &str, document: impl FnOnce(&str) -> serde_json::Value) {
+        let line = if self.is_for_programs() {
+            self.encoded(&document(text)).unwrap_or_default()
+        } else {
+            let line = format!("{} {text}", tinted(tint, "s0:"));
+            painted(&plain_lines(&line), self.colour_beside)
+        };
         self.above(|| {
             // There is nobody else to tell.
-            let _ = writeln!(io::stderr().lock(), "{text}");
+            let _ = writeln!(io::stderr().lock(), "{}", line.trim_end());
         });
     }
 
     fn print(&self, text: &str) {
-        let text = if self.is_json() { Cow::from(text) } else { plain_lines(text).into() };
+        let text = if self.is_for_programs() {
+            text.to_owned()
+        } else {
+            painted(&plain_lines(text), self.colour)
+        };
         self.above(|| {
             let mut out = io::stdout().lock();
             if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
@@ -159,136 +194,24 @@ impl Screen {
     }
 }
 
-/// A text in one line in which nothing is a command to a terminal and nothing
-/// changes the order of what is read: such characters are written as escapes.
-pub(crate) fn plain(text: &str) -> Cow<'_, str> {
-    let is_odd = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}')
-            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    if !text.contains(is_odd) {
-        return text.into();
-    }
-    let mut shown = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        match c {
-            '\n' => shown.push_str("\\n"),
-            '\r' => shown.push_str("\\r"),
-            '\t' => shown.push_str("\\t"),
-            c if is_odd(c) => shown.extend(c.escape_unicode()),
-            c => shown.push(c),
-        }
-    }
-    shown.into()
-}
-
-/// The same for a text of several lines.
-fn plain_lines(text: &str) -> String {
-    text.split('\n').map(plain).collect::<Vec<_>>().join("\n")
-}
-
-/// The beginning of a text that has room in so many columns.
-fn cut(text: &str, width: usize) -> String {
-    // What is not sure to be narrow counts as wide.
-    let columns = |c: char| if c < '\u{1100}' { 1 } else { 2 };
-    if text.chars().map(columns).sum::<usize>() <= width {
-        return text.to_owned();
-    }
-    let mut left = width.saturating_sub(1);
-    let fits = |c: &char| {
-        let room = left.checked_sub(columns(*c));
-        left = room.unwrap_or(0);
-        room.is_some()
-    };
-    let mut start: String = text.chars().take_while(fits).collect();
-    start.push('…');
-    start
-}
-
-/// A path as a shell takes it.
-pub(crate) fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_safe = |c: char| c.is_alphanumeric() || "/._-+=:@%,".contains(c);
-    if !text.is_empty() && text.chars().all(is_safe) {
-        return text;
-    }
-    format!("'{}'", text.replace('\'', "'\\''"))
-}
-
-/// Columns that line up.
-pub(crate) fn columns(rows: &[Vec<String>]) -> String {
-    let plain = |cell: &String| plain(cell).into_owned();
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(plain).collect()).collect();
-    let width = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..width)
-        .map(|at| rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max())
-        .map(Option::unwrap_or_default)
-        .collect();
-    let mut text = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (at, cell) in row.iter().enumerate() {
-            line.push_str(cell);
-            if at + 1 < row.len() {
-                let pad = widths[at].saturating_sub(cell.chars().count()) + 2;
-                line.extend(std::iter::repeat_n(' ', pad));
-            }
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-/// A path for people. The workspace itself has no name of its own.
-pub(crate) fn shown(path: &s0_tree::TreePath) -> &str {
-    if path.is_root() { "." } else { path.as_str() }
-}
-
-/// `1 path`, `2 paths`.
-pub(crate) fn count(number: usize, word: &str) -> String {
-    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_obeys_becomes_visible() {
-        for (text, shown) in [
-            ("plain, ümläut, 日本", "plain, ümläut, 日本"),
-            ("a\x1b[2Jb", "a\\u{1b}[2Jb"),
-            ("a\nb\r\tc", "a\\nb\\r\\tc"),
-            ("a\u{9b}2Jb\u{7f}", "a\\u{9b}2Jb\\u{7f}"),
-            ("evil\u{202e}txt.exe\u{2069}", "evil\\u{202e}txt.exe\\u{2069}"),
-            ("a\u{2028}b", "a\\u{2028}b"),
-        ] {
-            assert_eq!(plain(text), shown);
+    fn documents_have_one_shape_in_both_formats() {
+        let value = serde_json::json!({
+            "path": "a: \u{1b}[2J\n- b", "no": "no", "number": "17", "size": 3, "none": null,
+            "list": [], "map": {}, "deep": [{ "x": true }],
+        });
+        let yaml = Screen::new(Format::Yaml).encoded(&value).unwrap();
+        assert!(yaml.starts_with("---\n") && yaml.ends_with('\n'), "{yaml}");
+        assert!(!yaml.contains('\u{1b}'), "{yaml:?}");
+        for line in ["number: \"17\"", "size: 3", "none: null", "list: []", "map: {}"] {
+            assert!(yaml.lines().any(|it| it == line), "{line} is not in\n{yaml}");
         }
-        assert_eq!(plain_lines("a\x07\nb"), "a\\u{7}\nb");
-        assert_eq!(columns(&[vec!["a\nb".into(), "c".into()]]), "a\\nb  c\n");
-    }
-
-    #[test]
-    fn the_line_at_the_bottom_has_room() {
-        assert_eq!(cut("in sync", 7), "in sync");
-        assert_eq!(cut("in sync", 6), "in sy…");
-        assert_eq!(cut("日本語", 6), "日本語");
-        assert_eq!(cut("日本語", 5), "日本…");
-        assert_eq!(cut("abc", 0), "…");
-    }
-
-    #[test]
-    fn paths_are_quoted_where_a_shell_needs_it() {
-        for (path, shown) in [
-            ("/home/me/my-work_1.2", "/home/me/my-work_1.2"),
-            ("/home/me/my work", "'/home/me/my work'"),
-            ("it's", "'it'\\''s'"),
-            ("", "''"),
-        ] {
-            assert_eq!(quoted(Path::new(path)), shown);
-        }
+        assert!(yaml.contains("no: \"no\"") || yaml.contains("\"no\": \"no\""), "{yaml}");
+        let json = Screen::new(Format::Json).encoded(&value).unwrap();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap(), value);
     }
 }

@@ -5,9 +5,9 @@ use s0_api::volumes::{Restoring, Snapshot as Taken};
 use serde_json::json;
 
 use crate::args::Snapshot;
-use crate::context::{Context, soon};
+use crate::context::{Context, known_volume, soon};
 use crate::failure::Failure;
-use crate::screen::columns;
+use crate::screen::titled;
 
 pub(crate) async fn snapshot(
     context: &Context,
@@ -15,6 +15,22 @@ pub(crate) async fn snapshot(
     command: Snapshot,
 ) -> Result<(), Failure> {
     let screen = &context.screen;
+    let (volume, named) = match &command {
+        Snapshot::Create { volume, .. } | Snapshot::List { volume } => (volume.clone(), None),
+        Snapshot::Get { volume, snapshot }
+        | Snapshot::Delete { volume, snapshot }
+        | Snapshot::Restore { volume, snapshot } => (volume.clone(), Some(snapshot.clone())),
+    };
+    // The service calls both by the same name when it does not know one of them.
+    known_volume(client, &volume).await?;
+    if let Some(snapshot) = named {
+        soon(client.snapshot(&volume, &snapshot)).await.map_err(|failure| {
+            failure.named(
+                &format!("{volume} has no snapshot {snapshot}"),
+                &format!("`s0 volume snapshot list {volume}` shows those that it has"),
+            )
+        })?;
+    }
     match command {
         Snapshot::Create { volume, name, description } => {
             let taken = client.create_snapshot(&volume, &name, &description).await?;
@@ -44,7 +60,7 @@ pub(crate) async fn snapshot(
 }
 
 fn table(snapshots: &[Taken]) -> String {
-    let head = ["SNAPSHOT", "NAME", "BYTES", "CREATED", "DESCRIPTION"].map(String::from).to_vec();
+    let head = ["SNAPSHOT", "NAME", "BYTES", "CREATED", "DESCRIPTION"];
     let rows = snapshots.iter().map(|taken| {
         vec![
             taken.id.clone(),
@@ -54,5 +70,5 @@ fn table(snapshots: &[Taken]) -> String {
             taken.description.clone(),
         ]
     });
-    columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+    titled(&head, rows)
 }

@@ -19,7 +19,7 @@ use crate::held;
 use crate::history;
 use crate::live;
 use crate::platform;
-use crate::screen::{columns, count, plain, shown};
+use crate::screen::{Tint, columns, count, plain, shown, tinted, titled};
 
 /// `s0 sync …`.
 pub(crate) async fn sync(context: &Context, near: Option<PathBuf>, command: Sync) -> Done {
@@ -51,7 +51,9 @@ pub(crate) async fn sync(context: &Context, near: Option<PathBuf>, command: Sync
                 attach::in_background(context, attached, !no_wait).await
             }
         }
-        Sync::Detach { target } => attach::detach(context, here, target.as_deref()).await,
+        Sync::Detach { target, force, purge_state: _ } => {
+            attach::detach(context, here, target.as_deref(), force).await
+        }
         Sync::List => list(context).await,
         Sync::Status => status(context, here).await,
         Sync::Logs { follow, lines } => logs(context, here, follow, lines).await,
@@ -74,12 +76,12 @@ pub(crate) async fn sync(context: &Context, near: Option<PathBuf>, command: Sync
             workspace.control().await?.ask(&request).await?;
             let control = workspace.control().await?;
             let status = live::until_settled(&context.screen, control).await?;
-            if context.screen.is_json() {
-                context.screen.json(&status);
+            if context.screen.is_for_programs() {
+                context.screen.document(&status);
             }
             Ok(exit_code(&status))
         }
-        Sync::Include { paths, all: _ } => include(context, here, &paths).await,
+        Sync::Include { paths, all } => include(context, here, &paths, all).await,
         Sync::Forget { paths } => forget(context, here, &paths).await,
         Sync::Start { no_wait } => {
             let attached = Attached::found(context.workspace(here)?);
@@ -164,7 +166,7 @@ fn show_status(context: &Context, status: &HostStatus) {
         let mut rows = vec![
             vec!["workspace".into(), status.root.display().to_string()],
             vec!["volume".into(), format!("{} at {server}", status.volume_id)],
-            vec!["state".into(), live::state_line(status)],
+            vec!["state".into(), tinted(live::tint(it.condition), &live::state_line(status))],
             vec!["synced".into(), count(it.progress.synced, "path")],
         ];
         if let Some(sandbox) = &status.sandbox_id {
@@ -232,29 +234,35 @@ async fn list(context: &Context) -> Done {
             return "nothing is attached on this machine; `s0 up` attaches the directory you are in"
                 .into();
         }
-        let head = ["WORKSPACE", "VOLUME", "STATE"].map(String::from).to_vec();
+        let head = ["WORKSPACE", "VOLUME", "STATE"];
         let text = |value: &serde_json::Value| value.as_str().unwrap_or("?").to_owned();
         let rows = found.iter().map(|it| {
             let mut state = text(&it["condition"]).replace('_', " ");
+            let tint = match &state[..] {
+                "in sync" | "syncing" => Tint::Good,
+                "halted" | "damaged" | "no answer" => Tint::Bad,
+                _ => Tint::Warn,
+            };
             if let Some(trouble) = it["trouble"].as_str() {
                 state.push_str(&format!(": {trouble}"));
             }
+            let state = tinted(tint, &state);
             let root = if it["root"].is_null() { &it["replica_id"] } else { &it["root"] };
             vec![text(root), text(&it["volume_id"]), state]
         });
-        columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+        titled(&head, rows)
     });
     Ok(ExitCode::SUCCESS)
 }
 
 /// How a replica is, in a word.
-struct Word {
-    condition: String,
-    pid: Option<u32>,
-    trouble: Option<String>,
+pub(crate) struct Word {
+    pub(crate) condition: String,
+    pub(crate) pid: Option<u32>,
+    pub(crate) trouble: Option<String>,
 }
 
-async fn word_of(directory: &AttachmentDir) -> Word {
+pub(crate) async fn word_of(directory: &AttachmentDir) -> Word {
     let silent = |pid| Word { condition: "no_answer".into(), pid, trouble: None };
     let mut control = match Control::connect(directory).await {
         Ok(control) => control,
@@ -310,12 +318,13 @@ async fn logs(context: &Context, near: Option<&Path>, follow: bool, lines: usize
 }
 
 fn log_line(context: &Context, line: &str) -> Result<(), Failure> {
-    let shown = if context.screen.is_json() {
-        json!({ "line": line }).to_string()
+    let screen = &context.screen;
+    let shown = if screen.is_for_programs() {
+        screen.encoded(&json!({ "line": line }))?
     } else {
-        plain(line).into_owned()
+        format!("{}\n", plain(line))
     };
-    context.screen.bytes(format!("{shown}\n").as_bytes())
+    screen.bytes(shown.as_bytes())
 }
 
 async fn flush(context: &Context, near: Option<&Path>, timeout: f64) -> Done {
@@ -394,11 +403,16 @@ fn set_apart(apart: &Apart) -> String {
         .join(", ")
 }
 
-async fn include(context: &Context, near: Option<&Path>, paths: &[PathBuf]) -> Done {
+async fn include(context: &Context, near: Option<&Path>, paths: &[PathBuf], all: bool) -> Done {
     let workspace = context.workspace(near)?;
     let paths = tree_paths(&workspace, paths)?;
     let answer = workspace.control().await?.ask(&Request::Release { paths }).await?;
     let Answer::Released { count: released } = answer else { return Err(unexpected(&answer)) };
+    if released == 0 && !all {
+        return Err(Failure::other(
+            "no local file waits for your word there; `s0 sync status` says whether any does",
+        ));
+    }
     context.screen.show(&json!({ "included": released }), || {
         format!("{} on the way to the Volume", count(released, "path"))
     });

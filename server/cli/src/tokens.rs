@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::args::Token;
 use crate::context::{Context, soon};
 use crate::failure::Done;
-use crate::screen::columns;
+use crate::screen::titled;
 
 /// `s0 token …`.
 pub(crate) async fn token(context: &Context, command: Token) -> Done {
@@ -26,7 +26,10 @@ pub(crate) async fn token(context: &Context, command: Token) -> Done {
             screen.show(&all, || table(&all));
         }
         Token::Revoke { id } => {
-            soon(client.delete_token(&id)).await?;
+            soon(client.delete_token(&id)).await.map_err(|failure| {
+                let what = format!("the service knows no token with the id {id}");
+                failure.named(&what, "`s0 token list` shows the ids")
+            })?;
             screen.show(&json!({ "revoked": id }), || format!("revoked {id}"));
         }
     }
@@ -34,7 +37,7 @@ pub(crate) async fn token(context: &Context, command: Token) -> Done {
 }
 
 fn table(tokens: &[Listed]) -> String {
-    let head = ["TOKEN", "NAME", "TEAM", "ROLES", "ENDS"].map(String::from).to_vec();
+    let head = ["TOKEN", "NAME", "TEAM", "ROLES", "ENDS"];
     let rows = tokens.iter().map(|token| {
         let roles: Vec<&str> = token.roles.iter().copied().map(Role::as_str).collect();
         let ends = if token.is_active { &token.expires_at } else { "revoked" };
@@ -46,5 +49,5 @@ fn table(tokens: &[Listed]) -> String {
             ends.into(),
         ]
     });
-    columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+    titled(&head, rows)
 }

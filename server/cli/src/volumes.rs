@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::args::Volume;
 use crate::context::{Context, known_volume, soon};
 use crate::failure::{Done, Failure};
-use crate::screen::{columns, quoted};
+use crate::screen::{quoted, titled};
 use crate::{files, snapshots};
 
 /// `s0 volume …`.
@@ -39,6 +39,7 @@ pub(crate) async fn volume(context: &Context, command: Volume) -> Done {
             screen.show(&json!({ "deleted": volume }), || format!("deleted {volume}"));
         }
         Volume::Fork { volume, access_mode } => {
+            known_volume(&client, &volume).await?;
             let new = NewVolume { access_mode, ..NewVolume::default() };
             let fork = client.fork_volume(&volume, &new).await?;
             screen.show(&fork, || fork.id.clone());
@@ -63,7 +64,7 @@ fn refuse_if_attached(context: &Context, volume: &str) -> Result<(), Failure> {
 }
 
 fn table(volumes: &[SandboxVolume]) -> String {
-    let head = ["VOLUME", "MODE", "FORK OF", "CREATED"].map(String::from).to_vec();
+    let head = ["VOLUME", "MODE", "FORK OF", "CREATED"];
     let rows = volumes.iter().map(|volume| {
         vec![
             volume.id.clone(),
@@ -72,5 +73,5 @@ fn table(volumes: &[SandboxVolume]) -> String {
             volume.created_at.clone(),
         ]
     });
-    columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+    titled(&head, rows)
 }

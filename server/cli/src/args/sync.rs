@@ -25,6 +25,9 @@ fn pattern(text: &str) -> Result<String, String> {
     if text.chars().any(char::is_control) {
         return Err("it is not one line; give --ignore once for each pattern".into());
     }
+    // Among the rules of a file such a line is passed over; here somebody waits for it.
+    let mut rules = ignore::gitignore::GitignoreBuilder::new("/");
+    rules.add_line(None, text).map_err(|error| format!("it is no pattern: {error}"))?;
     Ok(text.to_owned())
 }
 
@@ -138,6 +141,12 @@ Examples:
         /// The workspace's directory, its Volume or its replica (see `list`); without it, the
         /// workspace around you
         target: Option<String>,
+        /// End a host that does not answer, too; that loses nothing
+        #[arg(long)]
+        force: bool,
+        /// Remove what this machine knows of the workspace, which detaching does anyway
+        #[arg(long)]
+        purge_state: bool,
     },
     /// List the workspaces that are attached on this machine
     ///

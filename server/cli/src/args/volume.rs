@@ -137,6 +137,21 @@ pub(crate) enum Files {
         /// The file
         path: String,
     },
+    /// Tell of changes as they are made, until Ctrl-C
+    #[command(after_help = "\
+Examples:
+  s0 volume files watch vol_123            whatever changes
+  s0 volume files watch vol_123 src -r     whatever changes below src")]
+    Watch {
+        /// The Volume's id
+        volume: String,
+        /// The file or directory
+        #[arg(default_value = "/")]
+        path: String,
+        /// With all below; always so for the whole Volume
+        #[arg(short, long)]
+        recursive: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

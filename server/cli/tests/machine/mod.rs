@@ -16,10 +16,19 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) fn s0() -> Command {
     let program = std::env::var_os("S0_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_s0").into());
     let mut command = Command::new(program);
-    for variable in ["S0_STATE_DIR", "S0_DATA_DIR", "SANDBOX0_BASE_URL", "SANDBOX0_TOKEN", "S0_LOG"]
-    {
+    for variable in [
+        "S0_STATE_DIR",
+        "S0_DATA_DIR",
+        "S0_CONFIG",
+        "S0_PROFILE",
+        "SANDBOX0_BASE_URL",
+        "SANDBOX0_TOKEN",
+        "S0_LOG",
+    ] {
         command.env_remove(variable);
     }
+    // The profiles of whoever runs the tests are not ours.
+    command.env("XDG_CONFIG_HOME", "/nonexistent");
     command
 }
 
