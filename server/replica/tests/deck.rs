@@ -121,8 +121,7 @@ fn a_new_tree_clears_nothing() {
 
 #[test]
 fn a_file_that_is_renamed_over_another_replaces_that_one_only() {
-    let mut played =
-        Played::synced(&[(".gitignore", At::File(".env\n")), ("a", At::File("1"))]);
+    let mut played = Played::synced(&[(".gitignore", At::File(".env\n")), ("a", At::File("1"))]);
     fs::write(played.room.at(".env"), "secret").unwrap();
     fs::write(played.room.at("fresh"), "not sent yet").unwrap();
     played.agent_writes("a.tmp", "2");
@@ -249,8 +248,7 @@ fn a_first_meeting_agrees_on_nothing_that_differs() {
     for init in [Init::Auto, Init::Volume] {
         let all =
             [("same", At::File("x")), ("other", At::File("theirs")), ("third", At::File("3"))];
-        let mut played =
-            Played::meeting(&[("same", "x"), ("other", "mine")], init, &all);
+        let mut played = Played::meeting(&[("same", "x"), ("other", "mine")], init, &all);
         played.rest();
         played.look();
         let refused: Vec<&str> = played.refused.iter().map(|(at, _)| at.as_str()).collect();

@@ -211,6 +211,31 @@ async fn what_is_not_retained_needs_a_reseed() {
 }
 
 #[tokio::test]
+async fn a_busy_volume_forgets_nothing_of_an_idle_one() {
+    let rig = Rig::with(|config| config.retention_entries = Some(100)).await;
+    let (idle, busy) = (rig.volume().await, rig.volume().await);
+    rig.write(&idle, "a", "1").await;
+    rig.client.register(&busy, "w", &registration()).await.unwrap();
+    for number in 1..=40_u64 {
+        let names: Vec<String> = (0..10).map(|at| format!("{number}-{at}")).collect();
+        let changes: Vec<_> = names.iter().map(|name| create(name, Content::empty())).collect();
+        rig.client.submit(&busy, "w", 1, &submission(number, &changes), &[]).await.unwrap();
+        rig.client.set_cursor(&busy, "w", Seq(number * 10)).await.unwrap();
+    }
+    // The busy one has been cut.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while rig.client.changes(&busy, Seq(0), 0, 0).await.is_ok() {
+        assert!(Instant::now() < deadline, "the journal was not cut");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // The idle one counts for itself, and so do its seqs.
+    rig.write(&idle, "b", "1").await;
+    let list = rig.client.changes(&idle, Seq(0), 0, 0).await.unwrap();
+    let seqs: Vec<_> = list.changes.iter().map(|one| one.seq).collect();
+    assert_eq!((seqs, list.retained_after_seq), (vec![1, 2], 0));
+}
+
+#[tokio::test]
 async fn many_writers_make_one_gap_free_journal() {
     let rig = Rig::start().await;
     let volume = rig.volume().await;
