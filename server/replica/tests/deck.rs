@@ -11,7 +11,7 @@ use std::os::unix::net::UnixListener;
 
 use played::Played;
 use room::path;
-use s0_replica::engine::{Condition, Event, Halt, Init, Pending};
+use s0_replica::engine::{Condition, Event, Halt, Init, Pause, Pending, WayOut};
 use s0_replica::state::{ConflictStatus, What};
 use s0_tree::{Action, AttributeChange, Content, New, Reason, RenameHow};
 use volume::At;
@@ -70,6 +70,30 @@ fn a_conflict_takes_nothing_from_either_side() {
     // No record of it is put among the user's files.
     assert_eq!(names(&played), [".env", ".gitignore", "a", "b"]);
     assert_eq!(played.tree.len(), 3);
+}
+
+#[test]
+fn a_conflict_holds_back_no_more_than_it_is_told_to() {
+    for pause in [Pause::Workspace, Pause::Path] {
+        let all = [("a", At::File("1")), ("b", At::File("1")), ("c", At::File("1"))];
+        let mut played = Played::pausing(pause, &all);
+        played.agent_writes("a", "theirs");
+        fs::write(played.room.at("a"), "mine").unwrap();
+        played.look();
+        assert_eq!(played.refused.len(), 1);
+        // What comes down is never held back.
+        fs::write(played.room.at("b"), "mine").unwrap();
+        played.agent_writes("c", "theirs");
+        played.look();
+        played.rest();
+        assert_eq!(played.disk("c"), some("theirs"), "{pause:?}");
+        let sent = if pause == Pause::Path { "mine" } else { "1" };
+        assert_eq!(played.volume("b"), some(sent), "{pause:?}");
+        let now = played.room.now;
+        played.room.engine.resolve(&path("a"), WayOut::Mark, now).unwrap();
+        played.look();
+        assert_eq!((played.volume("a"), played.volume("b")), (some("mine"), some("mine")));
+    }
 }
 
 #[test]

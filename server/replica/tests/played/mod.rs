@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use s0_api::sync::{Answer, Outcome, Registered, Submission};
-use s0_replica::engine::{Effect, Event, Fetched, Init};
+use s0_replica::engine::{Config, Effect, Event, Fetched, Init, Pause};
 use s0_tree::{
     Action, Actor, AttributeChange, Batch, Change, Content, ContentId, Entry, News, Origin, Policy,
     Reason, Seq, Source, Tree, Verdict, admit_batch,
@@ -43,6 +43,16 @@ impl Played {
             std::fs::write(at, text).unwrap();
         }
         Self::around(Room::connected(dir, init, tree(all)), tree(all), all)
+    }
+
+    /// An empty directory that a Volume with all this has come down to, and where an open
+    /// conflict holds back so much.
+    pub(crate) fn pausing(pause: Pause, all: &[(&str, At)]) -> Self {
+        let config = Config { pause, ..Config::default() };
+        let room = Room::configured(workspace(), config, tree(all));
+        let mut played = Self::around(room, tree(all), all);
+        played.rest();
+        played
     }
 
     fn around(room: Room, tree: Tree, all: &[(&str, At)]) -> Self {
