@@ -105,7 +105,14 @@ fn an_answer_skips_nothing_that_others_wrote() {
     played.agent_writes("c", "the agent's");
     fs::write(played.room.at("b"), "mine").unwrap();
     fs::write(played.room.at("c"), "mine").unwrap();
+    fs::write(played.room.at("new"), "mine").unwrap();
+    // What was accepted is not taken for removed before its entry is here; were it removed,
+    // nothing could bring it back.
+    played.fetches = false;
     played.look();
+    assert_eq!((played.disk("new"), played.volume("new")), (some("mine"), some("mine")));
+    played.fetches = true;
+    played.rest();
     assert_eq!((played.disk("a"), played.volume("b")), (some("the agent's"), some("mine")));
     assert_eq!(played.refused, [("c".to_owned(), Reason::ConcurrentUpdate)]);
     assert_eq!((played.disk("c"), played.volume("c")), (some("mine"), some("the agent's")));
@@ -215,10 +222,13 @@ fn what_is_edited_while_entries_come_is_sent() {
     fs::write(played.room.at("c"), "new").unwrap();
     played.agent_writes("d", "theirs");
     played.rest();
-    let mut played = played.restarted();
-    played.reseed();
     played.look();
-    for (name, text) in [("a", "BBBB"), ("b", "2"), ("c", "new"), ("d", "theirs")] {
+    fs::write(played.room.at("e"), "also new").unwrap();
+    fs::write(played.room.at("b"), "3").unwrap();
+    let mut played = played.restarted();
+    played.look();
+    let all = [("a", "BBBB"), ("b", "3"), ("c", "new"), ("d", "theirs"), ("e", "also new")];
+    for (name, text) in all {
         assert_eq!((played.disk(name), played.volume(name)), (some(text), some(text)), "{name}");
     }
     assert_eq!(played.refused, []);

@@ -130,7 +130,8 @@ impl Played {
             effects.into_iter().for_each(|effect| self.serve(effect));
             match wake {
                 Some(at) if at <= end => self.room.now = self.room.now.max(at) + 1,
-                _ if idle => return,
+                _ if idle && self.unread.is_empty() => return,
+                _ if idle => self.deliver(),
                 _ => {}
             }
         }
@@ -141,10 +142,8 @@ impl Played {
             Effect::Submit(submission, contents) => {
                 self.contents.extend(contents);
                 let answer = self.answer(&submission);
-                // The answer is there before the journal was followed that far.
+                // The answer is there long before the journal was followed that far.
                 self.room.tell(Event::Answered(submission.number, Ok(answer)));
-                self.room.engine.step(self.room.now).unwrap();
-                self.deliver();
             }
             Effect::Fetch { slot, content, .. } => {
                 let bytes = self.contents.get(&content.id).filter(|_| self.fetches);
