@@ -173,6 +173,42 @@ def python_of_the_tests_compiles(names):
                 yield f"{name}: {error}"
 
 
+CARDS = [f"D{number}" for number in range(1, 34)] + [f"V{number}" for number in range(1, 12)]
+
+
+def stands_in(name, wanted):
+    """Whether a file has a test, or a type, of this name."""
+    text, word = text_of(name), re.escape(wanted)
+    if name.endswith(".py"):
+        return wanted.startswith("test_") and re.search(rf"^def {word}\(", text, re.MULTILINE)
+    if wanted[0].isupper():
+        return re.search(rf"^\s*pub (struct|enum) {word}\b", text, re.MULTILINE)
+    attributes = r"#\[(?:tokio::)?test(?:\([^]]*\))?\]\s*(?:#\[(?!ignore)[^]]*\]\s*)*"
+    return re.search(attributes + rf"(?:async )?fn {word}\b", text)
+
+
+def the_deck_names_what_is_there(names):
+    """Each card of tests/deck.md has a row, and each test and type that a row names exists."""
+    rows = re.findall(r"^\| ([DV]\d+) \|[^|]*\|([^|]*)\|$", text_of("tests/deck.md"), re.MULTILINE)
+    cards = [card for card, _ in rows]
+    if cards != CARDS:
+        yield f"tests/deck.md: rows of {sorted(set(CARDS) ^ set(cards)) or 'cards twice or out of order'}"
+    for card, cell in rows:
+        named = re.findall(r"`([^`]*/[^`]*)`", cell)
+        others = re.findall(r"\b[DV]\d+\b", re.sub(r"`[^`]*`", "", cell))
+        if not named and not others:
+            yield f"tests/deck.md: {card} names nothing that would fail"
+        for other in others:
+            if other not in CARDS or other == card:
+                yield f"tests/deck.md: {card} names {other}"
+        for it in named:
+            file, _, wanted = it.partition("#")
+            found = [name for name in (f"server/{file}", f"tests/{file}") if name in names]
+            plant = file.startswith("sim/plants/")
+            if not found or bool(wanted) == plant or (wanted and not stands_in(found[0], wanted)):
+                yield f"tests/deck.md: {card} names {it}, which is not there"
+
+
 CHECKS = [
     code_for_one_system_lives_in_platform_modules,
     arrows_between_rooms_go_down,
@@ -182,6 +218,7 @@ CHECKS = [
     no_registry_host_is_named,
     no_secret_or_key_is_committed,
     python_of_the_tests_compiles,
+    the_deck_names_what_is_there,
 ]
 
 

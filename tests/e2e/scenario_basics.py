@@ -390,6 +390,24 @@ def test_a_host_stops_starts_and_detaches_cleanly(bench):
     check(str(replica.root) not in machine.run("sync", "list").stdout.decode(), "it is still listed")
 
 
+def test_a_directory_that_is_attached_again_is_another_replica(bench):
+    """Neither the machine's name nor the path says who a replica is: both can be those of another one."""
+    service = bench.service()
+    volume = service.create_volume()
+    machine = bench.machine("laptop", service)
+    first = machine.attach(volume)
+    write(first / "one.txt", "1\n")
+    settle(first)
+    id = first.status()["replica_id"]
+    first.sync("detach")
+    again = machine.attach(volume)
+    settle(again)
+    check(again.status()["replica_id"] != id, "it is taken for the one before, whose entries would be its own echoes")
+    volume.write("one.txt", "the agent's\n")
+    settle(again)
+    check_all_equal(volume, again)
+
+
 def test_an_emptied_or_missing_root_halts_and_deletes_nothing(bench):
     volume, user, agent = pair(bench)
     for number in range(300):

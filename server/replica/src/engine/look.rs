@@ -134,7 +134,13 @@ impl<D: Disk, S: Store> Replica<D, S> {
         reach: Reach,
         unread: &mut Vec<(TreePath, Stat)>,
     ) -> Done {
-        if path.name().is_some_and(|name| comparison_key(name.as_str()) == ".git") {
+        let name = path.name();
+        // The event that told of other rules may be among those that were lost.
+        let may_rule = name.as_ref().is_some_and(|name| name.as_str().starts_with('.'));
+        if may_rule && self.rules.changed(path) {
+            self.rules_changed();
+        }
+        if name.is_some_and(|name| comparison_key(name.as_str()) == ".git") {
             return Ok(());
         }
         if path.as_str().len() > MAX_PATH_BYTES {

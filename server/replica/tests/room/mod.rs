@@ -48,11 +48,15 @@ impl Room {
 
     /// A replica that has been given the Volume's tree, and has done nothing yet.
     pub(crate) fn connected(dir: tempfile::TempDir, init: Init, tree: Tree) -> Self {
+        Self::configured(dir, Config { init, review: true, ..Config::default() }, tree)
+    }
+
+    /// The same, with these choices.
+    pub(crate) fn configured(dir: tempfile::TempDir, config: Config, tree: Tree) -> Self {
         let disk = RootDisk::open(&dir.path().join("root"), Marker::Create).unwrap();
         let guarded = Guarded::new(GUARDED).unwrap();
         let rules = Box::new(GitRules::new(disk.access(), &[]).guarding(guarded));
         let store = SqliteStore::open(&dir.path().join("state.db")).unwrap();
-        let config = Config { init, review: true, ..Config::default() };
         let engine = Replica::open(config, disk, store, rules, 0).unwrap();
         let mut room = Self { dir, engine, now: 0 };
         let (epoch, head) = ("e".to_owned(), tree.head());

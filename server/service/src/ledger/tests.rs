@@ -261,3 +261,22 @@ fn a_rebuilt_ledger_is_the_one_that_was_stored() {
     let gap = Ledger::rebuild("e".into(), Tree::default(), entries.into_iter(), Vec::new());
     assert!(matches!(gap, Err(Misfit::Gap { .. })));
 }
+
+#[test]
+fn a_conflict_of_one_replica_stops_no_other() {
+    let mut ledger = volume();
+    submit(&mut ledger, "a", 1, &[create("x", "1"), create("shared", "1")]).unwrap();
+    let stale = Expected::Node { id: NodeId(1), version: Seq(9) };
+    for number in 1..=300 {
+        let done = submit(&mut ledger, "b", number, &[write("x", "mine", stale)]).unwrap();
+        assert_eq!(done.conflicts.len(), 1);
+    }
+    // Neither the others, nor what else it has to say itself.
+    let shared = Expected::Node { id: NodeId(2), version: Seq(2) };
+    let done = submit(&mut ledger, "a", 2, &[write("shared", "2", shared), create("y", "")]);
+    assert!(done.unwrap().conflicts.is_empty());
+    let own = Expected::Node { id: NodeId(1), version: Seq(1) };
+    assert!(submit(&mut ledger, "a", 3, &[write("x", "2", own)]).unwrap().conflicts.is_empty());
+    assert!(submit(&mut ledger, "b", 301, &[create("z", "")]).unwrap().conflicts.is_empty());
+    assert_eq!(ledger.head(), Seq(6));
+}

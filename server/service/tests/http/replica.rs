@@ -10,6 +10,7 @@ use s0_api::{Client, Error, EventStream, SubmitFailure};
 use s0_tree::{
     Chunker, Content, ContentBuilder, ContentId, Expected, NodeId, Reason, Seq, Tree, digest, fold,
 };
+use serde_json::json;
 
 use crate::rig::{Rig, create, inline, noise, path, registration, submission, write};
 
@@ -208,6 +209,83 @@ async fn what_is_not_retained_needs_a_reseed() {
     for seq in retained_after.0 + 1..=400 {
         assert_eq!(entry(&mut events).await.0, Seq(seq));
     }
+}
+
+#[tokio::test]
+async fn every_kind_of_write_is_in_the_journal_and_enough_to_do_it_again() {
+    let rig = Rig::start().await;
+    let volume = rig.volume().await;
+    let mut events = rig.client.events(&volume, Seq(0), None).await.unwrap();
+    rig.client.make_directory(&volume, "made/below", true).await.unwrap();
+    rig.write(&volume, "a", "1").await;
+    rig.write(&volume, "deep/er/b", "1").await;
+    rig.write(&volume, "a", "2").await;
+    rig.client.write_file(&volume, "large", noise(100_000)).await.unwrap();
+    let taken = rig.client.create_snapshot(&volume, "s", "").await.unwrap();
+    rig.client.move_file(&volume, "a", "made/a").await.unwrap();
+    rig.client.remove_file(&volume, "deep").await.unwrap();
+    let sync = format!("/api/v1/sandboxvolumes/{volume}/sync/replicas/r");
+    rig.data(Method::PUT, &sync, json!({"case_sensitive": true})).await;
+    let head = rig.client.tree(&volume).await.unwrap().1.head();
+    let changes = json!([
+        {"event_type": "chmod", "path": "/made/a", "mode": 0o755},
+        {"event_type": "create", "path": "/empty", "entry_kind": "file"},
+        {"event_type": "rename", "old_path": "/made", "path": "/moved"},
+    ]);
+    let body = json!({"request_id": "1", "base_seq": head, "changes": changes});
+    rig.data(Method::POST, &format!("{sync}/changes"), body).await;
+    rig.client.restore_snapshot(&volume, &taken.id).await.unwrap();
+
+    // Whoever has the entries has the tree.
+    let (_, tree) = rig.client.tree(&volume).await.unwrap();
+    let mut folded = Tree::default();
+    while folded.head() < tree.head() {
+        if let StreamEvent::Entry { entry, .. } = events.next().await.unwrap().unwrap() {
+            fold(&mut folded, &entry).expect("it fits");
+        }
+    }
+    assert_eq!(tree, folded);
+    // And so has a client of the documented API: each entry says all that it takes.
+    let list = rig.client.changes(&volume, Seq(0), 0, 0).await.unwrap();
+    assert_eq!(list.changes.len() as u64, tree.head().0);
+    for change in &list.changes {
+        let told = serde_json::to_value(change).unwrap();
+        let has = |field: &str| !told[field].is_null();
+        let enough = match told["event_type"].as_str().unwrap() {
+            "create" if told["entry_kind"] == "directory" => true,
+            "create" => told["entry_kind"] == "file" && has("content_ref"),
+            "write" => has("content_ref"),
+            "chmod" => has("mode"),
+            "rename" => has("old_path"),
+            other => other == "remove",
+        };
+        assert!(enough, "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_busy_volume_forgets_nothing_of_an_idle_one() {
+    let rig = Rig::with(|config| config.retention_entries = Some(100)).await;
+    let (idle, busy) = (rig.volume().await, rig.volume().await);
+    rig.write(&idle, "a", "1").await;
+    rig.client.register(&busy, "w", &registration()).await.unwrap();
+    for number in 1..=40_u64 {
+        let names: Vec<String> = (0..10).map(|at| format!("{number}-{at}")).collect();
+        let changes: Vec<_> = names.iter().map(|name| create(name, Content::empty())).collect();
+        rig.client.submit(&busy, "w", 1, &submission(number, &changes), &[]).await.unwrap();
+        rig.client.set_cursor(&busy, "w", Seq(number * 10)).await.unwrap();
+    }
+    // The busy one has been cut.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while rig.client.changes(&busy, Seq(0), 0, 0).await.is_ok() {
+        assert!(Instant::now() < deadline, "the journal was not cut");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // The idle one counts for itself, and so do its seqs.
+    rig.write(&idle, "b", "1").await;
+    let list = rig.client.changes(&idle, Seq(0), 0, 0).await.unwrap();
+    let seqs: Vec<_> = list.changes.iter().map(|one| one.seq).collect();
+    assert_eq!((seqs, list.retained_after_seq), (vec![1, 2], 0));
 }
 
 #[tokio::test]
