@@ -109,7 +109,7 @@ pub struct World {
 
 /// Runs one seed. Says what was reached, and what went wrong if anything did.
 pub fn run(seed: u64) -> (Coverage, Result<(), String>) {
-    let mut world = World::new(seed);
+    let mut world = World::new(seed, desk::desk(seed));
     let result = world.play().map_err(|why| format!("[{}] {why}", world.in_words()));
     let coverage = world.coverage.borrow().clone();
     (coverage, result)
@@ -118,14 +118,14 @@ pub fn run(seed: u64) -> (Coverage, Result<(), String>) {
 /// Runs one seed in which the planner is alone: what was one tree becomes three,
 /// on the disks, in what is synced, and in the Volume; then only replicas work.
 pub fn run_apart(seed: u64) -> (Coverage, Result<(), String>) {
-    let mut world = World::new(seed);
+    let mut world = World::new(seed, None);
     let result = world.part_and_meet().map_err(|why| format!("[{}] {why}", world.in_words()));
     let coverage = world.coverage.borrow().clone();
     (coverage, result)
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, desk: Option<fastrand::Rng>) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let registry = Rc::new(RefCell::new(Registry::default()));
         let coverage = Shared::default();
@@ -139,7 +139,6 @@ impl World {
             names.extend(crate::site::ODD);
         }
         names.push("ign.log");
-        let desk = desk::desk(seed);
         if desk.is_some() {
             names.push(desk::GUARDED);
         }
