@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use reqwest::Method;
 use s0_api::sync::{Outcome, StreamEvent, SubmitError};
+use s0_api::volumes::Restoring;
 use s0_api::{Client, Error, EventStream, SubmitFailure};
 use s0_tree::{
     Chunker, Content, ContentBuilder, ContentId, Expected, NodeId, Reason, Seq, Tree, digest, fold,
@@ -234,7 +235,7 @@ async fn every_kind_of_write_is_in_the_journal_and_enough_to_do_it_again() {
     ]);
     let body = json!({"request_id": "1", "base_seq": head, "changes": changes});
     rig.data(Method::POST, &format!("{sync}/changes"), body).await;
-    rig.client.restore_snapshot(&volume, &taken.id).await.unwrap();
+    rig.client.restore_snapshot(&volume, &taken.id, &Restoring::default()).await.unwrap();
 
     // Whoever has the entries has the tree.
     let (_, tree) = rig.client.tree(&volume).await.unwrap();
