@@ -129,3 +129,20 @@ fn what_waits_for_the_users_word_costs_little() {
     }
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }
+
+#[test]
+fn the_ends_of_a_move_that_are_heard_of_apart_are_looked_at_together() {
+    let all = [("d", At::Directory), ("d/a", At::File("x")), ("d/e", At::Directory)];
+    for (from, to) in [("d/a", "b"), ("d", "c"), ("d/a", "d/e/a")] {
+        let mut room = Room::synced(&all);
+        fs::rename(room.at(from), room.at(to)).unwrap();
+        let (from, to) = (path(from), path(to));
+        room.tell(Event::Touched(vec![(from.clone(), Hint::Unsettled)]));
+        room.now += 30;
+        room.engine.step(room.now).unwrap();
+        let moved = [(to.clone(), Hint::Complete), (to.clone(), Hint::MovedFrom(from.clone()))];
+        room.tell(Event::Touched(moved.into()));
+        let sent = room.settle();
+        assert!(sent.len() == 1 && sent[0].contains("Rename"), "{from} -> {to}: {sent:?}");
+    }
+}

@@ -204,7 +204,11 @@ fn directories_that_move() {
         let events = room.events();
         assert_order(
             &events,
-            &[WatchEvent::MovedFrom(from.clone()), WatchEvent::MovedTo(to.clone())],
+            &[
+                WatchEvent::MovedFrom(from.clone()),
+                WatchEvent::MovedTo(to.clone()),
+                WatchEvent::Moved(from.clone(), to.clone()),
+            ],
         );
         if unwatch_first {
             room.watcher.unwatch(&from);

@@ -202,16 +202,18 @@ impl Fs {
 
     /// Tells of a name in a directory, as whoever used it spelled it.
     fn note(&mut self, dir: u64, path: &str, hint: Hint) {
-        let name = path.rsplit('/').next().unwrap_or(path);
-        let path = self.watched.get(&dir).map(|above| match above.as_str() {
-            "" => name.to_owned(),
-            above => format!("{above}/{name}"),
-        });
-        if let Some(path) = path
-            && let Ok(path) = TreePath::new(&path)
-        {
+        if let Some(path) = self.watched_path(dir, path) {
             self.events.push((path, hint));
         }
+    }
+
+    fn watched_path(&self, dir: u64, path: &str) -> Option<TreePath> {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let path = match self.watched.get(&dir)?.as_str() {
+            "" => name.to_owned(),
+            above => format!("{above}/{name}"),
+        };
+        TreePath::new(&path).ok()
     }
 
     fn insert(&mut self, dir: u64, name: &str, inode: u64) {
@@ -410,6 +412,9 @@ impl Fs {
         }
         self.note(from_dir, from, Hint::Unsettled);
         self.note(to_dir, to, Hint::Complete);
+        if let Some(from) = self.watched_path(from_dir, from) {
+            self.note(to_dir, to, Hint::MovedFrom(from));
+        }
         self.changed();
         Ok(())
     }

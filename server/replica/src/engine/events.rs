@@ -11,10 +11,12 @@ use crate::disk::IntentId;
 use crate::state::What;
 
 /// What a watcher says of a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hint {
     /// A program that wrote to it closed it, or it was moved here.
     Complete,
+    /// It was moved here from that path. Both have been told of by themselves.
+    MovedFrom(TreePath),
     /// It was created, modified, moved away, removed, or its attributes changed.
     Unsettled,
 }

@@ -24,7 +24,10 @@ const LONGEST_WAIT: u64 = 1000;
 
 impl<D: Disk, S: Store> Replica<D, S> {
     /// Notes what a watcher said.
-    pub(super) fn hear(&mut self, path: &TreePath, hint: Hint) {
+    pub(super) fn hear(&mut self, path: &TreePath, hint: &Hint) {
+        if let Hint::MovedFrom(from) = hint {
+            return self.look_together(from, path);
+        }
         if path.names().next().is_some_and(|first| is_own(first.as_str())) {
             return;
         }
@@ -59,6 +62,24 @@ impl<D: Disk, S: Store> Replica<D, S> {
             self.touch_to(above, due, Reach::Children);
         }
         self.touch(path, due, true);
+    }
+
+    /// Both ends of a move are looked at in one go. If the old name were found gone a
+    /// moment before the new one is seen, or the other way around, a removal and a
+    /// new file would be sent, and the file's history would end.
+    fn look_together(&mut self, from: &TreePath, to: &TreePath) {
+        let (Some(from), Some(to)) = (self.spelled_path(from), self.spelled_path(to)) else {
+            return;
+        };
+        if self.row_at(&from).is_none() || self.row_at(&to).is_some() {
+            return;
+        }
+        if let (Some(old), Some(new)) = (self.dirty.get(&from), self.dirty.get(&to)) {
+            let due = old.due.max(new.due);
+            for path in [from, to] {
+                self.dirty.entry(path).and_modify(|dirt| dirt.due = due);
+            }
+        }
     }
 
     /// Other paths are ignored now, of the disk and of the Volume.

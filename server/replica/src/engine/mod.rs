@@ -343,7 +343,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         match event {
             Event::Touched(paths) => {
                 for (path, hint) in paths {
-                    self.hear(&path, hint);
+                    self.hear(&path, &hint);
                 }
             }
             Event::Rescan(path) => self.touch(path, self.now, true),

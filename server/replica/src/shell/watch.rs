@@ -32,6 +32,8 @@ pub enum WatchEvent {
     Closed(TreePath),
     /// Something was moved to this path.
     MovedTo(TreePath),
+    /// What was moved from the first path is at the second; told after both.
+    Moved(TreePath, TreePath),
     /// Something was moved away from this path.
     MovedFrom(TreePath),
     /// Something was made at this path.
@@ -326,6 +328,11 @@ impl Translate {
                     sink(WatchEvent::RootGone);
                 }
             }
+            Where::Tree(from) if is_pair(event.kind) => {
+                if let Some(Where::Tree(to)) = event.paths.get(1).map(|to| self.find(to)) {
+                    sink(WatchEvent::Moved(from, to));
+                }
+            }
             Where::Tree(path) => {
                 if let Some(event) = tree_event(event.kind, own_move, path) {
                     sink(event);
@@ -405,6 +412,10 @@ pub(super) fn new_repository(event: &WatchEvent) -> Option<TreePath> {
 
 fn is_end(kind: EventKind) -> bool {
     matches!(kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)))
+}
+
+fn is_pair(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Modify(ModifyKind::Name(RenameMode::Both)))
 }
 
 fn is_metadata(kind: EventKind) -> bool {

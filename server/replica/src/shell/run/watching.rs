@@ -125,6 +125,7 @@ impl RunLoop {
 pub(super) fn hint(event: WatchEvent) -> Result<(TreePath, Hint), WatchEvent> {
     match event {
         WatchEvent::Closed(path) | WatchEvent::MovedTo(path) => Ok((path, Hint::Complete)),
+        WatchEvent::Moved(from, to) => Ok((to, Hint::MovedFrom(from))),
         WatchEvent::MovedFrom(path)
         | WatchEvent::Created(path)
         | WatchEvent::Modified(path)
