@@ -9,7 +9,7 @@ use serde_json::Value;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorBody {
     /// `bad_request`, `unauthorized`, `forbidden`, `not_found`, `conflict`,
-    /// `unavailable`, `internal_error`.
+    /// `quota_exceeded`, `unavailable`, `internal_error`.
     pub code: String,
     /// For people.
     pub message: String,
@@ -61,6 +61,9 @@ pub enum Error {
     /// The service cannot be reached, or did not answer in time.
     #[error("the service is not available: {0}. Check that it runs, and its address")]
     Unavailable(String),
+    /// The Volume's quota is used up.
+    #[error("{0}. Remove something, or give the Volume a larger quota")]
+    NoRoom(String),
     /// The service failed.
     #[error("the service failed: {0}. Its log says more")]
     Server(String),
@@ -93,6 +96,7 @@ impl Error {
             404 => Self::NotFound(message),
             409 => Self::from_conflict(message, details),
             429 | 502 | 503 => Self::Unavailable(message),
+            507 => Self::NoRoom(message),
             400..500 => Self::BadRequest(message),
             _ => Self::Server(message),
         }

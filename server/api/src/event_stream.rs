@@ -79,7 +79,12 @@ mod tests {
     use s0_tree::Seq;
 
     fn head(head: u64) -> StreamEvent {
-        StreamEvent::Head { head: Seq(head), epoch: "e".into(), policy: s0_tree::Policy::default() }
+        StreamEvent::Head {
+            head: Seq(head),
+            epoch: "e".into(),
+            policy: s0_tree::Policy::default(),
+            quota: s0_tree::Quota::default(),
+        }
     }
 
     #[test]

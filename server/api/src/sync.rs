@@ -1,7 +1,7 @@
 //! The messages between our own replicas and the service. They carry journal
 //! entries and expectations whole, where the documented API has paths only.
 
-use s0_tree::{Change, Content, ContentId, Entry, NodeId, Policy, Reason, Seq, TreePath};
+use s0_tree::{Change, Content, ContentId, Entry, NodeId, Policy, Quota, Reason, Seq, TreePath};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -140,6 +140,9 @@ pub enum Outcome {
         #[schemars(with = "String")]
         path: TreePath,
     },
+    /// The Volume's quota has no room for it. Nothing is recorded; it may be sent again
+    /// once there is room.
+    NoRoom,
     /// Refused with an earlier change of the submission that touches the same
     /// path, or one above or below it. Nothing is recorded; it may be sent again.
     Refused {
@@ -204,6 +207,9 @@ pub enum StreamEvent {
         /// What names all registered replicas can hold.
         #[serde(default)]
         policy: Policy,
+        /// How much the Volume may hold.
+        #[serde(default)]
+        quota: Quota,
     },
     /// An entry.
     Entry {

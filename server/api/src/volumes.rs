@@ -64,6 +64,19 @@ pub struct SandboxVolume {
     /// Who may write it.
     #[serde(default)]
     pub access_mode: AccessMode,
+    /// How many bytes of files it may hold; without it, as many as there is room for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<u64>,
+    /// How many files, directories, links and pipes it may hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota_inodes: Option<u64>,
+    /// How many bytes of files it holds. Absent when that is not known before the next
+    /// write: it was last written by a version that did not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_bytes: Option<u64>,
+    /// How many files, directories, links and pipes it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_inodes: Option<u64>,
     /// When it was made.
     pub created_at: String,
     /// When it last changed.
@@ -83,6 +96,28 @@ pub struct NewVolume {
     /// See [`SandboxVolume::default_posix_gid`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_posix_gid: Option<i64>,
+    /// See [`SandboxVolume::quota_bytes`]. A fork has its source's unless it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<u64>,
+    /// See [`SandboxVolume::quota_inodes`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota_inodes: Option<u64>,
+}
+
+/// What is to change of a Volume. What is absent stays; null takes a limit away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct ChangeVolume {
+    /// See [`SandboxVolume::quota_bytes`].
+    #[serde(default, deserialize_with = "stated", skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<Option<u64>>,
+    /// See [`SandboxVolume::quota_inodes`].
+    #[serde(default, deserialize_with = "stated", skip_serializing_if = "Option::is_none")]
+    pub quota_inodes: Option<Option<u64>>,
+}
+
+/// Null is an answer, and not the lack of one.
+fn stated<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Option<u64>>, D::Error> {
+    Option::deserialize(from).map(Some)
 }
 
 /// What kind of thing a path is, in the file API.

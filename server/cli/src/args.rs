@@ -15,7 +15,7 @@ mod volume;
 
 pub(crate) use sync::{Conflicts, Held, InitFrom, PathAt, Pause, Role, Side, Sync};
 pub(crate) use token::Token;
-pub(crate) use volume::{Files, Snapshot, Volume};
+pub(crate) use volume::{Files, Limit, Quota, Snapshot, Volume};
 
 /// Options that all commands take come last in every help, under this.
 const EVERYWHERE: &str = "With every command";

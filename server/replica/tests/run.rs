@@ -109,7 +109,12 @@ async fn talk(
         (_, "GET tree") => (200, zstd::encode_all(&tree.encode()[..], 1)?),
         (_, "GET events") => {
             let policy = Policy::default();
-            let event = StreamEvent::Head { head, epoch: "e".into(), policy };
+            let event = StreamEvent::Head {
+                head,
+                epoch: "e".into(),
+                policy,
+                quota: s0_tree::Quota::default(),
+            };
             (200, format!("data: {}\n\n", serde_json::to_string(&event)?).into_bytes())
         }
         _ => (503, Vec::new()),

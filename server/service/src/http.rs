@@ -86,6 +86,7 @@ fn of_a_volume() -> Routes {
         .api_route(
             "/",
             get_with(volumes::get, does("The Volume.", &[404]))
+                .patch_with(volumes::change, does("Changes the Volume's quota.", &[]))
                 .delete_with(volumes::delete, does("Deletes the Volume, if it is there.", &[404])),
         )
         .api_route(
@@ -97,7 +98,7 @@ fn of_a_volume() -> Routes {
             get_with(files::read, does("A file's bytes, or JSON.", &[409, 413]))
                 .post_with(
                     files::write,
-                    gives("Writes a file, or makes a directory.", &[], &[409, 413]),
+                    gives("Writes a file, or makes a directory.", &[], &[409, 413, 507]),
                 )
                 .delete_with(files::remove, does("Removes what is at a path, and below.", &[409]))
                 .layer(DefaultBodyLimit::disable()),
@@ -110,7 +111,7 @@ fn of_a_volume() -> Routes {
         )
         .api_route(
             "/files/clone",
-            post_with(clone::files, does("Puts files of other Volumes here.", &[409])),
+            post_with(clone::files, does("Puts files of other Volumes here.", &[409, 507])),
         )
         .api_route(
             "/files/watch",
@@ -128,7 +129,7 @@ fn of_a_volume() -> Routes {
         )
         .api_route(
             "/snapshots/{snapshot}/restore",
-            post_with(snapshots::restore, does("Goes back to a snapshot.", &[])),
+            post_with(snapshots::restore, does("Goes back to a snapshot.", &[507])),
         )
 }
 
@@ -165,7 +166,8 @@ fn of_sync() -> Routes {
         )
         .api_route(
             "/replicas/{replica}/changes",
-            post_with(upload::append, does("Changes of a replica.", &[409])).layer(limit(LARGE)),
+            post_with(upload::append, does("Changes of a replica.", &[409, 507]))
+                .layer(limit(LARGE)),
         )
         .api_route(
             "/replicas/{replica}/submit",
@@ -183,7 +185,7 @@ fn of_sync() -> Routes {
         .api_route("/history/version", get_with(history::version, does("What a path was.", &[409])))
         .api_route(
             "/history/restore",
-            post_with(history::restore, does("Brings a version back.", &[409])),
+            post_with(history::restore, does("Brings a version back.", &[409, 507])),
         )
         .api_route(
             "/tree",

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use s0_api::documented::ConflictStatus;
 use s0_api::tokens::Role;
 use s0_api::volumes::AccessMode;
-use s0_tree::{Content, ContentId, Entry, Hash, NodeId, Seq, Time};
+use s0_tree::{Content, ContentId, Entry, Hash, NodeId, Quota, Seq, Time, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -39,6 +39,10 @@ pub struct VolumeRecord {
     pub gid: u32,
     /// Its epoch.
     pub epoch: String,
+    /// How much it may hold.
+    pub quota: Quota,
+    /// How much it holds; a program that did not count may have written it last.
+    pub used: Option<Usage>,
     /// When it was made.
     pub created: Time,
     /// When it last changed.
@@ -104,6 +108,10 @@ pub struct Append {
     pub requests: Vec<RequestRecord>,
     /// Conflicts that are new.
     pub conflicts: Vec<ConflictRecord>,
+    /// How much the Volume may hold from now on, if that changes.
+    pub quota: Option<Quota>,
+    /// How much it holds after the entries.
+    pub used: Usage,
     /// When.
     pub time: Time,
 }
@@ -118,6 +126,7 @@ impl Append {
             && self.answers.is_empty()
             && self.requests.is_empty()
             && self.conflicts.is_empty()
+            && self.quota.is_none()
     }
 }
 
@@ -141,6 +150,7 @@ impl Append {
         self.answers.extend(later.answers);
         self.requests.extend(later.requests);
         self.conflicts.extend(later.conflicts);
+        self.quota = later.quota.or(self.quota);
     }
 }
 

@@ -13,7 +13,8 @@ use imbl::OrdMap;
 use s0_api::sync::{Answer, Outcome, Registered, Registration, Submission, SubmitError};
 use s0_tree::{
     Actor, Batch, Change, Content, ContentId, Entry, Expected, Hash, Misfit, News, NodeId, Origin,
-    Policy, Reason, RequestId, Seq, Source, Time, Tree, TreePath, Verdict, admit_batch, fold,
+    Policy, Quota, Reason, RequestId, Seq, Source, Time, Tree, TreePath, Verdict, admit_batch,
+    fold,
 };
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,7 @@ pub struct Ledger {
     owner: (u32, u32),
     tree: Tree,
     policy: Policy,
+    quota: Quota,
     replicas: OrdMap<Arc<str>, Arc<ReplicaRecord>>,
 }
 
@@ -115,10 +117,9 @@ impl Admitted {
     /// Whether every change is in the tree now.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        !self
-            .outcomes
+        self.outcomes
             .iter()
-            .any(|outcome| matches!(outcome, Outcome::Conflict { .. } | Outcome::Refused { .. }))
+            .all(|outcome| matches!(outcome, Outcome::Accepted { .. } | Outcome::Held { .. }))
     }
 }
 
@@ -199,6 +200,7 @@ impl Ledger {
             owner: (0, 0),
             tree: Tree::default(),
             policy: Policy::default(),
+            quota: Quota::default(),
             replicas: OrdMap::new(),
         }
     }
@@ -231,6 +233,19 @@ impl Ledger {
     pub fn owned_by(mut self, uid: u32, gid: u32) -> Self {
         self.owner = (uid, gid);
         self
+    }
+
+    /// The same with a limit to what it may hold.
+    #[must_use]
+    pub fn within(mut self, quota: Quota) -> Self {
+        self.quota = quota;
+        self
+    }
+
+    /// How much it may hold.
+    #[must_use]
+    pub fn quota(&self) -> Quota {
+        self.quota
     }
 
     /// The tree at the head.
@@ -398,7 +413,13 @@ impl Ledger {
         };
         let known = known.clone();
         let admitted = self
-            .admit(&origin, &submission.changes, &News::default(), new_conflict_id)
+            .admit_within(
+                self.quota,
+                &origin,
+                &submission.changes,
+                &News::default(),
+                new_conflict_id,
+            )
             .map_err(|(index, why)| SubmitError::Invalid { index, why: why.into() })?;
         let answer = Answer { head: self.head(), outcomes: admitted.outcomes };
         let last = Answered { number: submission.number, body, answer: answer.clone() };
@@ -408,7 +429,8 @@ impl Ledger {
     }
 
     /// Admits changes that come with no number: of the documented API, of the
-    /// file API, of a restore. Contents must have been looked for before.
+    /// file API, of a restore. Contents must have been looked for before. The quota is
+    /// for whoever asks: all of it together may fit where one step would not.
     ///
     /// # Errors
     /// The index of a change that would be wrong in any tree, and why; nothing
@@ -420,7 +442,18 @@ impl Ledger {
         news: &News,
         new_conflict_id: &mut dyn FnMut() -> String,
     ) -> Result<Admitted, (usize, &'static str)> {
-        let batch = Batch { origin, policy: self.policy, news, changes };
+        self.admit_within(Quota::default(), origin, changes, news, new_conflict_id)
+    }
+
+    fn admit_within(
+        &mut self,
+        quota: Quota,
+        origin: &Origin,
+        changes: &[Change],
+        news: &News,
+        new_conflict_id: &mut dyn FnMut() -> String,
+    ) -> Result<Admitted, (usize, &'static str)> {
+        let batch = Batch { origin, policy: self.policy, quota, news, changes };
         let (entries, verdicts) = admit_batch(&mut self.tree, &batch)?;
         let mut conflicts = Vec::new();
         let outcomes = changes
@@ -429,6 +462,7 @@ impl Ledger {
             .map(|(change, verdict)| match verdict {
                 Verdict::Accepted { seq, node } => Outcome::Accepted { seq, node },
                 Verdict::Held { node, version } => Outcome::Held { node, version },
+                Verdict::NoRoom => Outcome::NoRoom,
                 Verdict::Refused { by } => Outcome::Refused { by },
                 Verdict::Conflict { reason, at, path, existing } => {
                     let id = new_conflict_id();

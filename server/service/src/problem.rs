@@ -1,7 +1,7 @@
 //! Why a request is not answered as asked.
 
 use s0_api::sync::SubmitError;
-use s0_tree::Seq;
+use s0_tree::{Quota, Seq, Usage};
 use serde_json::{Value, json};
 
 use crate::journal::StoreError;
@@ -18,6 +18,8 @@ pub(crate) enum Problem {
     TooLarge(&'static str),
     RangeNotSatisfiable(u64),
     Submit(SubmitError),
+    /// The Volume's quota, and how much of it is used.
+    NoRoom(Quota, Usage),
     /// The service's own failure. The text is for its log, not for clients.
     Internal(String),
     /// Something that may work later. The text is for the log.

@@ -205,6 +205,8 @@ mod tests {
             uid: 0,
             gid: 0,
             epoch: "e".into(),
+            quota: s0_tree::Quota::default(),
+            used: None,
             created: Time(1),
             updated: Time(1),
         };

@@ -27,7 +27,7 @@ mod rows;
 mod write;
 
 /// The schema that this program writes.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 const READERS: usize = 3;
 
 type Work = Box<dyn FnOnce(&mut Connection) + Send>;
@@ -153,18 +153,19 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
 fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
     let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    const STEPS: [&str; 2] = [include_str!("sqlite/from_1.sql"), include_str!("sqlite/from_2.sql")];
     match found {
         VERSION => {}
-        0 => {
-            transaction.execute_batch(include_str!("sqlite/schema.sql"))?;
-            transaction.pragma_update(None, "user_version", VERSION)?;
+        0 => transaction.execute_batch(include_str!("sqlite/schema.sql"))?,
+        1..VERSION => {
+            for (from, step) in (1..).zip(STEPS).filter(|(from, _)| *from >= found) {
+                tracing::info!(from, "the database is brought to the next version");
+                transaction.execute_batch(step)?;
+            }
         }
-        1 => {
-            transaction.execute_batch(include_str!("sqlite/from_1.sql"))?;
-            transaction.pragma_update(None, "user_version", VERSION)?;
-        }
-        newer => return Err(OpenError::Newer(newer)),
+        other => return Err(OpenError::Newer(other)),
     }
+    transaction.pragma_update(None, "user_version", VERSION)?;
     Ok(transaction.commit()?)
 }
 
@@ -423,6 +424,10 @@ mod tests {
             .execute_batch(
                 "DROP TABLE tokens;
                  DROP TABLE notes;
+                 ALTER TABLE volumes DROP COLUMN quota_bytes;
+                 ALTER TABLE volumes DROP COLUMN quota_inodes;
+                 ALTER TABLE volumes DROP COLUMN used_bytes;
+                 ALTER TABLE volumes DROP COLUMN used_inodes;
                  CREATE TABLE tokens (hash BLOB PRIMARY KEY, team TEXT NOT NULL,
                      user TEXT NOT NULL, permissions TEXT NOT NULL, expires INTEGER
                  ) STRICT, WITHOUT ROWID;

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use s0_api::documented::CompatibilityIssue;
 use s0_api::sync::Capabilities;
-use s0_tree::{Change, Content, Entry, News, Origin, Policy, Reason, Seq, Time, portable_issues};
+use s0_tree::{
+    Change, Content, Entry, News, Origin, Policy, Reason, Seq, Time, Usage, portable_issues,
+};
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -125,10 +127,12 @@ impl Draft {
         news: &News,
         about: &dyn Fn(&Self, &NewConflict) -> Map<String, Value>,
     ) -> Result<Admitted, Problem> {
+        let used = self.ledger.tree().usage();
         let mut admitted = self
             .ledger
             .admit(origin, changes, news, &mut new_id)
             .map_err(|(_, why)| Problem::BadRequest(format!("invalid sync change: {why}")))?;
+        self.check_room(used)?;
         admitted.record_fallen(changes, &mut new_id);
         for conflict in &admitted.conflicts {
             let more = about(self, conflict);
@@ -152,6 +156,7 @@ impl Draft {
             .ledger
             .admit(origin, changes, &News::default(), &mut new_id)
             .map_err(|(_, why)| Problem::bad(why))?;
+        self.check_room(before.tree().usage())?;
         let Some(conflict) = admitted.conflicts.first() else {
             self.note_entries(&admitted.entries);
             return Ok(Ok(()));
@@ -171,6 +176,15 @@ impl Draft {
         };
         let details = json!({"reason": reason, "path": conflict.path});
         Ok(Err(Problem::Conflict(why, Some(details))))
+    }
+
+    /// Refuses all that was admitted since this much was used, when there is no room.
+    fn check_room(&self, used: Usage) -> Result<(), Problem> {
+        let quota = self.ledger.quota();
+        if quota.allows(used, self.ledger.tree().usage()) {
+            return Ok(());
+        }
+        Err(Problem::NoRoom(quota, used))
     }
 
     pub(crate) fn note_entries(&mut self, entries: &[Entry]) {

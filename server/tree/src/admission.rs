@@ -102,6 +102,9 @@ pub enum Refusal {
         /// What stands in the way, if something does: its path, id and version.
         existing: Option<(TreePath, NodeId, Seq)>,
     },
+    /// The Volume's quota has no room for it; [`admit_batch`](crate::admit_batch) says
+    /// so, which knows the quota.
+    NoRoom,
     /// It would be wrong in any tree.
     Invalid(&'static str),
 }

@@ -11,6 +11,7 @@ use crate::fold::fold;
 use crate::names::Policy;
 use crate::node::{AttributeChange, NodeId, Seq, Time};
 use crate::path::TreePath;
+use crate::quota::Quota;
 use crate::tree::Tree;
 
 /// Who asks, and when: what a request's entries have in common.
@@ -49,6 +50,8 @@ pub struct Batch<'a> {
     pub origin: &'a Origin,
     /// What the registered replicas can hold.
     pub policy: Policy,
+    /// How much the Volume may hold.
+    pub quota: Quota,
     /// What others did since the request's base, for changes that state no
     /// expectation.
     pub news: &'a News,
@@ -86,6 +89,8 @@ pub enum Verdict {
         /// What stands in the way: id and version.
         existing: Option<(NodeId, Seq)>,
     },
+    /// There is no room for it in the Volume's quota. Nothing is recorded.
+    NoRoom,
     /// Refused because it touches a path at, above or below that of a change
     /// refused earlier in the same request.
     Refused {
@@ -134,6 +139,7 @@ pub fn admit_batch(
                     verdict
                 }
                 Err(Refusal::Invalid(why)) => return Err((index, why)),
+                Err(Refusal::NoRoom) => Verdict::NoRoom,
                 Err(Refusal::Conflict { reason, at, existing }) => {
                     let (path, existing) = match existing {
                         Some((path, id, version)) => (path, Some((id, version))),
@@ -143,7 +149,7 @@ pub fn admit_batch(
                 }
             }
         };
-        if matches!(verdict, Verdict::Conflict { .. } | Verdict::Refused { .. }) {
+        if !matches!(verdict, Verdict::Accepted { .. } | Verdict::Held { .. }) {
             change.paths().for_each(|path| refused.note(path, index));
         }
         verdicts.push(verdict);
@@ -218,6 +224,9 @@ fn one(
     };
     let mut after = tree.clone();
     fold(&mut after, &entry).map_err(|_| Refusal::Invalid("the change does not fit any tree"))?;
+    if !batch.quota.allows(tree.usage(), after.usage()) {
+        return Err(Refusal::NoRoom);
+    }
     Ok((after, Some(entry), None))
 }
 

@@ -83,7 +83,7 @@ impl Tree {
         if checkpoint.format > FORMAT {
             return Err(BadCheckpoint::Format(checkpoint.format));
         }
-        let mut tree = Self { head: checkpoint.head, nodes: OrdMap::new() };
+        let mut tree = Self { head: checkpoint.head, nodes: OrdMap::new(), bytes: 0 };
         let mut links = Vec::new();
         for Row { id, version, attributes, places, what } in checkpoint.nodes {
             if id.0 > checkpoint.head.0 || version > checkpoint.head {
@@ -101,7 +101,7 @@ impl Tree {
             }
             links.extend(places.iter().cloned().map(|place| (place, id)));
             let node = Node { version, attributes, places, kind };
-            if tree.nodes.insert(id, Arc::new(node)).is_some() {
+            if tree.insert(id, node).is_some() {
                 return Err(BadCheckpoint::Shape("two nodes have one id"));
             }
         }
@@ -134,6 +134,7 @@ mod tests {
     use crate::names::Policy;
     use crate::node::AttributeChange;
     use crate::path::TreePath;
+    use crate::quota::Quota;
 
     #[test]
     fn a_tree_of_every_kind_round_trips() {
@@ -152,6 +153,7 @@ mod tests {
         let batch = Batch {
             origin: &origin,
             policy: Policy::default(),
+            quota: Quota::default(),
             news: &News::default(),
             changes: &changes,
         };

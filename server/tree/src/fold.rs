@@ -1,7 +1,5 @@
 //! The fold: how an entry changes a tree.
 
-use std::sync::Arc;
-
 use crate::change::New;
 use crate::content::Content;
 use crate::entry::{Entry, FORMAT, Op, RenameHow};
@@ -53,7 +51,7 @@ pub fn fold(tree: &mut Tree, entry: &Entry) -> Result<(), Misfit> {
             let id = NodeId(seq.0);
             let places = vec![at.clone()];
             let node = Node { version: seq, attributes: attributes.clone(), places, kind };
-            tree.nodes.insert(id, Arc::new(node));
+            tree.insert(id, node);
             tree.attach(at.parent, &at.name, id);
         }
         Op::Link { node, at } => {
@@ -117,10 +115,8 @@ fn write(tree: &mut Tree, node: NodeId, content: Content, set: &AttributeChange,
         Some(Kind::File(_)) => {}
         _ => return Err("it writes to what is not a file"),
     }
-    touch(tree, node, seq, |file| {
-        file.kind = Kind::File(content);
-        set.apply(&mut file.attributes);
-    });
+    tree.write(node, content);
+    touch(tree, node, seq, |file| set.apply(&mut file.attributes));
     Ok(())
 }
 
@@ -133,7 +129,7 @@ fn release(tree: &mut Tree, node: NodeId, at: &Place, seq: Seq) {
         node.places.is_empty()
     });
     if last {
-        tree.nodes.remove(&node);
+        tree.remove(node);
     }
 }
 

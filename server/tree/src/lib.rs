@@ -38,6 +38,7 @@ mod names;
 mod node;
 mod past;
 mod path;
+mod quota;
 mod trail;
 mod tree;
 
@@ -59,5 +60,6 @@ pub use node::{
 };
 pub use past::Past;
 pub use path::{InvalidPath, MAX_NAME_BYTES, MAX_PATH_BYTES, Name, TreePath};
+pub use quota::{Quota, Usage};
 pub use trail::{Made, PathChange, PathKind, PathState, PathVersion, Trail};
 pub use tree::Tree;

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
+use crate::content::Content;
 use crate::names::{Policy, comparison_key};
 use crate::node::{Attributes, Directory, Kind, Node, NodeId, Place, Seq, Time};
 use crate::path::{Name, TreePath};
+use crate::quota::Usage;
 
 /// A Volume's tree at one seq. Cloning is O(1); clones share what they have in
 /// common.
@@ -14,6 +16,8 @@ use crate::path::{Name, TreePath};
 pub struct Tree {
     pub(crate) head: Seq,
     pub(crate) nodes: OrdMap<NodeId, Arc<Node>>,
+    /// The sum of the sizes of all regular files, kept by whoever changes nodes.
+    pub(crate) bytes: u64,
 }
 
 impl Default for Tree {
@@ -24,7 +28,7 @@ impl Default for Tree {
             places: Vec::new(),
             kind: Kind::Directory(Directory::default()),
         };
-        Self { head: Seq(0), nodes: OrdMap::unit(NodeId::ROOT, Arc::new(root)) }
+        Self { head: Seq(0), nodes: OrdMap::unit(NodeId::ROOT, Arc::new(root)), bytes: 0 }
     }
 }
 
@@ -156,20 +160,40 @@ impl Tree {
         })
     }
 
-    /// The sum of the sizes of all regular files, in bytes.
+    /// How much is in it. It is known without looking.
     #[must_use]
-    pub fn size_bytes(&self) -> u64 {
-        self.nodes.values().filter_map(|node| node.content()).map(|content| content.size).sum()
+    pub fn usage(&self) -> Usage {
+        Usage { bytes: self.bytes, inodes: self.len() as u64 }
     }
 
     /// All contents that the tree names.
-    pub fn contents(&self) -> impl Iterator<Item = crate::content::Content> + '_ {
+    pub fn contents(&self) -> impl Iterator<Item = Content> + '_ {
         self.nodes.values().filter_map(|node| node.content())
     }
 }
 
 // What only the fold and the checkpoint reader call.
 impl Tree {
+    pub(crate) fn insert(&mut self, id: NodeId, node: Node) -> Option<Arc<Node>> {
+        self.bytes = self.bytes.saturating_add(size(&node));
+        let old = self.nodes.insert(id, Arc::new(node));
+        self.bytes = self.bytes.saturating_sub(old.as_deref().map_or(0, size));
+        old
+    }
+
+    pub(crate) fn remove(&mut self, id: NodeId) {
+        let old = self.nodes.remove(&id);
+        self.bytes = self.bytes.saturating_sub(old.as_deref().map_or(0, size));
+    }
+
+    /// Gives a file another content.
+    pub(crate) fn write(&mut self, id: NodeId, content: Content) {
+        let Some(node) = self.nodes.get_mut(&id).map(Arc::make_mut) else { return };
+        self.bytes = self.bytes.saturating_sub(size(node)).saturating_add(content.size);
+        node.kind = Kind::File(content);
+    }
+
+    /// For changes that leave the content as it is.
     pub(crate) fn edit(&mut self, id: NodeId) -> Option<&mut Node> {
         self.nodes.get_mut(&id).map(Arc::make_mut)
     }
@@ -203,4 +227,8 @@ impl Tree {
             }
         }
     }
+}
+
+fn size(node: &Node) -> u64 {
+    node.content().map_or(0, |content| content.size)
 }

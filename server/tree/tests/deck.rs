@@ -2,8 +2,8 @@
 //! rules of the wrong machine. `tests/deck.md` says which is which.
 
 use s0_tree::{
-    Action, AttributeChange, Batch, Change, Content, Expected, New, News, Origin, Policy, Reason,
-    RenameHow, Seq, Tree, TreePath, Verdict, admit_batch,
+    Action, AttributeChange, Batch, Change, Content, Expected, New, News, Origin, Policy, Quota,
+    Reason, RenameHow, Seq, Tree, TreePath, Verdict, admit_batch,
 };
 
 fn path(text: &str) -> TreePath {
@@ -40,11 +40,11 @@ fn seen(tree: &Tree, action: Action) -> Change {
 
 fn judge(tree: &mut Tree, policy: Policy, changes: &[Change]) -> Vec<Option<Reason>> {
     let (origin, news) = (Origin::default(), News::default());
-    let batch = Batch { origin: &origin, policy, news: &news, changes };
+    let batch = Batch { origin: &origin, policy, quota: Quota::default(), news: &news, changes };
     let (_, verdicts) = admit_batch(tree, &batch).unwrap();
     let reason = |verdict| match verdict {
         Verdict::Conflict { reason, .. } => Some(reason),
-        Verdict::Refused { .. } => panic!("fell with another"),
+        Verdict::Refused { .. } | Verdict::NoRoom => panic!("it is no conflict"),
         Verdict::Accepted { .. } | Verdict::Held { .. } => None,
     };
     verdicts.into_iter().map(reason).collect()

@@ -5,7 +5,7 @@ use reqwest::Method;
 use super::{Client, Done, data, json};
 use crate::documented::{ConflictList, ConflictStatus, SetConflict, SyncConflict};
 use crate::error::Error;
-use crate::volumes::{NewSnapshot, NewVolume, Restoring, SandboxVolume, Snapshot};
+use crate::volumes::{ChangeVolume, NewSnapshot, NewVolume, Restoring, SandboxVolume, Snapshot};
 
 impl Client {
     /// Makes a Volume.
@@ -22,6 +22,18 @@ impl Client {
     /// See [`Error`].
     pub async fn volume(&self, volume: &str) -> Result<SandboxVolume, Error> {
         self.get(&[volume]).await
+    }
+
+    /// Changes a Volume's quota.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn change_volume(
+        &self,
+        volume: &str,
+        change: &ChangeVolume,
+    ) -> Result<SandboxVolume, Error> {
+        data(json(self.request(Method::PATCH, &[volume])?, change)?).await
     }
 
     /// The team's Volumes, newest first.

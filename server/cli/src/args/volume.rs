@@ -11,6 +11,19 @@ pub(crate) enum Volume {
         /// Who may use it: RWO (one owner), ROX (many read) or RWX (many read and write)
         #[arg(long, default_value = "RWX", value_name = "MODE")]
         access_mode: String,
+        #[command(flatten)]
+        quota: Quota,
+    },
+    /// Change how much a Volume may hold
+    ///
+    /// A smaller quota takes nothing away: it only keeps more from coming. What a
+    /// workspace cannot send for lack of room stays there, and goes when there is room.
+    #[command(arg_required_else_help = true)]
+    Set {
+        /// The Volume's id
+        volume: String,
+        #[command(flatten)]
+        quota: Quota,
     },
     /// Show a Volume
     Get {
@@ -38,6 +51,8 @@ pub(crate) enum Volume {
         /// As of `create`; without it, the default
         #[arg(long, value_name = "MODE")]
         access_mode: Option<String>,
+        #[command(flatten)]
+        quota: Quota,
     },
     /// Read and write files in a Volume
     ///
@@ -51,6 +66,40 @@ pub(crate) enum Volume {
         #[command(subcommand)]
         command: Snapshot,
     },
+}
+
+/// How much a Volume may hold.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Quota {
+    /// The most bytes that its files may have: a number, `500MB`, `10GiB`, or `none`
+    #[arg(long, value_name = "SIZE", value_parser = limit_of_bytes)]
+    pub(crate) quota_bytes: Option<Limit>,
+    /// The most files, directories, links and pipes, or `none`
+    #[arg(long, value_name = "NUMBER", value_parser = limit)]
+    pub(crate) quota_inodes: Option<Limit>,
+}
+
+/// A limit, or that there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limit(pub(crate) Option<u64>);
+
+fn limit(text: &str) -> Result<Limit, String> {
+    match text {
+        "none" => Ok(Limit(None)),
+        number => number
+            .parse()
+            .map(|number| Limit(Some(number)))
+            .map_err(|_| "it is a number, or `none`".to_owned()),
+    }
+}
+
+fn limit_of_bytes(text: &str) -> Result<Limit, String> {
+    match text {
+        "none" => Ok(Limit(None)),
+        size => size.parse().map(|bytesize::ByteSize(bytes)| Limit(Some(bytes))).map_err(|_| {
+            "it is a number of bytes, a size such as 500MB or 10GiB, or `none`".to_owned()
+        }),
+    }
 }
 
 #[derive(Debug, Subcommand)]

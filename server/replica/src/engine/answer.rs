@@ -125,6 +125,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
                     notices.push(Notice::Conflict { path: sent.path.clone(), reason: *reason });
                 }
                 Outcome::Refused { .. } => self.retry_in(200),
+                // Others were faster. The next plan knows what room is left.
+                Outcome::NoRoom => self.retry_in(1000),
             }
         }
         let facts = Facts { cursor: head, ..self.state.facts.clone() };

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use s0_api::sync::{Answer, Registered, Submission, SubmitError};
-use s0_tree::{Actor, Content, ContentId, Entry, Policy, Reason, Tree, TreePath};
+use s0_tree::{Actor, Content, ContentId, Entry, Policy, Quota, Reason, Tree, TreePath};
 
 use super::Halt;
 use crate::disk::IntentId;
@@ -45,8 +45,8 @@ pub enum Event {
     },
     /// The next entries of the journal, some with their contents.
     Entries(Vec<(Entry, Option<Arc<[u8]>>)>),
-    /// What names all replicas of the Volume can hold.
-    Policy(Policy),
+    /// What names all replicas of the Volume can hold, and how much it may hold.
+    Terms(Policy, Quota),
     /// The journal cannot be followed from the cursor.
     CannotFollow,
     /// The answer to the submission with this number.

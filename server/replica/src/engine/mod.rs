@@ -36,7 +36,7 @@ mod upload;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use s0_tree::{ContentId, NodeId, Place, Policy, Tree, TreePath};
+use s0_tree::{ContentId, NodeId, Place, Policy, Quota, Tree, TreePath};
 
 use crate::disk::{Disk, DiskError, IntentId, Rules};
 use crate::state::{Print, Record, Row, State, Store, StoreError, What};
@@ -207,6 +207,9 @@ pub struct Replica<D, S> {
     link: Link,
     remote: Option<Tree>,
     policy: Policy,
+    quota: Quota,
+    /// What the last plan left out because the Volume has no room for it.
+    no_room: BTreeSet<TreePath>,
     told_cursor: s0_tree::Seq,
     incoming: BTreeSet<Place>,
     waiting: BTreeSet<Place>,
@@ -288,6 +291,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
             link: Link::Offline,
             remote: None,
             policy: Policy::default(),
+            quota: Quota::default(),
+            no_room: BTreeSet::new(),
             told_cursor: s0_tree::Seq(0),
             incoming: BTreeSet::new(),
             waiting: BTreeSet::new(),
@@ -354,7 +359,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             }
             Event::Entries(entries) => self.take_entries(entries),
             Event::Unsaved(documents) => self.unsaved(documents),
-            Event::Policy(policy) => self.policy = policy,
+            Event::Terms(policy, quota) => (self.policy, self.quota) = (policy, quota),
             Event::CannotFollow => {
                 if self.link != Link::Offline {
                     self.link = Link::Joining;

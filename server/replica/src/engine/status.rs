@@ -122,7 +122,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             pending,
             progress: Progress { synced, total: total.max(synced + new) },
             conflicts: self.state.conflicts.clone(),
-            problems: self.problems.clone(),
+            problems: self.problems().collect(),
             held: self.held(),
             withheld: self.state.withheld.iter().cloned().collect(),
             ignored_incoming: self.ignored_incoming.len(),
@@ -131,7 +131,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
 
     /// What is not done yet, without what waits for the user.
     pub fn pending(&self) -> Pending {
-        let uploads = self.changed.keys().filter(|path| self.is_wanted(path)).count();
+        let uploads = self.to_upload().count();
         // What waits may wait for conflicts, or for what cannot be here.
         let blocked = self.has_open_conflicts() || !self.problems.is_empty();
         let waiting = self.waiting.iter().filter(|_| !blocked).filter(|place| {
@@ -168,6 +168,18 @@ impl<D: Disk, S: Store> Replica<D, S> {
             && !self.is_kept(path)
     }
 
+    /// What is on its way to the Volume, and fits.
+    fn to_upload(&self) -> impl Iterator<Item = &TreePath> {
+        self.changed.keys().filter(|path| self.is_wanted(path) && self.why_no_room(path).is_none())
+    }
+
+    /// What cannot be synced, and why.
+    fn problems(&self) -> impl Iterator<Item = (TreePath, String)> {
+        let own = self.problems.iter().map(|(path, why)| (path.clone(), why.clone()));
+        let changed = self.changed.keys().filter(|_| !self.no_room.is_empty());
+        own.chain(changed.filter_map(|path| Some((path.clone(), self.why_no_room(path)?))))
+    }
+
     /// Whether this is a directory that is here only because of what is in it,
     /// and nothing in there is to be sent.
     fn is_kept(&self, path: &TreePath) -> bool {
@@ -185,12 +197,12 @@ impl<D: Disk, S: Store> Replica<D, S> {
             .iter()
             .filter(|(_, conflict)| conflict.status == ConflictStatus::Open)
             .map(|(path, _)| why(path, "in conflict"));
-        let problems = self.problems.iter().map(|(path, text)| why(path, text));
+        let problems = self.problems().map(|(path, why)| Difference { path, why });
         let held = self.held().into_iter().map(|(path, held)| why(&path, held.why.in_words()));
         let problems = problems.chain(held);
         let paused =
             if self.has_open_conflicts() { "waits for conflicts" } else { "not uploaded yet" };
-        let changed = self.changed.keys().filter(|path| self.is_wanted(path));
+        let changed = self.to_upload();
         conflicts.chain(problems).chain(changed.map(|path| why(path, paused))).take(limit).collect()
     }
 

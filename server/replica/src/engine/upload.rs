@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use s0_api::sync::Submission;
 use s0_tree::{
-    Action, AttributeChange, Change, ContentId, Expected, New, News, Origin, Place, Refusal,
-    TreePath, admit,
+    Action, AttributeChange, Change, ContentId, Expected, New, News, NodeId, Origin, Place,
+    Refusal, TreePath, Usage, admit,
 };
 
 use super::{Done, Effect, Heat, Link, Local, Pause, Replica};
@@ -33,6 +33,8 @@ pub(super) struct Draft {
     made: BTreeSet<TreePath>,
     /// Paths that are removed in this submission.
     removed: BTreeSet<TreePath>,
+    /// How much the Volume holds after these changes.
+    used: Usage,
     /// Nothing at, above or below these goes into the same submission.
     pub(super) apart: Vec<TreePath>,
 }
@@ -122,7 +124,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
     }
 
     fn draft(&mut self) -> Result<Draft, super::Stop> {
-        let mut draft = Draft::default();
+        let used = self.remote.as_ref().map(s0_tree::Tree::usage).unwrap_or_default();
+        let mut draft = Draft { used, ..Draft::default() };
+        self.no_room.clear();
         if self.changed.is_empty() {
             return Ok(draft);
         }
@@ -228,6 +232,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
             if !elsewhere(self) && !self.may_offer(&change) {
                 continue;
             }
+            let freed = self.held_by(&change);
+            draft.used.bytes = draft.used.bytes.saturating_sub(freed.bytes);
+            draft.used.inodes = draft.used.inodes.saturating_sub(freed.inodes);
             draft.removed.insert(path.clone());
             let parent = Some(place.parent);
             draft.push(
@@ -323,6 +330,11 @@ impl<D: Disk, S: Store> Replica<D, S> {
         if !self.may_offer(&change) {
             return Ok(());
         }
+        let used = self.used_after(&change, draft.used);
+        if !self.quota.allows(draft.used, used) {
+            self.no_room.insert(path.clone());
+            return Ok(());
+        }
         if let What::File(content) = &what
             && change.content().is_some()
             && !self.provide(path, *content, &print, draft)
@@ -334,8 +346,55 @@ impl<D: Disk, S: Store> Replica<D, S> {
         }
         let local = Some((what, mode, Some(print)));
         let parent = self.directory_at(&above);
+        draft.used = used;
         draft.push(change, Sent { path: path.clone(), local, from: None, parent, renamed: false });
         Ok(())
+    }
+
+    /// How much of the Volume goes with what a change is about.
+    fn held_by(&self, change: &Change) -> Usage {
+        let node = self.remote.as_ref().and_then(|tree| tree.at(change.path()));
+        let last = |(_, node): &(NodeId, &s0_tree::Node)| node.places.len() < 2;
+        let held = |(_, node): (NodeId, &s0_tree::Node)| Usage {
+            bytes: node.content().map_or(0, |content| content.size),
+            inodes: 1,
+        };
+        node.filter(last).map(held).unwrap_or_default()
+    }
+
+    /// How much the Volume holds after a change that puts something there.
+    fn used_after(&self, change: &Change, used: Usage) -> Usage {
+        let size = change.content().map_or(0, |content| content.size);
+        match &change.action {
+            Action::Create { .. } => used.plus(Usage { bytes: size, inodes: 1 }),
+            Action::Write { path, .. } => {
+                let node = self.remote.as_ref().and_then(|tree| tree.at(path));
+                let old = node.and_then(|(_, node)| node.content());
+                let kept = used.bytes.saturating_sub(old.map_or(0, |content| content.size));
+                Usage { bytes: kept.saturating_add(size), ..used }
+            }
+            _ => used,
+        }
+    }
+
+    /// Why what is at or above a path is not sent, when the Volume has no room for it.
+    pub(super) fn why_no_room(&self, path: &TreePath) -> Option<String> {
+        let mut here = std::iter::once(path.clone()).chain(path.ancestors());
+        if self.no_room.is_empty() || !here.any(|at| self.no_room.contains(&at)) {
+            return None;
+        }
+        let used = self.remote.as_ref().map(s0_tree::Tree::usage).unwrap_or_default();
+        let of = |limit: Option<u64>, used: u64, what: &str| {
+            limit.map(|limit| format!("{used} of {limit} {what}"))
+        };
+        let bytes = of(self.quota.bytes, used.bytes, "bytes");
+        let files = of(self.quota.inodes, used.inodes, "files and directories");
+        let told: Vec<_> = bytes.into_iter().chain(files).collect();
+        Some(format!(
+            "the Volume has no room for it: {} are used; remove something, or give it a larger \
+             quota with `s0 volume set`",
+            told.join(" and ")
+        ))
     }
 
     /// Whether the Volume has a directory at `at` that is somewhere else here: until

@@ -439,7 +439,9 @@ async fn follow(session: Session, after: Seq) {
                     bytes += text.as_ref().map_or(0, String::len) + 256;
                     entries.push((*entry, text.map(|text| Arc::from(text.into_bytes()))));
                 }
-                Some(Ok(StreamEvent::Head { policy, .. })) => session.tell(Event::Policy(policy)),
+                Some(Ok(StreamEvent::Head { policy, quota, .. })) => {
+                    session.tell(Event::Terms(policy, quota));
+                }
                 Some(Err(error)) => break Some(error),
                 None => break Some(Error::Unavailable("the stream of events ended".into())),
             }

@@ -8,7 +8,7 @@ use s0_api::sync::{Answer, Outcome, Registered, Submission};
 use s0_replica::engine::{Config, Effect, Event, Fetched, Init, Pause};
 use s0_tree::{
     Action, Actor, AttributeChange, Batch, Change, Content, ContentId, Entry, News, Origin, Policy,
-    Reason, Seq, Source, Tree, Verdict, admit_batch,
+    Quota, Reason, Seq, Source, Tree, Verdict, admit_batch,
 };
 
 use crate::room::{Room, path, workspace};
@@ -96,7 +96,8 @@ impl Played {
     fn admit(&mut self, source: Source, actor: Actor, changes: &[Change]) -> Vec<Verdict> {
         let origin = Origin { source, actor, ..Origin::default() };
         let (policy, news) = (Policy::default(), News::default());
-        let batch = Batch { origin: &origin, policy, news: &news, changes };
+        let batch =
+            Batch { origin: &origin, policy, quota: Quota::default(), news: &news, changes };
         let (entries, verdicts) = admit_batch(&mut self.tree, &batch).unwrap();
         self.unread.extend(entries);
         verdicts
@@ -168,6 +169,7 @@ impl Played {
             outcomes.push(match verdict {
                 Verdict::Accepted { seq, node } => Outcome::Accepted { seq, node },
                 Verdict::Held { node, version } => Outcome::Held { node, version },
+                Verdict::NoRoom => Outcome::NoRoom,
                 Verdict::Refused { by } => Outcome::Refused { by },
                 Verdict::Conflict { reason, path, .. } => {
                     self.refused.push((change.path().to_string(), reason));

@@ -107,6 +107,21 @@ impl IntoResponse for Problem {
                 let why = format!("the range is outside the {size} bytes");
                 (S::RANGE_NOT_SATISFIABLE, "bad_request", why, None)
             }
+            Self::NoRoom(quota, used) => {
+                let details = json!({
+                    "reason": "quota_exceeded",
+                    "quota_bytes": quota.bytes, "used_bytes": used.bytes,
+                    "quota_inodes": quota.inodes, "used_inodes": used.inodes,
+                });
+                let of = |limit: Option<u64>, used: u64, what: &str| {
+                    limit.map(|limit| format!("{used} of {limit} {what}"))
+                };
+                let bytes = of(quota.bytes, used.bytes, "bytes");
+                let inodes = of(quota.inodes, used.inodes, "files and directories");
+                let told: Vec<_> = bytes.into_iter().chain(inodes).collect();
+                let why = format!("the Volume has no room for it: {} are used", told.join(" and "));
+                (S::INSUFFICIENT_STORAGE, "quota_exceeded", why, Some(details))
+            }
             Self::Submit(refusal) => {
                 let (status, code) = match refusal {
                     SubmitError::UnknownReplica => (S::NOT_FOUND, "not_found"),

@@ -280,12 +280,20 @@ impl OperationInput for Whole {
 }
 
 /// A body that is read as it arrives.
-pub(super) struct Incoming(pub(super) BodyDataStream);
+pub(super) struct Incoming {
+    pub(super) body: BodyDataStream,
+    /// How many bytes it says that it has.
+    pub(super) length: Option<u64>,
+}
 
 impl FromRequest<Arc<Service>> for Incoming {
     type Rejection = Problem;
     async fn from_request(request: Request, _: &Arc<Service>) -> Result<Self, Problem> {
-        Ok(Self(request.into_body().into_data_stream()))
+        let body = request.into_body();
+        Ok(Self {
+            length: axum::body::HttpBody::size_hint(&body).exact(),
+            body: body.into_data_stream(),
+        })
     }
 }
 

@@ -67,7 +67,7 @@ pub(super) async fn missing(
 pub(super) async fn upload(
     service: State,
     volume: Volume<WriteVolume>,
-    Incoming(mut pieces): Incoming,
+    Incoming { body: mut pieces, .. }: Incoming,
 ) -> Told<Stored> {
     let mut intake = Intake::new(&service.holdings, volume.team());
     let mut reader = FrameReader::with_max_recipe(MAX_RECIPE);

@@ -59,6 +59,7 @@ fn failure(ctx: &mut GenContext, status: u16) -> Response {
         409 => "It does not go with what is there.",
         413 => "Too large.",
         416 => "The range lies outside.",
+        507 => "The Volume's quota has no room for it.",
         500 => "The service failed, or what it stores is damaged.",
         _ => "The store did not answer; the same request may succeed later.",
     };

@@ -9,7 +9,7 @@ use axum::response::IntoResponse;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use s0_api::sync::StreamEvent;
-use s0_tree::{ContentId, Entry, Policy, Seq};
+use s0_tree::{ContentId, Entry, Policy, Quota, Seq};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::watch;
@@ -84,8 +84,13 @@ pub(super) async fn events(
 
 fn head_event(committed: &Committed) -> Bytes {
     let (head, epoch) = (committed.head(), committed.ledger.epoch().into());
-    let policy = committed.ledger.policy();
-    event_bytes(None, &StreamEvent::Head { head, epoch, policy })
+    let (policy, quota) = terms(committed);
+    event_bytes(None, &StreamEvent::Head { head, epoch, policy, quota })
+}
+
+/// What a Volume takes.
+fn terms(committed: &Committed) -> (Policy, Quota) {
+    (committed.ledger.policy(), committed.ledger.quota())
 }
 
 /// One who reads along. It keeps nothing but its place: what it has not read
@@ -99,8 +104,8 @@ struct Reader {
     committed: watch::Receiver<Arc<Committed>>,
     closing: watch::Receiver<bool>,
     at: Seq,
-    /// The policy that it has been told of.
-    told: Option<Policy>,
+    /// What it has been told of what the Volume takes.
+    told: Option<(Policy, Quota)>,
 }
 
 impl Reader {
@@ -117,7 +122,7 @@ impl Reader {
                 self.checked = Instant::now();
             }
             let now = self.committed.borrow_and_update().clone();
-            if self.told.replace(now.ledger.policy()) != Some(now.ledger.policy()) {
+            if self.told.replace(terms(&now)) != Some(terms(&now)) {
                 return Ok(Some(head_event(&now)));
             }
             if self.at < now.head() {

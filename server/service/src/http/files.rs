@@ -15,7 +15,7 @@ use s0_api::volumes::{
 };
 use s0_tree::{
     Action, Actor, AttributeChange, Change, Content, Kind, New, Node, Origin, RenameHow, Source,
-    TreePath,
+    TreePath, Usage,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -214,7 +214,7 @@ pub(super) async fn write(
     service: State,
     volume: Volume<WriteFile>,
     Params(Target { path, mkdir, recursive }): Params<Target>,
-    Incoming(body): Incoming,
+    Incoming { body, length }: Incoming,
 ) -> Result<WriteAnswer, Problem> {
     let path = not_root(At { path }.path()?)?;
     let is_true = |text: Option<String>| text.as_deref() == Some("true");
@@ -224,6 +224,9 @@ pub(super) async fn write(
         volume.hot.commit(Needs::default(), make).await??;
         return Ok(WriteAnswer::Created(Made(Created { created: true })));
     }
+    if let Some(length) = length {
+        check_room(&volume.hot, &path, length)?;
+    }
     let taken = service.holdings.take_in(volume.team(), body, MAX_FILE, now()).await?;
     let write = move |draft: &mut Draft| {
         let change = write_of(draft, &path, taken.content, (AttributeChange::default(), true))?;
@@ -232,6 +235,17 @@ pub(super) async fn write(
     };
     volume.hot.commit(Needs::default(), write).await??;
     Ok(WriteAnswer::Written(Data(Written { written: true })))
+}
+
+/// Refuses before its bytes are taken in what would be refused after.
+fn check_room(hot: &Hot, path: &TreePath, length: u64) -> Result<(), Problem> {
+    let committed = hot.committed();
+    let (tree, quota) = (committed.ledger.tree(), committed.ledger.quota());
+    let replaced = tree.at(path).and_then(|(_, node)| node.content());
+    let used = tree.usage();
+    let kept = used.bytes.saturating_sub(replaced.map_or(0, |content| content.size));
+    let after = Usage { bytes: kept.saturating_add(length), ..used };
+    if quota.allows(used, after) { Ok(()) } else { Err(Problem::NoRoom(quota, used)) }
 }
 
 /// The change that writes a file, when the Volume's identity may write it.

@@ -43,7 +43,7 @@ pub(super) async fn take(
         name,
         description,
         seq: tree.head(),
-        size: tree.size_bytes(),
+        size: tree.usage().bytes,
         created: now(),
     };
     let checkpoint = pack(tree).await?;

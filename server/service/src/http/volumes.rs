@@ -1,7 +1,8 @@
 //! Volumes: make, list, fork, delete.
 
 use s0_api::times::rfc3339;
-use s0_api::volumes::{AccessMode, Deleted, NewVolume, SandboxVolume};
+use s0_api::volumes::{AccessMode, ChangeVolume, Deleted, NewVolume, SandboxVolume};
+use s0_tree::{Quota, Usage};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -14,7 +15,7 @@ use super::asked::{
 use crate::journal::{Start, VolumeRecord};
 use crate::problem::Problem;
 use crate::service::now;
-use crate::volume::{new_id, pack};
+use crate::volume::{Draft, Needs, new_id, pack};
 
 fn as_documented(record: &VolumeRecord) -> SandboxVolume {
     SandboxVolume {
@@ -25,6 +26,10 @@ fn as_documented(record: &VolumeRecord) -> SandboxVolume {
         default_posix_uid: Some(record.uid.into()),
         default_posix_gid: Some(record.gid.into()),
         access_mode: record.access_mode,
+        quota_bytes: record.quota.bytes,
+        quota_inodes: record.quota.inodes,
+        used_bytes: record.used.map(|used| used.bytes),
+        used_inodes: record.used.map(|used| used.inodes),
         created_at: rfc3339(record.created),
         updated_at: rfc3339(record.updated),
     }
@@ -50,6 +55,22 @@ fn owner(new: &NewVolume) -> Result<Option<(u32, u32)>, Problem> {
     }
 }
 
+/// Databases count in signed numbers.
+const MAX_QUOTA: u64 = i64::MAX as u64;
+
+fn checked(quota: Quota) -> Result<Quota, Problem> {
+    if quota.bytes.max(quota.inodes).is_some_and(|limit| limit > MAX_QUOTA) {
+        return Err(Problem::bad("a quota is at most 2^63-1"));
+    }
+    Ok(quota)
+}
+
+/// What is not said is as it was.
+fn quota(new: &NewVolume, was: Quota) -> Result<Quota, Problem> {
+    let bytes = new.quota_bytes.or(was.bytes);
+    checked(Quota { bytes, inodes: new.quota_inodes.or(was.inodes) })
+}
+
 pub(super) async fn create(
     service: State,
     May { caller, .. }: May<CreateVolume>,
@@ -66,6 +87,8 @@ pub(super) async fn create(
         uid,
         gid,
         epoch: new_id(),
+        quota: quota(&new, Quota::default())?,
+        used: Some(Usage::default()),
         created: time,
         updated: time,
     };
@@ -117,6 +140,25 @@ pub(super) async fn delete(
     ok(Deleted { deleted: true })
 }
 
+/// Changes the quota. A smaller one takes nothing away: it only keeps more from coming.
+pub(super) async fn change(
+    service: State,
+    volume: Volume<WriteVolume>,
+    Json(asked): Json<ChangeVolume>,
+) -> Told<SandboxVolume> {
+    let change = move |draft: &mut Draft| {
+        let was = draft.ledger.quota();
+        let bytes = asked.quota_bytes.unwrap_or(was.bytes);
+        let quota = checked(Quota { bytes, inodes: asked.quota_inodes.unwrap_or(was.inodes) })?;
+        draft.ledger = draft.ledger.clone().within(quota);
+        draft.append.quota = Some(quota);
+        Ok(())
+    };
+    volume.hot.commit(Needs { repeatable: true, upload: None }, change).await?;
+    let record = service.journal.volume(volume.id()).await?;
+    ok(as_documented(&record.ok_or(Problem::NotFound("not found"))?))
+}
+
 pub(super) async fn fork(
     service: State,
     source: Volume<WriteVolume, AsVolume>,
@@ -125,7 +167,9 @@ pub(super) async fn fork(
     let (access_mode, time) = (access_mode(&new)?, now());
     let kept = (source.hot.record.uid, source.hot.record.gid);
     let (uid, gid) = owner(&new)?.unwrap_or(kept);
-    let tree = source.hot.committed().ledger.tree().clone();
+    let committed = source.hot.committed();
+    let tree = committed.ledger.tree().clone();
+    let used = Some(tree.usage());
     let contents = tree.contents().map(|content| content.id).collect();
     let start = Start { checkpoint: pack(tree).await?, contents };
     let record = VolumeRecord {
@@ -137,6 +181,8 @@ pub(super) async fn fork(
         uid,
         gid,
         epoch: new_id(),
+        quota: quota(&new, committed.ledger.quota())?,
+        used,
         created: time,
         updated: time,
     };

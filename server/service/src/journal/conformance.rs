@@ -2,8 +2,8 @@
 
 use s0_api::sync::{Answer, Capabilities, Outcome, Registration};
 use s0_tree::{
-    Action, AttributeChange, Batch, Change, Expected, New, News, Origin, Tree, TreePath,
-    admit_batch,
+    Action, AttributeChange, Batch, Change, Expected, New, News, Origin, Quota, Tree, TreePath,
+    Usage, admit_batch,
 };
 
 use super::*;
@@ -18,6 +18,8 @@ fn volume(id: &str, team: &str, created: i64) -> VolumeRecord {
         uid: 1,
         gid: 2,
         epoch: format!("epoch of {id}"),
+        quota: Quota { bytes: Some(1 << 40), inodes: None },
+        used: Some(Usage::default()),
         created: Time(created),
         updated: Time(created),
     }
@@ -32,6 +34,7 @@ fn make(tree: &mut Tree, time: i64, path: &str, text: &str) -> Entry {
     let batch = Batch {
         origin: &origin,
         policy: s0_tree::Policy::default(),
+        quota: Quota::default(),
         news: &News::default(),
         changes: &changes,
     };
@@ -142,6 +145,8 @@ async fn appends<S: Journal>(open: &impl Fn() -> S) {
         answers: vec![("r".into(), answered(7))],
         requests: vec![request.clone()],
         conflicts: vec![conflict("c", ConflictStatus::Open)],
+        quota: Some(Quota { bytes: None, inodes: Some(7) }),
+        used: tree.usage(),
         time: Time(30),
     };
     store.append(append).await.unwrap();
@@ -150,6 +155,8 @@ async fn appends<S: Journal>(open: &impl Fn() -> S) {
     let store = open();
     let stored = store.load("a").await.unwrap().unwrap();
     assert_eq!((stored.head, stored.record.updated), (Seq(2), Time(30)));
+    assert_eq!(stored.record.quota, Quota { bytes: None, inodes: Some(7) });
+    assert_eq!(stored.record.used, Some(Usage { bytes: 6, inodes: 2 }));
     let known = ReplicaRecord { last: Some(answered(7)), ..replica("r", 0) };
     assert_eq!(stored.replicas, std::slice::from_ref(&known));
     assert_eq!(store.entries("a", Seq(0), 10).await.unwrap(), entries);
@@ -173,6 +180,7 @@ async fn appends<S: Journal>(open: &impl Fn() -> S) {
 
     // A record that changes keeps the answer; a replica that goes takes its requests along.
     let moved = Append {
+        used: tree.usage(),
         volume: "a".into(),
         head: Seq(2),
         replicas: vec![replica("r", 2)],

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use s0_api::volumes::AccessMode;
-use s0_tree::{Content, ContentId, Entry, Hash, NodeId, Seq, Time};
+use s0_tree::{Content, ContentId, Entry, Hash, NodeId, Quota, Seq, Time, Usage};
 use serde_json::Value;
 
 use super::rows::{content_from, damaged, from_json, hash_from, id_bytes, number, seq, time};
@@ -16,7 +16,8 @@ use crate::journal::{
 use crate::ledger::{Answered, ReplicaRecord};
 
 const VOLUME: &str =
-    "SELECT id, team, user, source, access_mode, uid, gid, epoch, created, updated FROM volumes";
+    "SELECT id, team, user, source, access_mode, uid, gid, epoch, created, updated, quota_bytes,
+            quota_inodes, used_bytes, used_inodes FROM volumes";
 
 /// The Volume's number, by which all else is found.
 pub(super) fn number_of(db: &Connection, volume: &str) -> Kept<Option<i64>> {
@@ -26,6 +27,10 @@ pub(super) fn number_of(db: &Connection, volume: &str) -> Kept<Option<i64>> {
 
 fn volume_row(row: &Row<'_>) -> rusqlite::Result<Kept<VolumeRecord>> {
     let mode: String = row.get(4)?;
+    let count = |at: usize| -> rusqlite::Result<Option<u64>> {
+        Ok(row.get::<_, Option<i64>>(at)?.and_then(|count| u64::try_from(count).ok()))
+    };
+    let used = |(bytes, inodes)| Usage { bytes, inodes };
     let record = |access_mode| -> rusqlite::Result<VolumeRecord> {
         Ok(VolumeRecord {
             id: row.get(0)?,
@@ -36,6 +41,8 @@ fn volume_row(row: &Row<'_>) -> rusqlite::Result<Kept<VolumeRecord>> {
             uid: row.get(5)?,
             gid: row.get(6)?,
             epoch: row.get(7)?,
+            quota: Quota { bytes: count(10)?, inodes: count(11)? },
+            used: count(12)?.zip(count(13)?).map(used),
             created: time(row.get(8)?),
             updated: time(row.get(9)?),
         })

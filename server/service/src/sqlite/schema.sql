@@ -12,7 +12,11 @@ CREATE TABLE volumes (
     created INTEGER NOT NULL,
     updated INTEGER NOT NULL,
     head INTEGER NOT NULL,
-    retained_after INTEGER NOT NULL
+    retained_after INTEGER NOT NULL,
+    quota_bytes INTEGER,
+    quota_inodes INTEGER,
+    used_bytes INTEGER,
+    used_inodes INTEGER
 ) STRICT;
 CREATE INDEX volumes_by_team ON volumes (team, created);
 

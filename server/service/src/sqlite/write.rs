@@ -21,8 +21,9 @@ pub(super) fn create_volume(
     let head = start.as_ref().map_or(0, |start| number(start.checkpoint.seq.0));
     db.execute(
         "INSERT INTO volumes (id, team, user, source, access_mode, uid, gid, epoch, created,
-                              updated, head, retained_after)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?11, ?11)",
+                              updated, head, retained_after, quota_bytes, quota_inodes,
+                              used_bytes, used_inodes)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?11, ?11, ?, ?, ?, ?)",
         params![
             record.id,
             record.team,
@@ -35,6 +36,10 @@ pub(super) fn create_volume(
             record.created.0,
             record.updated.0,
             head,
+            record.quota.bytes.map(number),
+            record.quota.inodes.map(number),
+            record.used.map(|used| number(used.bytes)),
+            record.used.map(|used| number(used.inodes)),
         ],
     )?;
     let volume = db.last_insert_rowid();
@@ -96,8 +101,21 @@ fn append_rows(db: &Connection, append: &Append) -> Kept<Result<(), Option<Seq>>
         db.prepare_cached("INSERT INTO notes (volume, seq, note) VALUES (?, ?, ?)")?
             .execute(params![volume, number(seq.0), to_json(note)?])?;
     }
-    db.prepare_cached("UPDATE volumes SET head = ?, updated = max(updated, ?) WHERE number = ?")?
-        .execute(params![number(last.0), append.time.0, volume])?;
+    db.prepare_cached(
+        "UPDATE volumes SET head = ?, updated = max(updated, ?), used_bytes = ?, used_inodes = ?
+         WHERE number = ?",
+    )?
+    .execute(params![
+        number(last.0),
+        append.time.0,
+        number(append.used.bytes),
+        number(append.used.inodes),
+        volume
+    ])?;
+    if let Some(quota) = append.quota {
+        db.prepare_cached("UPDATE volumes SET quota_bytes = ?, quota_inodes = ? WHERE number = ?")?
+            .execute(params![quota.bytes.map(number), quota.inodes.map(number), volume])?;
+    }
     put_inline(db, &team, &append.inline)?;
     name_contents(db, volume, &append.names)?;
     for replica in &append.forgotten {

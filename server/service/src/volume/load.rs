@@ -67,5 +67,5 @@ async fn rebuild(
     tail.retain(|entry| entry.seq <= *head);
     let ledger = Ledger::rebuild(record.epoch.clone(), tree, tail.into_iter(), replicas.clone())
         .map_err(|misfit| damaged(&misfit))?;
-    Ok(ledger.owned_by(record.uid, record.gid))
+    Ok(ledger.owned_by(record.uid, record.gid).within(record.quota))
 }

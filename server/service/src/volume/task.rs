@@ -190,6 +190,7 @@ impl Task {
             return Ok(settles);
         }
         self.find_bases(&mut append).await?;
+        append.used = ledger.tree().usage();
         let (entries, inline) = (append.entries.clone(), append.inline.clone());
         match self.stores.journal.append(append).await {
             Ok(()) => {}

@@ -215,6 +215,8 @@ mod tests {
             uid: 0,
             gid: 0,
             epoch: "e".into(),
+            quota: s0_tree::Quota::default(),
+            used: None,
             created: Time(1),
             updated: Time(1),
         };
@@ -229,6 +231,7 @@ mod tests {
             let batch = s0_tree::Batch {
                 origin: &s0_tree::Origin::default(),
                 policy: s0_tree::Policy::default(),
+                quota: s0_tree::Quota::default(),
                 news: &s0_tree::News::default(),
                 changes: &[make],
             };

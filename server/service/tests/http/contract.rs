@@ -71,6 +71,7 @@ async fn every_described_answer_is_seen_and_told_in_the_table() {
         volumes::volumes,
         volumes::forks,
         volumes::snapshots,
+        volumes::quotas,
         files::bytes,
         files::directories,
         files::moves,

@@ -234,6 +234,7 @@ fn fate(verdict: &Verdict) -> Fate {
         Verdict::Accepted { .. } => Fate::Accepted,
         Verdict::Held { .. } => Fate::Held,
         Verdict::Conflict { .. } | Verdict::Refused { .. } => Fate::Conflict,
+        Verdict::NoRoom => panic!("there is no quota"),
     }
 }
 

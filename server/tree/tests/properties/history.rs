@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use s0_tree::{
     Action, AttributeChange, Batch, Change, Content, Entry, Expected, Name, New, News, NodeId,
-    Origin, Policy, RenameHow, Seq, Time, Tree, TreePath, Verdict, admit_batch,
+    Origin, Policy, Quota, RenameHow, Seq, Time, Tree, TreePath, Usage, Verdict, admit_batch,
 };
 
 /// Few names, so that steps meet; several spellings of one name, so that they
@@ -275,8 +275,17 @@ pub(crate) fn admit_all(
     policy: Policy,
     time: Time,
 ) -> Admitted {
+    admit_within(tree, changes, (policy, Quota::default()), time)
+}
+
+pub(crate) fn admit_within(
+    tree: &mut Tree,
+    changes: &[Change],
+    (policy, quota): (Policy, Quota),
+    time: Time,
+) -> Admitted {
     let origin = Origin { time, ..Origin::default() };
-    admit_batch(tree, &Batch { origin: &origin, policy, news: &News::default(), changes })
+    admit_batch(tree, &Batch { origin: &origin, policy, quota, news: &News::default(), changes })
 }
 
 /// What a tree holds, as a person would list it.
@@ -309,6 +318,8 @@ pub(crate) fn check_sound(tree: &Tree) {
     let places: usize = seen.iter().map(|id| tree.node(*id).unwrap().places.len()).sum();
     assert_eq!(paths.len(), places, "some places are empty");
     assert!(tree.node(NodeId::ROOT).is_some_and(|root| root.places.is_empty()));
+    let bytes = tree.contents().map(|content| content.size).sum();
+    assert_eq!(tree.usage(), Usage { bytes, inodes: tree.len() as u64 });
 }
 
 /// Panics if two live siblings are one name under the policy, or if the tree

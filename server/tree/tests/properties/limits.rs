@@ -27,6 +27,10 @@ fn long(text: &str, length: usize) -> String {
     long
 }
 
+pub(crate) fn make_directory(at: &str) -> Change {
+    Change { make_parents: false, ..make(path(at)) }
+}
+
 fn make(path: TreePath) -> Change {
     let action = Action::Create { path, what: New::Directory, set: AttributeChange::default() };
     Change { make_parents: true, ..Change::unstated(action) }

@@ -14,6 +14,7 @@ mod limits;
 mod names;
 mod past;
 mod paths;
+mod quotas;
 
 use proptest::test_runner::Config;
 

@@ -259,7 +259,7 @@ impl World {
         if !self.machines[at].online || self.machines[at].replica.is_none() {
             return;
         }
-        self.deliver(at, Event::Policy(self.service.ledger.policy()));
+        self.deliver(at, Event::Terms(self.service.ledger.policy(), self.service.ledger.quota()));
         let head = self.service.head();
         if after >= head {
             return;

@@ -102,3 +102,80 @@ pub(super) async fn snapshots(rig: &Rig) {
     }
     assert_eq!(rig.data(Method::GET, &all, ()).await, json!([]));
 }
+
+const FULL: (u16, &str) = (507, "quota_exceeded");
+
+pub(super) async fn quotas(rig: &Rig) {
+    let large = json!({"quota_bytes": u64::MAX});
+    assert_eq!(code(&rig.raw(Method::POST, VOLUMES, large.clone()).await), BAD);
+    let made = rig.data(Method::POST, VOLUMES, json!({"quota_bytes": 10, "quota_inodes": 3})).await;
+    let told = |volume: &Value| {
+        ["quota_bytes", "used_bytes", "quota_inodes", "used_inodes"].map(|key| volume[key].as_u64())
+    };
+    assert_eq!(told(&made), [Some(10), Some(0), Some(3), Some(0)]);
+    let id = made["id"].as_str().unwrap();
+    let one = format!("{VOLUMES}/{id}");
+    let now = async || told(&rig.data(Method::GET, &one, ()).await);
+    let at = |path: &str| format!("{one}/files?path={path}");
+    let write = async |path: &str, text: &str| {
+        rig.raw(Method::POST, &at(path), text.as_bytes().to_vec()).await
+    };
+    assert_eq!(write("a", "12345678").await.0, 200);
+    let snapshot = format!("{one}/snapshots");
+    let snapshot = rig.data(Method::POST, &snapshot, json!({"name": "s"})).await;
+    let full = write("b", "123").await;
+    assert_eq!(code(&full), FULL);
+    let expected = json!({"reason": "quota_exceeded", "quota_bytes": 10, "used_bytes": 8,
+        "quota_inodes": 3, "used_inodes": 1});
+    assert_eq!(full.1["error"]["details"], expected);
+    assert_eq!(write("a", "123").await.0, 200, "what shrinks fits");
+    assert_eq!(write("a", "1234567890").await.0, 200, "what is replaced makes room");
+    assert_eq!(write("d/e", "").await.0, 200);
+    assert_eq!(code(&write("f", "").await), FULL);
+    let directory = format!("{}&mkdir=true", at("f"));
+    assert_eq!(code(&rig.raw(Method::POST, &directory, ()).await), FULL);
+    assert_eq!(now().await, [Some(10), Some(10), Some(3), Some(3)]);
+
+    // A smaller quota takes nothing away.
+    assert_eq!(code(&rig.raw(Method::PATCH, &one, large).await), BAD);
+    let smaller = rig.data(Method::PATCH, &one, json!({"quota_bytes": 4})).await;
+    assert_eq!(told(&smaller), [Some(4), Some(10), Some(3), Some(3)]);
+    assert_eq!(write("a", "123456").await.0, 200, "it shrinks, if not as far as the quota");
+    assert_eq!(write("a", "12").await.0, 200);
+    let clone = format!("{one}/files/clone");
+    let entry = json!({"source_volume_id": id, "source_path": "a", "target_path": "g"});
+    let clone = async || rig.raw(Method::POST, &clone, json!({"entries": [entry]})).await;
+    assert_eq!(code(&clone().await), FULL);
+    let restore = format!("{one}/snapshots/{}/restore", snapshot["id"].as_str().unwrap());
+    assert_eq!(code(&rig.raw(Method::POST, &restore, ()).await), FULL);
+    let version = format!("{one}/sync/history/restore");
+    let version = async || {
+        let asked = json!({"path": "a", "at": 1});
+        rig.raw(Method::POST, &version, asked).await
+    };
+    assert_eq!(code(&version().await), FULL);
+    rig.client.register(id, "r", &crate::rig::registration()).await.unwrap();
+    let head =
+        rig.data(Method::GET, &format!("{one}/sync/replicas/r"), ()).await["head_seq"].clone();
+    let changes = format!("{one}/sync/replicas/r/changes");
+    let asked = json!({"request_id": "q", "base_seq": head, "changes": [
+        {"event_type": "remove", "path": "d/e"},
+        {"event_type": "write", "path": "a", "content_base64": "MTIzNDU="}]});
+    let changes = async || rig.raw(Method::POST, &changes, asked.clone()).await;
+    assert_eq!(code(&changes().await), FULL);
+    assert_eq!(now().await[1], Some(2), "nothing of it was done");
+
+    // More room, or no end of it.
+    let more = json!({"quota_bytes": null, "quota_inodes": 5});
+    assert_eq!(told(&rig.data(Method::PATCH, &one, more).await)[0], None);
+    assert_eq!(changes().await.0, 200);
+    assert_eq!(clone().await.0, 200);
+    assert_eq!(version().await.0, 200);
+    assert_eq!(rig.raw(Method::POST, &restore, ()).await.0, 200);
+    assert_eq!(now().await, [None, Some(8), Some(5), Some(1)]);
+
+    // A fork has its source's quota, unless it says.
+    let fork = format!("{one}/fork");
+    let forked = rig.data(Method::POST, &fork, json!({"quota_bytes": 8})).await;
+    assert_eq!(told(&forked), [Some(8), Some(8), Some(5), Some(1)]);
+}
