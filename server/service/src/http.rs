@@ -6,6 +6,7 @@ use aide::axum::ApiRouter;
 use aide::axum::routing::{delete_with, get_with, post_with, put_with};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -25,6 +26,7 @@ mod events;
 mod files;
 mod health;
 mod history;
+mod observe;
 mod posix;
 mod ranges;
 mod replicas;
@@ -34,6 +36,8 @@ mod upload;
 mod volumes;
 mod watch;
 
+/// What Prometheus reads.
+const METRICS: &str = "application/openmetrics-text";
 /// The largest body of a request without bytes of files.
 const SMALL: usize = 1024 * 1024;
 /// The largest body of a request with lists of contents.
@@ -49,6 +53,10 @@ pub(crate) fn routes(service: Arc<Service>) -> Router {
     let routes = ApiRouter::new()
         .api_route("/healthz", get_with(health::runs, does("Says that the service runs.", &[])))
         .api_route("/readyz", get_with(health::is_ready, does("Says that its store answers.", &[])))
+        .api_route(
+            "/metrics",
+            get_with(observe::metrics, gives("What is measured.", &[(200, METRICS)], &[401, 403])),
+        )
         .nest("/api-keys", of_tokens())
         .api_route(
             "/api/v1/sandboxvolumes",
@@ -61,6 +69,7 @@ pub(crate) fn routes(service: Arc<Service>) -> Router {
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .fallback(async || Problem::NotFound("not found"))
         .layer(DefaultBodyLimit::max(SMALL))
+        .layer(from_fn_with_state(service.clone(), observe::observe))
         .with_state(service)
 }
 

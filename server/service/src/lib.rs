@@ -28,6 +28,7 @@ mod holdings;
 mod http;
 pub mod journal;
 pub mod ledger;
+mod metrics;
 mod platform;
 mod problem;
 mod serve;

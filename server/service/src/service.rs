@@ -10,6 +10,7 @@ use tokio::sync::{OnceCell, Semaphore, watch};
 
 use crate::holdings::Holdings;
 use crate::journal::{Journal, TokenRecord};
+use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::volume::{self, Hot, Retention, Stores};
 
@@ -26,6 +27,7 @@ pub(crate) struct Service {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) holdings: Holdings,
     pub(crate) trails: Semaphore,
+    pub(crate) metrics: Metrics,
     hot: Arc<HotVolumes>,
     retention: Retention,
     idle: Duration,
@@ -74,8 +76,13 @@ impl Service {
         retention: Retention,
         closing: watch::Receiver<bool>,
     ) -> Self {
-        let (trails, hot) = (Semaphore::new(TRAILS), Arc::default());
-        Self { journal, holdings, trails, hot, retention, idle: IDLE, closing }
+        let (trails, hot, metrics) = (Semaphore::new(TRAILS), Arc::default(), Metrics::default());
+        Self { journal, holdings, trails, metrics, hot, retention, idle: IDLE, closing }
+    }
+
+    /// What is counted and measured, for Prometheus.
+    pub(crate) fn metrics(&self) -> String {
+        self.metrics.text(self.hot.len())
     }
 
     /// Who a token stands for. It is looked up by its hash, so how long that
@@ -132,8 +139,12 @@ impl Service {
     }
 
     async fn open(&self, id: &str) -> Result<Arc<Hot>, Problem> {
-        let stores =
-            Stores { journal: self.journal.clone(), retention: self.retention, clock: now };
+        let stores = Stores {
+            journal: self.journal.clone(),
+            retention: self.retention,
+            clock: now,
+            metrics: self.metrics.clone(),
+        };
         let (hot, volume) = (self.hot.clone(), id.to_owned());
         // Requests and streams hold the Volume; when only the map does, and
         // nobody can take it from there meanwhile, it may go.

@@ -19,6 +19,7 @@ use super::State;
 use super::answers::Answered;
 use super::asked::{Params, ReadVolume, Volume, number};
 use crate::journal::Kept;
+use crate::metrics::Open;
 use crate::problem::Problem;
 use crate::service::{Caller, Service};
 use crate::volume::{Committed, Hot, Published, event_bytes, publish};
@@ -64,8 +65,10 @@ pub(super) async fn events(
     }
     let closing = service.closing.clone();
     let (service, caller) = (service.0, volume.caller);
+    let open = service.metrics.stream();
     let (at, told, checked) = (after, None, Instant::now());
-    let reader = Reader { service, caller, checked, hot, committed, closing, at, told };
+    let reader =
+        Reader { service, caller, checked, hot, committed, closing, at, told, _open: open };
     let body = stream::unfold(Some(reader), |reader| async {
         let mut reader = reader?;
         match reader.next().await {
@@ -106,6 +109,7 @@ struct Reader {
     at: Seq,
     /// What it has been told of what the Volume takes.
     told: Option<(Policy, Quota)>,
+    _open: Open,
 }
 
 impl Reader {

@@ -24,6 +24,7 @@ use super::answers::Answered;
 use super::asked::{ReadFile, Volume};
 use super::document::failures;
 use super::files::clean;
+use crate::metrics::Open;
 use crate::problem::Problem;
 use crate::service::{Caller, Service};
 use crate::volume::{Committed, Hot, new_id};
@@ -127,7 +128,8 @@ pub(super) async fn watch(
     let committed = hot.subscribe();
     let at = committed.borrow().head();
     let closing = service.closing.clone();
-    let watcher = Watcher { service: service.0, caller, hot, at, watches: Vec::new() };
+    let open = service.metrics.stream();
+    let watcher = Watcher { _open: open, service: service.0, caller, hot, at, watches: Vec::new() };
     let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
     Ok(upgrade.on_upgrade(|socket| watcher.run(Socket(socket), committed, closing)))
 }
@@ -156,6 +158,7 @@ impl Socket {
 }
 
 struct Watcher {
+    _open: Open,
     service: Arc<Service>,
     caller: Caller,
     hot: Arc<Hot>,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use s0_api::documented::ConflictStatus;
@@ -20,6 +20,7 @@ use super::{
 };
 use crate::journal::{Append, AppendError, ConflictRecord, Journal, RequestRecord};
 use crate::ledger::Ledger;
+use crate::metrics::Metrics;
 use crate::problem::Problem;
 
 /// How many jobs may wait; more must wait to wait.
@@ -37,6 +38,7 @@ pub(crate) struct Stores {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) retention: Retention,
     pub(crate) clock: fn() -> Time,
+    pub(crate) metrics: Metrics,
 }
 
 struct Task {
@@ -175,6 +177,7 @@ impl Task {
             ..Append::default()
         };
         let (mut settles, mut told) = (Vec::with_capacity(group.len()), Vec::new());
+        let jobs = group.len();
         for job in group {
             let mut draft = self.draft(&ledger, &append, &job.needs).await?;
             let (keep, settle) = (job.run)(&mut draft);
@@ -192,14 +195,18 @@ impl Task {
         self.find_bases(&mut append).await?;
         append.used = ledger.tree().usage();
         let (entries, inline) = (append.entries.clone(), append.inline.clone());
+        let (began, conflicts) = (Instant::now(), append.conflicts.len());
         match self.stores.journal.append(append).await {
-            Ok(()) => {}
+            Ok(()) => {
+                self.stores.metrics.committed(jobs, entries.len(), conflicts, began.elapsed());
+            }
             Err(AppendError::HeadMoved(_)) => {
                 self.stale = true;
                 return Err(Failure::Moved);
             }
             Err(AppendError::Gone) => return Err(Problem::NotFound("not found").into()),
             Err(AppendError::Store(error)) => {
+                self.stores.metrics.commit_failed();
                 // Whether it was done is unknown, so what is known is read again.
                 self.stale = true;
                 return Err(Failure::Unknown(error.into()));

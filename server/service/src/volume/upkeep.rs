@@ -78,7 +78,7 @@ pub(crate) async fn run(
 }
 
 async fn keep_up(
-    Stores { journal, retention, clock }: &Stores,
+    Stores { journal, retention, clock, .. }: &Stores,
     volume: &str,
     tree: Tree,
     retained_after: Seq,
@@ -242,7 +242,8 @@ mod tests {
         journal.put_checkpoint("v", bad).await.unwrap();
         let retention = Retention { entries: 1, ..retention(true) };
         let journal: std::sync::Arc<dyn Journal> = std::sync::Arc::new(journal);
-        let stores = Stores { journal: journal.clone(), retention, clock: || Time(1) };
+        let metrics = crate::metrics::Metrics::default();
+        let stores = Stores { journal: journal.clone(), retention, clock: || Time(1), metrics };
         let floor = async || journal.load("v").await.unwrap().unwrap().retained_after;
         let kept = keep_up(&stores, "v", trees[8].clone(), Seq(0), &[]).await;
         assert!(matches!(kept.err(), Some(Problem::Internal(_))));

@@ -87,6 +87,7 @@ async fn every_described_answer_is_seen_and_told_in_the_table() {
         ours::history,
         ours::tokens,
         ours::health,
+        ours::metrics,
         everywhere::without_a_token,
         everywhere::without_permission,
         everywhere::of_another_team,

@@ -122,7 +122,7 @@ fn told(text: &str) -> BTreeSet<Operation> {
         let path = path.split(['?', '[', ' ']).next()?;
         let path = path.replace('…', super::VOLUMES).replacen("{id}", "{volume}", 1);
         let path = if path.starts_with("/api-keys") { path.replace("volume", "id") } else { path };
-        let known = ["GET", "PUT", "POST", "DELETE"].contains(&method);
+        let known = ["GET", "PUT", "POST", "PATCH", "DELETE"].contains(&method);
         (known && path.starts_with('/')).then(|| (method.to_owned(), path))
     };
     quoted.filter_map(route).collect()

@@ -244,3 +244,52 @@ pub(super) async fn health(rig: &Rig) {
     let told = rig.ask(Method::GET, "/openapi.json", &[], ()).await;
     assert_eq!(told.json()["openapi"].as_str().unwrap().split('.').next(), Some("3"));
 }
+
+/// The value of a sample: a name with its labels.
+fn sample(text: &str, name: &str) -> f64 {
+    let line = text.lines().find(|line| line.rsplit_once(' ').is_some_and(|(at, _)| at == name));
+    line.and_then(|line| line.rsplit(' ').next()).map_or(0.0, |value| value.parse().unwrap())
+}
+
+pub(super) async fn metrics(rig: &Rig) {
+    let own = format!("Bearer {}", rig.token);
+    let headers = [("authorization", own.as_str())];
+    let read = async || {
+        let answer = rig.ask(Method::GET, "/metrics", &headers, ()).await;
+        assert!(!answer.header("x-request-id").is_empty());
+        String::from_utf8(answer.bytes.to_vec()).unwrap()
+    };
+    let before = read().await;
+    assert!(before.ends_with("# EOF\n"), "{before}");
+    let id = rig.volume().await;
+    let at = format!("{VOLUMES}/{id}/files?path=secret-name.txt");
+    for text in ["one", "two"] {
+        rig.data(Method::POST, &at, text.as_bytes().to_vec()).await;
+    }
+    rig.raw(Method::GET, &format!("{VOLUMES}/{id}/files?path=none"), ()).await;
+    rig.raw(Method::GET, "/nowhere/at/all", ()).await;
+    let stream = rig.client.events(&id, s0_tree::Seq(0), None).await.unwrap();
+    let after = read().await;
+    let more = |name: &str| sample(&after, name) - sample(&before, name);
+    let files = "route=\"/api/v1/sandboxvolumes/{volume}/files\"";
+    let requests = |method, status| {
+        format!("s0_http_requests_total{{method=\"{method}\",{files},status=\"{status}\"}}")
+    };
+    assert_eq!(more(&requests("POST", 200)), 2.0, "{after}");
+    assert_eq!(more(&requests("GET", 404)), 1.0);
+    assert_eq!(more("s0_http_requests_total{method=\"GET\",route=\"none\",status=\"404\"}"), 1.0);
+    assert_eq!(more("s0_journal_entries_total"), 2.0);
+    assert!(more("s0_journal_commits_total") >= 2.0);
+    assert!(more("s0_journal_commit_duration_seconds_sum") > 0.0);
+    assert_eq!(more("s0_streams"), 1.0);
+    assert!(sample(&after, "s0_hot_volumes") >= 1.0);
+    assert!(sample(&after, "s0_start_time_seconds") > 1_700_000_000.0);
+    for hidden in [&id, &rig.token, "secret-name", "/nowhere"] {
+        assert!(!after.contains(hidden), "{hidden} is told");
+    }
+    drop(stream);
+
+    let admin = rig.token_of("local", "admin").await;
+    assert_eq!(rig.as_bearer(Some(&admin), Method::GET, "/metrics", ()).await.0, 403);
+    assert_eq!(rig.as_bearer(None, Method::GET, "/metrics", ()).await.0, 401);
+}
