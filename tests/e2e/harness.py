@@ -244,13 +244,16 @@ class Service:
     def start(self):
         check(self.process is None, "the service runs already")
         command = [BIN, "serve", "--listen", f"127.0.0.1:{self.port}", "--data-dir", str(self.data)]
-        for flag, value in self.flags.items():
+        flags = dict(self.flags)
+        log_level = flags.pop("log", None)
+        more = {"S0_LOG": log_level} if log_level else {}
+        for flag, value in flags.items():
             command += ["--" + flag.replace("_", "-"), str(value)]
         said = self.log.stat().st_size if self.log.exists() else 0
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                env=self.bench.environment(S0_DATA_DIR=str(self.data)), start_new_session=True)
+                env=self.bench.environment(S0_DATA_DIR=str(self.data), **more), start_new_session=True)
 
         def listening():
             check(self.process.poll() is None,

@@ -9,10 +9,12 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::screen::Format;
 
+mod service;
 mod sync;
 mod token;
 mod volume;
 
+pub(crate) use service::Service;
 pub(crate) use sync::{Conflicts, Held, InitFrom, PathAt, Pause, Role, Side, Sync};
 pub(crate) use token::Token;
 pub(crate) use volume::{Files, Limit, Quota, Snapshot, Volume};
@@ -181,6 +183,14 @@ pub(crate) enum Command {
         #[arg(long, hide = true)]
         detached: bool,
     },
+    /// Look after what a service keeps: check it, back it up, bring it back
+    ///
+    /// All of it is about the data directory of this machine's service (`--data-dir` names
+    /// another one).
+    Service {
+        #[command(subcommand)]
+        command: Service,
+    },
     /// Serve an editor as a language server (`s0-sync-lsp --stdio` is the same)
     ///
     /// Editors start it: see the extensions for VS Code and Neovim. Any LSP client gets
@@ -247,6 +257,16 @@ fn of_editors(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     arguments
 }
 
+/// How a log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ServeOptions {
     /// The address to listen at; port 0 takes a free one
@@ -262,8 +282,11 @@ pub(crate) struct ServeOptions {
     /// Listen where other machines can reach it, without TLS
     #[arg(long)]
     pub(crate) allow_insecure: bool,
-    /// Say, once, that the data was brought back from a backup: replicas then compare
-    /// all that they have with it, instead of going on from where they were
+    /// How the log looks: `text`, or `json`, one object in a line
+    #[arg(long, value_enum, default_value_t, env = "S0_LOG_FORMAT", hide_env_values = true)]
+    pub(crate) log_format: LogFormat,
+    /// Say, once, that the data was brought back by other means than `s0 service restore`:
+    /// replicas then compare all that they have with it, instead of going on from where they were
     #[arg(long)]
     pub(crate) restored_from_backup: bool,
 }

@@ -30,6 +30,7 @@ mod lsp;
 mod platform;
 mod screen;
 mod serve;
+mod service;
 mod snapshots;
 mod sync;
 mod tokens;
@@ -50,7 +51,12 @@ pub fn main() -> ExitCode {
     if matches!(args.command, Command::Host { .. } | Command::Serve { detached: true, .. }) {
         s0_host::detach();
     }
-    platform::log_to_stderr(matches!(args.command, Command::Host { .. } | Command::Serve { .. }));
+    let format = match &args.command {
+        Command::Serve { options, .. } => options.log_format,
+        _ => args::LogFormat::Text,
+    };
+    let talkative = matches!(args.command, Command::Host { .. } | Command::Serve { .. });
+    platform::log_to_stderr(talkative, format);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let screen = screen::Screen::new(args.output);
     let done = match runtime {
@@ -85,6 +91,7 @@ async fn run(args: Args, screen: &screen::Screen) -> failure::Done {
         Command::Volume { command } => volumes::volume(&context, command).await,
         Command::Token { command } => tokens::token(&context, command).await,
         Command::Sync { workspace, command } => sync::sync(&context, workspace, command).await,
+        Command::Service { command } => service::service(&context, command).await,
         Command::Doctor { directory } => doctor::doctor(&context, directory).await,
         Command::Completions { shell } => handbook::completions(screen, shell),
         Command::Man { directory } => handbook::pages(screen, &directory),

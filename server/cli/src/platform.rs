@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::args::LogFormat;
+
 /// Ready when the user or the system wants this process to end. The signals are
 /// caught from the call on, not only from the first poll.
 pub(crate) fn asked_to_end() -> impl Future<Output = ()> + Send + 'static {
@@ -136,14 +138,14 @@ fn directory(variable: &str, below_home: &str) -> Option<PathBuf> {
 }
 
 /// Sends what is logged to standard error. `S0_LOG` says how much.
-pub(crate) fn log_to_stderr(talkative: bool) {
+pub(crate) fn log_to_stderr(talkative: bool, format: LogFormat) {
     let usual = if talkative { "info" } else { "error" };
     let filter = EnvFilter::try_from_env("S0_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(|| OneLine)
-        .with_ansi(false)
-        .try_init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+    let _ = match format {
+        LogFormat::Text => log.with_writer(|| OneLine).try_init(),
+        LogFormat::Json => log.json().with_span_list(false).with_writer(std::io::stderr).try_init(),
+    };
 }
 
 /// Standard error, for one event of the log at a time. Names in it come from

@@ -9,7 +9,7 @@ use s0_host::ServiceAddress;
 use s0_service::{Config, Running, ServeError};
 use serde_json::json;
 
-use crate::args::ServeOptions;
+use crate::args::{LogFormat, ServeOptions};
 use crate::context::Context;
 use crate::failure::{Done, Failure};
 use crate::platform;
@@ -154,6 +154,9 @@ fn spawn(context: &Context, options: Option<&ServeOptions>, path: &Path) -> Resu
         }
         if let Some(every) = options.checkpoint_every {
             command.arg("--checkpoint-every").arg(every.to_string());
+        }
+        if options.log_format == LogFormat::Json {
+            command.args(["--log-format", "json"]);
         }
         if options.allow_insecure {
             command.arg("--allow-insecure");

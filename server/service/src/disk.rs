@@ -45,6 +45,11 @@ impl DiskContents {
         Ok(Self { root: root.into(), staged: Arc::default(), making: Arc::default() })
     }
 
+    /// Contents below `root`, to look at them beside a service that may run on them.
+    pub(crate) fn open_to_read(root: &Path) -> Self {
+        Self { root: root.into(), staged: Arc::default(), making: Arc::default() }
+    }
+
     fn path(&self, team: &str, id: ContentId) -> PathBuf {
         // Names of teams come from outside and may be no file names.
         let team = Hash::of(team.as_bytes()).to_string();

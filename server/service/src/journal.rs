@@ -283,8 +283,8 @@ pub trait Journal: Send + Sync + 'static {
     async fn create_volume(&self, record: VolumeRecord, start: Option<Start>) -> Kept<()>;
     /// A Volume.
     async fn volume(&self, id: &str) -> Kept<Option<VolumeRecord>>;
-    /// A team's Volumes, newest first.
-    async fn volumes(&self, team: &str) -> Kept<Vec<VolumeRecord>>;
+    /// The Volumes of a team, or of all, newest first.
+    async fn volumes(&self, team: Option<String>) -> Kept<Vec<VolumeRecord>>;
     /// Deletes a Volume with all that belongs to it. Says whether it was there.
     async fn delete_volume(&self, id: &str) -> Kept<bool>;
     /// Gives every Volume another epoch, made of `seed`: the store was brought
@@ -372,4 +372,7 @@ pub trait Journal: Send + Sync + 'static {
     async fn token(&self, hash: Hash) -> Kept<Option<TokenRecord>>;
     /// The tokens of a team, or of all, newest first.
     async fn tokens(&self, team: Option<String>) -> Kept<Vec<TokenRecord>>;
+
+    /// What the store finds wrong with itself, in words. It reads all that is stored.
+    async fn check(&self) -> Kept<Vec<String>>;
 }

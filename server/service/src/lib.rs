@@ -22,8 +22,10 @@
 //! Decisions about trees, the state of a developer's disk, editors. SQLite has
 //! one module, and the operating system another; nothing else names them.
 
+mod backup;
 pub mod contents;
 pub mod disk;
+mod fsck;
 mod holdings;
 mod http;
 pub mod journal;
@@ -36,4 +38,6 @@ mod service;
 pub mod sqlite;
 mod volume;
 
+pub use backup::{Backup, Copied, backup, restore};
+pub use fsck::{Check, Finding, Kind, Report, fsck};
 pub use serve::{Config, Running, SERVICE_FILE, ServeError, ServiceFile, TOKEN_FILE, serve};

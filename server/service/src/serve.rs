@@ -132,7 +132,7 @@ pub enum ServeError {
     Store(#[from] StoreError),
 }
 
-fn at(path: &Path) -> impl Fn(io::Error) -> ServeError + '_ {
+pub(crate) fn at(path: &Path) -> impl Fn(io::Error) -> ServeError + '_ {
     move |error| ServeError::File { path: path.into(), error }
 }
 
@@ -266,7 +266,7 @@ fn url(address: SocketAddr) -> String {
 
 /// Takes the directory for this process. The lock goes with the process, however
 /// it ends.
-fn lock(data_dir: &Path) -> Result<File, ServeError> {
+pub(crate) fn lock(data_dir: &Path) -> Result<File, ServeError> {
     let path = data_dir.join("lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(at(&path))?;
@@ -338,7 +338,7 @@ fn announce(data_dir: &Path, url: &str) -> Result<(), ServeError> {
 }
 
 /// Writes a private file as a whole or not at all.
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), ServeError> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), ServeError> {
     let staged = path.with_extension("new");
     let write = || {
         match fs::remove_file(&staged) {

@@ -71,6 +71,11 @@ pub enum OpenError {
         "the database has version {0}, and this program knows versions up to {VERSION}; install a newer version"
     )]
     Newer(i64),
+    /// It was written by an older program, and is only to be read.
+    #[error(
+        "the database has version {0}, and this program reads version {VERSION}; start the service once, which brings it up"
+    )]
+    Older(i64),
     /// Anything else.
     #[error("the database cannot be opened: {0}")]
     Failed(String),
@@ -99,23 +104,47 @@ impl SqliteJournal {
         configure(&connection)?;
         connection.pragma_update(None, "synchronous", "full")?;
         migrate(&mut connection)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut reading = Vec::new();
-        for _ in 0..READERS {
-            let connection = Connection::open_with_flags(path, flags)?;
-            configure(&connection)?;
-            reading.push(connection);
+        Self::start(path, connection)
+    }
+
+    /// Opens the database at `path` to look at it, beside a service that may run on it.
+    /// Whatever would write fails.
+    ///
+    /// # Errors
+    /// It cannot be opened, is not there, or another version of the program wrote it.
+    pub fn open_to_read(path: &Path) -> Result<Self, OpenError> {
+        let connection = reader(path)?;
+        match version(&connection)? {
+            VERSION => Self::start(path, connection),
+            0 => Err(OpenError::Failed("it is no journal of a service".into())),
+            older @ ..VERSION => Err(OpenError::Older(older)),
+            newer => Err(OpenError::Newer(newer)),
         }
+    }
+
+    fn start(path: &Path, writing: Connection) -> Result<Self, OpenError> {
+        let reading = (0..READERS).map(|_| reader(path)).collect::<Result<_, _>>()?;
         let start = |name: &str, connections| {
             serve(name, connections).map_err(|error| OpenError::Failed(error.to_string()))
         };
-        let writer = start("journal-writer", vec![connection])?;
         Ok(Self {
-            writer,
+            writer: start("journal-writer", vec![writing])?,
             readers: start("journal-reader", reading)?,
             #[cfg(test)]
             faults: Faults::default(),
         })
+    }
+
+    /// Writes all of it, as it is at one moment, to a database at `path`, where nothing
+    /// may be. Others go on meanwhile.
+    pub(crate) async fn copy_to(&self, path: &Path) -> Kept<()> {
+        let path = path.to_str().map(str::to_owned);
+        let path = path.ok_or_else(|| StoreError::Failed("the path is not UTF-8".into()))?;
+        self.read(move |db| {
+            db.execute("VACUUM INTO ?", [path])?;
+            Ok(())
+        })
+        .await
     }
 
     async fn read<T: Send + 'static>(
@@ -142,6 +171,31 @@ impl SqliteJournal {
     }
 }
 
+/// Gives every Volume of a database that was brought back another epoch. Nobody else has
+/// it open; it is one file when this returns.
+///
+/// # Errors
+/// It cannot be opened or written, or a newer program wrote it.
+pub(crate) fn renew_epochs(path: &Path, seed: &str) -> Result<(), OpenError> {
+    let mut connection = Connection::open(path)?;
+    connection.pragma_update(None, "journal_mode", "delete")?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    migrate(&mut connection)?;
+    write::renew_epochs(&connection, seed).map_err(|why| OpenError::Failed(why.to_string()))?;
+    connection.close().map_err(|(_, error)| error.into())
+}
+
+fn reader(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    configure(&connection)?;
+    Ok(connection)
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "cache_size", -16_384)?;
@@ -152,7 +206,7 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
 
 fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
-    let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let found = version(&transaction)?;
     const STEPS: [&str; 2] = [include_str!("sqlite/from_1.sql"), include_str!("sqlite/from_2.sql")];
     match found {
         VERSION => {}
@@ -212,9 +266,8 @@ impl Journal for SqliteJournal {
         self.read(move |db| read::volume(db, &id)).await
     }
 
-    async fn volumes(&self, team: &str) -> Kept<Vec<VolumeRecord>> {
-        let team = team.to_owned();
-        self.read(move |db| read::volumes(db, &team)).await
+    async fn volumes(&self, team: Option<String>) -> Kept<Vec<VolumeRecord>> {
+        self.read(move |db| read::volumes(db, team.as_deref())).await
     }
 
     async fn delete_volume(&self, id: &str) -> Kept<bool> {
@@ -386,6 +439,10 @@ impl Journal for SqliteJournal {
 
     async fn tokens(&self, team: Option<String>) -> Kept<Vec<TokenRecord>> {
         self.read(move |db| read::tokens(db, team.as_deref())).await
+    }
+
+    async fn check(&self) -> Kept<Vec<String>> {
+        self.read(read::check).await
     }
 }
 

@@ -162,9 +162,13 @@ pub(crate) fn shown(path: &s0_tree::TreePath) -> &str {
     if path.is_root() { "." } else { path.as_str() }
 }
 
-/// `1 path`, `2 paths`.
+/// `1 path`, `2 paths`; `1 entry`, `2 entries`.
 pub(crate) fn count(number: usize, word: &str) -> String {
-    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
+    match (number, word.strip_suffix('y')) {
+        (1, _) => format!("{number} {word}"),
+        (_, Some(word)) => format!("{number} {word}ies"),
+        (_, None) => format!("{number} {word}s"),
+    }
 }
 
 #[cfg(test)]

@@ -48,11 +48,12 @@ pub(super) async fn observe(
     let span = debug_span!("request", id, method, route);
     let mut response = next.run(request).instrument(span.clone()).await;
     let (status, took) = (response.status().as_u16(), began.elapsed());
+    let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     let _within = span.enter();
     if took >= SLOW {
-        info!(status, ms = took.as_millis(), "a slow answer");
+        info!(status, ms, "a slow answer");
     } else {
-        debug!(status, ms = took.as_millis(), "answered");
+        debug!(status, ms, "answered");
     }
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);

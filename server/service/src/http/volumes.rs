@@ -100,7 +100,7 @@ pub(super) async fn list(
     service: State,
     May { caller, .. }: May<ReadVolume>,
 ) -> Told<Vec<SandboxVolume>> {
-    let all = service.journal.volumes(&caller.team).await?;
+    let all = service.journal.volumes(Some(caller.team)).await?;
     ok(all.iter().map(as_documented).collect())
 }
 

@@ -109,7 +109,7 @@ async fn volumes(store: &impl Journal) {
     assert!(store.create_volume(volume("v1", "other", 9), None).await.is_err(), "taken");
     assert_eq!(store.volume("v1").await.unwrap(), Some(volume("v1", "team", 1)));
     let ids = |all: Vec<VolumeRecord>| all.into_iter().map(|one| one.id).collect::<Vec<_>>();
-    assert_eq!(ids(store.volumes("team").await.unwrap()), ["v2", "v1"]);
+    assert_eq!(ids(store.volumes(Some("team".into())).await.unwrap()), ["v2", "v1"]);
     let stored = store.load("v1").await.unwrap().unwrap();
     assert_eq!((stored.head, stored.retained_after), (Seq(0), Seq(0)));
     assert!(stored.checkpoints.is_empty() && stored.replicas.is_empty());
@@ -360,6 +360,9 @@ async fn epochs(store: &impl Journal) {
     let epoch = async |id: &str| store.volume(id).await.unwrap().unwrap().epoch;
     let before = [epoch("a").await, epoch("f").await];
     store.renew_epochs("seed").await.unwrap();
+    assert_eq!(store.check().await.unwrap(), Vec::<String>::new());
+    let teams = store.volumes(None).await.unwrap().into_iter().map(|volume| volume.team);
+    assert!(teams.collect::<BTreeSet<_>>().len() > 1, "those of all teams");
     let after = [epoch("a").await, epoch("f").await];
     assert!(after.iter().all(|epoch| !before.contains(epoch)));
     assert_ne!(after[0], after[1]);

@@ -55,8 +55,8 @@ pub(super) fn volume(db: &Connection, id: &str) -> Kept<Option<VolumeRecord>> {
     statement.query_row([id], volume_row).optional()?.transpose()
 }
 
-pub(super) fn volumes(db: &Connection, team: &str) -> Kept<Vec<VolumeRecord>> {
-    let sql = format!("{VOLUME} WHERE team = ? ORDER BY created DESC, number DESC");
+pub(super) fn volumes(db: &Connection, team: Option<&str>) -> Kept<Vec<VolumeRecord>> {
+    let sql = format!("{VOLUME} WHERE ?1 IS NULL OR team = ?1 ORDER BY created DESC, number DESC");
     let mut statement = db.prepare_cached(&sql)?;
     let rows = statement.query_map([team], volume_row)?.collect::<rusqlite::Result<Vec<_>>>()?;
     rows.into_iter().collect()
@@ -322,4 +322,20 @@ fn token_of(row: &Row<'_>) -> rusqlite::Result<Kept<TokenRecord>> {
         updated: time(row.get(10)?),
     };
     Ok(from_json(&roles).map(|roles| TokenRecord { roles, ..token }))
+}
+
+/// What the database finds wrong with its pages, indices and references.
+pub(super) fn check(db: &Connection) -> Kept<Vec<String>> {
+    let mut statement = db.prepare("PRAGMA integrity_check(100)")?;
+    let mut found: Vec<String> = statement
+        .query_map([], |row| row.get::<_, String>(0))?
+        .filter(|row| row.as_ref().ok().map(String::as_str) != Some("ok"))
+        .collect::<rusqlite::Result<_>>()?;
+    let mut statement = db.prepare("PRAGMA foreign_key_check")?;
+    let of = |row: &Row<'_>| {
+        let (table, parent): (String, String) = (row.get(0)?, row.get(2)?);
+        Ok(format!("a row of {table} belongs to no row of {parent}"))
+    };
+    found.extend(statement.query_map([], of)?.collect::<rusqlite::Result<Vec<_>>>()?);
+    Ok(found)
 }

@@ -11,4 +11,5 @@ mod refused;
 mod replica;
 mod rig;
 mod running;
+mod upkeep;
 mod watch;
