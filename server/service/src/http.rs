@@ -1,6 +1,7 @@
 //! The HTTP API: its routes, and what all of them share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aide::axum::ApiRouter;
 use aide::axum::routing::{delete_with, get_with, post_with, put_with};
@@ -9,6 +10,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use serde::Serialize;
 use serde_json::Value;
+use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use crate::problem::Problem;
 use crate::service::Service;
@@ -36,6 +38,8 @@ mod upload;
 mod volumes;
 mod watch;
 
+/// How long the next piece of a body may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// What Prometheus reads.
 const METRICS: &str = "application/openmetrics-text";
 /// The largest body of a request without bytes of files.
@@ -69,6 +73,7 @@ pub(crate) fn routes(service: Arc<Service>) -> Router {
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .fallback(async || Problem::NotFound("not found"))
         .layer(DefaultBodyLimit::max(SMALL))
+        .layer(RequestBodyTimeoutLayer::new(PATIENCE))
         .layer(from_fn_with_state(service.clone(), observe::observe))
         .with_state(service)
 }

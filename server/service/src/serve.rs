@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use s0_api::tokens::Role;
 use s0_tree::Hash;
 use serde::{Deserialize, Serialize};
@@ -23,7 +22,7 @@ use crate::journal::{Journal, StoreError, TokenRecord};
 use crate::service::{Service, now};
 use crate::sqlite::{OpenError, SqliteJournal};
 use crate::volume::Retention;
-use crate::{http, platform};
+use crate::{connections, http, platform};
 
 /// How long requests in progress may take to end when the service shuts down.
 const GRACE: Duration = Duration::from_secs(10);
@@ -218,17 +217,12 @@ pub async fn serve(
     announce(&data_dir, &url)?;
     info!(url, data_dir = %data_dir.display(), "the service listens");
 
-    let listener = listener.tap_io(|socket| {
-        if let Err(error) = socket.set_nodelay(true) {
-            warn!(%error, "a connection will be slow");
-        }
-    });
     let mut stopped = close.subscribe();
     let stop = async move {
         shutdown.await;
         close.send_replace(true);
     };
-    let server = axum::serve(listener, http::routes(service)).with_graceful_shutdown(stop);
+    let server = connections::serve(listener, http::routes(service), stop);
     let task = tokio::spawn(async move {
         let late = async {
             // The sender lives in the server; when it is dropped, so is this.
@@ -240,7 +234,7 @@ pub async fn serve(
             tokio::time::sleep(GRACE).await;
         };
         let ended = tokio::select! {
-            ended = server.into_future() => ended,
+            ended = server => ended,
             () = late => Ok(()),
         };
         if let Err(error) = fs::remove_file(data_dir.join(SERVICE_FILE)) {
