@@ -278,6 +278,7 @@ def test_every_mistake_says_what_to_do_next(bench):
         (("token", "revoke", "tok_none"), 1, "s0 token list"),
         (("volume", "list", "--token", "wrong"), 1, "s0 doctor"),
         (("volume", "list", "--server", "http://127.0.0.1:1"), 5, "s0 doctor"),
+        (("volume", "list", "--server", "http://s0.example.com"), 1, "no token was given for http://s0.example.com"),
         (("volume", "list", "--server", "nonsense"), 1, "it comes from: --server or SANDBOX0_BASE_URL"),
         (("sync", "attach", volume.id, replica.root / "in"), 1, "s0 sync detach"),
         (("sync", "attach", volume.id, outside, "--ignore", "[z-a]"), 2, "--ignore"),

@@ -40,6 +40,16 @@ pub type EventStream = Pin<Box<dyn Stream<Item = Result<StreamEvent, Error>> + S
 /// Chunks and recipes, as they arrive; the bytes have the hash.
 pub type FrameStream = Pin<Box<dyn Stream<Item = Result<(ContentId, Vec<u8>), Error>> + Send>>;
 
+/// Whether the service at an address is one of this machine: whether its name says so,
+/// not what a name server says.
+#[must_use]
+pub fn is_this_machine(base_url: &str) -> bool {
+    let Ok(url) = Url::parse(base_url) else { return false };
+    // An address in brackets is one of version 6.
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse().is_ok_and(|at: std::net::IpAddr| at.is_loopback())
+}
+
 /// Why a submission was not answered.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SubmitFailure {
@@ -255,3 +265,30 @@ async fn stream(request: RequestBuilder) -> Result<ByteStream, Error> {
 /// What an answer says when there is nothing to say.
 #[derive(serde::Deserialize)]
 struct Done {}
+
+#[cfg(test)]
+mod tests {
+    use super::is_this_machine;
+
+    #[test]
+    fn this_machine_is_known_by_its_name() {
+        for own in [
+            "http://127.0.0.1:7070",
+            "http://localhost:1/x",
+            "https://[::1]:7070",
+            "http://127.9.9.9",
+        ] {
+            assert!(is_this_machine(own), "{own}");
+        }
+        for other in [
+            "http://10.0.0.1",
+            "http://localhost.example.com",
+            "http://[::2]",
+            "http://127.0.0.1.nip.io",
+            "127.0.0.1",
+            "",
+        ] {
+            assert!(!is_this_machine(other), "{other}");
+        }
+    }
+}

@@ -28,7 +28,9 @@ pub mod tokens;
 pub mod volumes;
 pub mod watch;
 
-pub use client::{ByteStream, Client, EventStream, FrameStream, SubmitFailure, Watch};
+pub use client::{
+    ByteStream, Client, EventStream, FrameStream, SubmitFailure, Watch, is_this_machine,
+};
 pub use error::{Error, ErrorBody};
 pub use event_stream::{BadEvent, EventReader};
 pub use reqwest::Body;

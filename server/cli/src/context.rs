@@ -167,8 +167,15 @@ impl Context {
         };
         let service = match (url, token) {
             (None, None) => ServiceAddress::Local(self.data_dir.clone()),
-            (Some(url), token) => {
-                ServiceAddress::Remote { url, token: token.unwrap_or(Token::File(own)) }
+            (Some(url), Some(token)) => ServiceAddress::Remote { url, token },
+            (Some(url), None) if s0_api::is_this_machine(&url) => {
+                ServiceAddress::Remote { url, token: Token::File(own) }
+            }
+            (Some(url), None) => {
+                return Err(Failure::other(format!(
+                    "no token was given for {url}, and this machine's own goes to no other; give \
+                     one with --token, SANDBOX0_TOKEN or a profile"
+                )));
             }
             // A token for this machine's service; its address now is as good as any.
             (None, Some(token)) => {

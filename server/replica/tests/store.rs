@@ -288,8 +288,7 @@ fn newer_and_damaged_databases_are_refused() {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "the times are there to be read")]
-fn twenty_thousand_rows_are_quick() {
+fn twenty_thousand_rows_are_kept_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = SqliteStore::open(&dir.path().join("state.db")).unwrap();
     let rows: Vec<_> = (0..20_000_u64)
@@ -314,16 +313,7 @@ fn twenty_thousand_rows_are_quick() {
             (Place { parent: NodeId::ROOT, name }, Some(row))
         })
         .collect();
-    let start = Instant::now();
     store.commit(&[], &rows, true).unwrap();
-    let committed = start.elapsed();
     let state = store.load().unwrap();
-    let loaded = start.elapsed() - committed;
     assert_eq!(state.synced.len(), 20_000);
-    // Far above what it takes, for busy machines; the times are printed to be read.
-    assert!(
-        committed.as_millis() < 2_000 && loaded.as_millis() < 1_000,
-        "{committed:?} {loaded:?}"
-    );
-    eprintln!("20,000 rows: commit {committed:?}, load {loaded:?}");
 }
