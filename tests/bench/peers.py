@@ -79,7 +79,11 @@ def build_mutagen():
         with tempfile.TemporaryDirectory() as empty:
             # Not `go install …@version`: that asks the proxy for a list of versions, which not every proxy gives.
             got = run(["go", "mod", "download", "-json", "@".join(MUTAGEN)], cwd=empty)
-        run(["go", "build", "-mod=readonly", "-tags", "mutagencli", "-o", kept, "./cmd/mutagen"], cwd=json.loads(got.stdout)["Dir"])
+        built = cache / "mutagen.new"
+        run(["go", "build", "-mod=readonly", "-tags", "mutagencli", "-o", built, "./cmd/mutagen"],
+            cwd=json.loads(got.stdout)["Dir"])
+        run([built, "version"])
+        built.rename(kept)
     except (RuntimeError, OSError, ValueError, subprocess.TimeoutExpired) as error:
         print(f"mutagen cannot be had: {str(error)[-300:]}", file=sys.stderr)
         return None
