@@ -50,7 +50,11 @@ pub fn main() -> ExitCode {
     if matches!(args.command, Command::Host { .. } | Command::Serve { detached: true, .. }) {
         s0_host::detach();
     }
-    platform::log_to_stderr(matches!(args.command, Command::Host { .. } | Command::Serve { .. }));
+    let stays = matches!(args.command, Command::Host { .. } | Command::Serve { .. });
+    platform::log_to_stderr(stays);
+    if stays {
+        platform::be_frugal();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let screen = screen::Screen::new(args.output);
     let done = match runtime {
