@@ -14,14 +14,13 @@ HEAD, FOOT = 96, 30
 def style():
     rules = [
         "text { font-family: 'DejaVu Sans', Verdana, sans-serif; fill: #212529; }",
-        # A value stays readable where a goal crosses it.
-        ".small { font-size: 11px; paint-order: stroke; stroke: #ffffff; stroke-width: 3px; } .name { font-size: 13px; font-weight: bold; }",
+        ".small { font-size: 11px; } .name { font-size: 13px; font-weight: bold; }",
         ".title { font-size: 18px; font-weight: bold; } .quiet { fill: #6c757d; }",
         ".ground { fill: #ffffff; } .goal { stroke: #c92a2a; stroke-width: 2; stroke-dasharray: 4 3; }",
         ".goaltext { fill: #c92a2a; }", ".missed { fill: #c92a2a; }", ".axis { stroke: #ced4da; }",
         *(f".bar{at} {{ fill: {LIGHT[name]}; }}" for at, name in enumerate(ORDER)),
         "@media (prefers-color-scheme: dark) {",
-        "text { fill: #e9ecef; } .quiet { fill: #adb5bd; } .ground { fill: #0d1117; } .small { stroke: #0d1117; }",
+        "text { fill: #e9ecef; } .quiet { fill: #adb5bd; } .ground { fill: #0d1117; }",
         ".goal { stroke: #ff8787; } .goaltext, .missed { fill: #ff8787; } .axis { stroke: #495057; }",
         *(f".bar{at} {{ fill: {DARK[name]}; }}" for at, name in enumerate(ORDER)),
         "}",
@@ -52,7 +51,6 @@ def panel(figure, bars, x, y, width, number):
         at = left + room * limit / reach
         yield (f'<text class="small goaltext" x="{at:.1f}" y="{end + 15}" text-anchor="middle">'
                f'goal {escape(number(limit, figure.unit))}</text>')
-    texts = []
     for row, (name, value) in enumerate(bars):
         at = top + row * STEP
         length = max(1.5, room * min(1, value / reach))
@@ -65,13 +63,17 @@ def panel(figure, bars, x, y, width, number):
             # Two slanted gaps: the bar goes on.
             for gap in (room - 26, room - 18):
                 yield (f'<path class="ground" d="M{left + gap} {at + BAR + 1} l5 {-BAR - 2} h4 l-5 {BAR + 2} z"/>')
-        texts.append(f'<text class="small{missed}" x="{left + length + 6:.1f}" y="{at + 11}">'
-                     f'{escape(number(value, figure.unit))}{" →" if cut else ""}</text>')
+        told = number(value, figure.unit) + (" →" if cut else "")
+        beside = left + length + 6
+        if limit is not None and beside - 3 < left + room * limit / reach < beside + 7 * len(told):
+            # A goal does not cross a value.
+            beside = left + room * limit / reach + 6
+        yield f'<text class="small{missed}" x="{beside:.1f}" y="{at + 11}">{escape(told)}</text>'
     yield f'<line class="axis" x1="{left}" y1="{top - 3}" x2="{left}" y2="{end + 3}"/>'
     if limit is not None:
         at = left + room * limit / reach
         yield f'<line class="goal" x1="{at:.1f}" y1="{top - 4}" x2="{at:.1f}" y2="{end + 4}"/>'
-    yield from texts
+
 
 def draw(said, figures, number):
     """The chart as the text of an SVG file."""

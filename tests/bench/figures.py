@@ -159,9 +159,9 @@ def main():
         said, figures = read(options.read)
     else:
         said, figures = take(options)
-    print("\n".join(report(said, figures)))
     if options.chart:
         pathlib.Path(options.chart).write_text(chart.draw(said, figures, number))
+    print("\n".join(report(said, figures)))
     return 1 if options.check and any(figure.met() is False for figure in figures) else 0
 
 
