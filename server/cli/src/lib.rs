@@ -55,8 +55,11 @@ pub fn main() -> ExitCode {
         Command::Serve { options, .. } => options.log_format,
         _ => args::LogFormat::Text,
     };
-    let talkative = matches!(args.command, Command::Host { .. } | Command::Serve { .. });
-    platform::log_to_stderr(talkative, format);
+    let stays = matches!(args.command, Command::Host { .. } | Command::Serve { .. });
+    platform::log_to_stderr(stays, format);
+    if stays {
+        platform::be_frugal();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let screen = screen::Screen::new(args.output);
     let done = match runtime {

@@ -1,6 +1,7 @@
 //! What depends on the operating system: signals, the user's directories, logs.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -163,4 +164,58 @@ impl std::io::Write for OneLine {
     fn flush(&mut self) -> std::io::Result<()> {
         std::io::stderr().lock().flush()
     }
+}
+
+/// How often it is looked whether the work is over, and the processor time in that while
+/// that counts as none.
+const QUIET: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(50));
+
+/// Memory that was needed for a while goes back to the system: what is large at once,
+/// the rest when the work is over. A host and a service run for days.
+pub(crate) fn be_frugal() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        // Two heaps for all threads, and no threshold that grows with what was asked for once.
+        const LARGE: i32 = 1 << 20;
+        let choices = [
+            (libc::M_ARENA_MAX, 2),
+            (libc::M_MMAP_THRESHOLD, LARGE),
+            (libc::M_TRIM_THRESHOLD, LARGE),
+        ];
+        for (what, value) in choices {
+            // SAFETY: it only sets numbers of the allocator, before there are other threads.
+            #[expect(unsafe_code, reason = "nothing else speaks to the allocator")]
+            unsafe {
+                libc::mallopt(what, value);
+            }
+        }
+        let look = || {
+            let mut owed = false;
+            let mut before = processor_time();
+            loop {
+                std::thread::sleep(QUIET.0);
+                let now = processor_time();
+                if now.saturating_sub(before) > QUIET.1 {
+                    owed = true;
+                } else if std::mem::take(&mut owed) {
+                    // SAFETY: it takes no memory from anybody that is in use.
+                    #[expect(unsafe_code, reason = "nothing else speaks to the allocator")]
+                    unsafe {
+                        libc::malloc_trim(0);
+                    }
+                }
+                // What the giving back itself took is not work.
+                before = processor_time();
+            }
+        };
+        // Without it only memory is lost.
+        let _ = std::thread::Builder::new().name("frugal".into()).spawn(look);
+    }
+}
+
+/// The processor time that this process has taken.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }

@@ -4,7 +4,7 @@
 //! Every path is resolved beneath the root without following a link. Nothing
 //! here replaces anything silently: each call that could, says `Exists`.
 
-use s0_tree::{Content, Name, TreePath};
+use s0_tree::{Content, Name, Recipe, TreePath};
 use serde::{Deserialize, Serialize};
 
 /// What kind of thing a name leads to.
@@ -65,6 +65,8 @@ pub enum Description {
         content: Content,
         /// The bytes, when the content is small enough to travel inline.
         bytes: Option<Vec<u8>>,
+        /// The chunks of a content that has several.
+        recipe: Option<Recipe>,
         /// Whether a program has it open for writing, as far as that can be known.
         open: bool,
     },

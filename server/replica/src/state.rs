@@ -137,7 +137,10 @@ pub struct Outgoing {
     pub submission: Submission,
     /// For each change, what it means here.
     pub sent: Vec<Sent>,
-    /// The small contents that it brings.
+    /// The small contents that it brings, which stores do not keep: the files have
+    /// them. After a restart a submission that had not arrived is sent without, so
+    /// that the service asks for what it lacks, and what is on the disk then is
+    /// planned anew.
     #[serde(skip)]
     pub inline: Vec<(ContentId, Arc<[u8]>)>,
     /// The answer, once it has come. What it says counts when the journal has

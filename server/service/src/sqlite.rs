@@ -29,6 +29,9 @@ mod write;
 /// The schema that this program writes.
 const VERSION: i64 = 3;
 const READERS: usize = 3;
+/// Pages that are kept in memory, in KiB, by the connection that writes and by each
+/// that reads. The system's own cache has the file.
+const CACHES: (i64, i64) = (8192, 2048);
 
 type Work = Box<dyn FnOnce(&mut Connection) + Send>;
 
@@ -101,7 +104,7 @@ impl SqliteJournal {
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let mut connection = Connection::open(path)?;
         connection.pragma_update(None, "journal_mode", "wal")?;
-        configure(&connection)?;
+        configure(&connection, CACHES.0)?;
         connection.pragma_update(None, "synchronous", "full")?;
         migrate(&mut connection)?;
         Self::start(path, connection)
@@ -188,7 +191,7 @@ pub(crate) fn renew_epochs(path: &Path, seed: &str) -> Result<(), OpenError> {
 fn reader(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
-    configure(&connection)?;
+    configure(&connection, CACHES.1)?;
     Ok(connection)
 }
 
@@ -196,9 +199,9 @@ fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-fn configure(connection: &Connection) -> rusqlite::Result<()> {
+fn configure(connection: &Connection, cache: i64) -> rusqlite::Result<()> {
     connection.pragma_update(None, "foreign_keys", true)?;
-    connection.pragma_update(None, "cache_size", -16_384)?;
+    connection.pragma_update(None, "cache_size", -cache)?;
     connection.busy_timeout(std::time::Duration::from_secs(10))?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())

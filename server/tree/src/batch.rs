@@ -9,9 +9,9 @@ use crate::change::{Action, Change, New, News};
 use crate::entry::{Actor, Entry, FORMAT, Op, RequestId, Source};
 use crate::fold::fold;
 use crate::names::Policy;
-use crate::node::{AttributeChange, NodeId, Seq, Time};
+use crate::node::{AttributeChange, Node, NodeId, Seq, Time};
 use crate::path::TreePath;
-use crate::quota::Quota;
+use crate::quota::{Quota, Usage};
 use crate::tree::Tree;
 
 /// Who asks, and when: what a request's entries have in common.
@@ -119,14 +119,12 @@ pub fn admit_batch(
             Verdict::Refused { by }
         } else {
             let admitted = if change.make_parents {
-                with_parents(&work, change, batch)
+                with_parents(&mut work, change, batch)
             } else {
-                one(&work, change, batch)
-                    .map(|(tree, entry, held)| (tree, entry.into_iter().collect(), held))
+                one(&mut work, change, batch).map(|(entry, held)| (Vec::from_iter(entry), held))
             };
             match admitted {
-                Ok((after, new, held)) => {
-                    work = after;
+                Ok((new, held)) => {
                     let last: Option<&Entry> = new.last();
                     let verdict = match (last, held) {
                         (_, Some((node, version))) => Verdict::Held { node, version },
@@ -196,15 +194,16 @@ fn above(path: &TreePath) -> impl Iterator<Item = TreePath> {
 
 type Held = Option<(Option<NodeId>, Seq)>;
 
+/// Admits one change. A refusal leaves the tree as it was.
 fn one(
-    tree: &Tree,
+    tree: &mut Tree,
     change: &Change,
     batch: &Batch<'_>,
-) -> Result<(Tree, Option<Entry>, Held), Refusal> {
+) -> Result<(Option<Entry>, Held), Refusal> {
     let op = match admit(tree, change, batch.policy, batch.news, batch.origin)? {
         Accepted::Held(found) => {
             let held = found.map_or((None, tree.head()), |(id, version)| (Some(id), version));
-            return Ok((tree.clone(), None, Some(held)));
+            return Ok((None, Some(held)));
         }
         Accepted::New(op) => op,
     };
@@ -222,21 +221,40 @@ fn one(
         path: change.path().clone(),
         old_path,
     };
-    let mut after = tree.clone();
-    fold(&mut after, &entry).map_err(|_| Refusal::Invalid("the change does not fit any tree"))?;
-    if !batch.quota.allows(tree.usage(), after.usage()) {
+    if !batch.quota.allows(tree.usage(), usage_after(tree, &entry.op)) {
         return Err(Refusal::NoRoom);
     }
-    Ok((after, Some(entry), None))
+    // In place: with a copy of the tree beside it, each fold would copy what it touches.
+    fold(tree, &entry).map_err(|_| Refusal::Invalid("the change does not fit any tree"))?;
+    Ok((Some(entry), None))
+}
+
+/// How much there is after an op that fits the tree, where that is more than before.
+fn usage_after(tree: &Tree, op: &Op) -> Usage {
+    let used = tree.usage();
+    match op {
+        Op::Create { what: New::File { content }, .. } => {
+            used.plus(Usage { bytes: content.size, inodes: 1 })
+        }
+        Op::Create { .. } => used.plus(Usage { bytes: 0, inodes: 1 }),
+        Op::Write { node, content, .. }
+        | Op::Append { node, content, .. }
+        | Op::Truncate { node, content, .. } => {
+            let old = tree.node(*node).and_then(Node::content).map_or(0, |content| content.size);
+            let kept = used.bytes.saturating_sub(old);
+            Usage { bytes: kept.saturating_add(content.size), ..used }
+        }
+        Op::Link { .. } | Op::Attributes { .. } | Op::Rename { .. } | Op::Remove { .. } => used,
+    }
 }
 
 /// The change preceded by the directories that it needs. Either all or none of
 /// them are admitted.
 fn with_parents(
-    tree: &Tree,
+    tree: &mut Tree,
     change: &Change,
     batch: &Batch<'_>,
-) -> Result<(Tree, Vec<Entry>, Held), Refusal> {
+) -> Result<(Vec<Entry>, Held), Refusal> {
     let (mut work, mut entries) = (tree.clone(), Vec::new());
     for path in change.path().ancestors() {
         if work.lookup(&path).is_some() {
@@ -244,11 +262,10 @@ fn with_parents(
         }
         let set = AttributeChange::default();
         let make = Change::unstated(Action::Create { path, what: New::Directory, set });
-        let (after, entry, _) = one(&work, &make, batch)?;
-        work = after;
-        entries.extend(entry);
+        entries.extend(one(&mut work, &make, batch)?.0);
     }
-    let (after, entry, held) = one(&work, change, batch)?;
+    let (entry, held) = one(&mut work, change, batch)?;
     entries.extend(entry);
-    Ok((after, entries, held))
+    *tree = work;
+    Ok((entries, held))
 }

@@ -22,6 +22,8 @@ pub const MAX_CHUNK: usize = 512 * 1024;
 /// the requests, events and transactions that name them.
 pub const INLINE_LIMIT: u64 = MIN_CHUNK as u64;
 
+const HEX: [u8; 16] = *b"0123456789abcdef";
+
 const RECIPE_HEAD: &[u8] = b"s0 recipe 1\n";
 
 /// A SHA-256.
@@ -57,7 +59,12 @@ impl Hash {
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        // Whole journals are made of these, so it is written in one go.
+        let mut digits = [0; 64];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {
+            pair.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+        f.write_str(str::from_utf8(&digits).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -180,6 +180,7 @@ impl Disk for SimDisk {
                         stat: stat_of(fs, inode),
                         content: Content::of(&data),
                         bytes: Some(data.to_vec()),
+                        recipe: None,
                         open: fs.writers.contains_key(&inode),
                     })
                 })
@@ -368,6 +369,10 @@ impl Store for SimStore {
             if !matches!(record, Record::Synced(..) | Record::Moved { .. }) {
                 state.apply(record.clone());
             }
+        }
+        if let Some(outgoing) = &mut state.outgoing {
+            // No store keeps the bytes.
+            outgoing.inline.clear();
         }
         Ok(state)
     }

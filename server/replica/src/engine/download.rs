@@ -107,6 +107,10 @@ impl<D: Disk, S: Store> Replica<D, S> {
                         slot,
                         content: *content,
                         reuse: intent.path.clone(),
+                        held: match intent.before.as_ref().map(|row| &row.what) {
+                            Some(What::File(held)) => Some(*held),
+                            _ => None,
+                        },
                     }),
                 },
                 _ => {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use s0_api::sync::{Answer, Registered, Submission, SubmitError};
-use s0_tree::{Actor, Content, ContentId, Entry, Policy, Quota, Reason, Tree, TreePath};
+use s0_tree::{Actor, Content, ContentId, Entry, Policy, Quota, Reason, Recipe, Tree, TreePath};
 
 use super::Halt;
 use crate::disk::IntentId;
@@ -96,6 +96,8 @@ pub enum Effect {
         content: Content,
         /// A local file that may have most of it.
         reuse: TreePath,
+        /// What that file held when it was synced.
+        held: Option<Content>,
     },
     /// Upload the content of this file, if that is still what it holds.
     Upload {
@@ -103,6 +105,8 @@ pub enum Effect {
         path: TreePath,
         /// The content.
         content: Content,
+        /// Its chunks, if they are still known.
+        recipe: Option<Arc<Recipe>>,
     },
     /// Find out who wrote the version of a path that came with this entry.
     Author(TreePath, s0_tree::Seq),

@@ -36,7 +36,7 @@ mod upload;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use s0_tree::{ContentId, NodeId, Place, Policy, Quota, Tree, TreePath};
+use s0_tree::{ContentId, NodeId, Place, Policy, Quota, Recipe, Tree, TreePath};
 
 use crate::disk::{Disk, DiskError, IntentId, Rules};
 use crate::state::{Print, Record, Row, State, Store, StoreError, What};
@@ -193,6 +193,9 @@ pub struct Replica<D, S> {
     /// Bytes of changed files, as far as the budget goes; the rest is read again.
     bytes: HashMap<TreePath, Arc<[u8]>>,
     bytes_held: usize,
+    /// The chunks of the large file that was read last, so that it is not read once
+    /// more to be sent.
+    recipe: Option<(ContentId, Arc<Recipe>)>,
     /// Synced directories that the user moved, by where they are now.
     moved: BTreeMap<TreePath, NodeId>,
     problems: BTreeMap<TreePath, String>,
@@ -281,6 +284,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             changed: BTreeMap::new(),
             bytes: HashMap::new(),
             bytes_held: 0,
+            recipe: None,
             moved: BTreeMap::new(),
             problems: BTreeMap::new(),
             heat: HashMap::new(),

@@ -9,9 +9,9 @@ use crate::disk::{Description, Disk, DiskError, Spot, Stat};
 use crate::state::{Print, Record, Row, Store, What};
 
 /// How many files are read at once: as many small contents are in memory.
-const READS_AT_ONCE: usize = 256;
+pub(super) const READS_AT_ONCE: usize = 256;
 /// Bytes of changed files that are kept until they are sent.
-const BYTES_BUDGET: usize = 32 << 20;
+pub(super) const BYTES_BUDGET: usize = 32 << 20;
 
 impl<D: Disk, S: Store> Replica<D, S> {
     /// Reads the files whose stat does not say enough.
@@ -29,7 +29,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
         let mut records = Vec::new();
         for ((path, _), description) in files.zip(read) {
             match description {
-                Ok(Description::Stable { stat, content, bytes, open }) => {
+                Ok(Description::Stable { stat, content, bytes, recipe, open }) => {
                     let seen = self.disk.now();
                     let print = Print { stat, seen, open };
                     let what = What::File(content);
@@ -54,6 +54,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
                     }
                     self.forget(&path);
                     self.changed.insert(path.clone(), Local::There { what, mode, print });
+                    self.recipe =
+                        recipe.map(|recipe| (content.id, recipe.into())).or(self.recipe.take());
                     if let Some(bytes) = bytes
                         && self.bytes_held + bytes.len() <= BYTES_BUDGET
                     {

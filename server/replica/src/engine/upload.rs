@@ -6,6 +6,7 @@
 //! been followed as far as its answer.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use s0_api::sync::Submission;
@@ -14,6 +15,7 @@ use s0_tree::{
     Refusal, TreePath, Usage, admit,
 };
 
+use super::read::{BYTES_BUDGET, READS_AT_ONCE};
 use super::{Done, Effect, Heat, Link, Local, Pause, Replica};
 use crate::disk::{Description, Disk, Spot};
 use crate::state::{Facts, Outgoing, Print, Record, Row, Sent, Store, What};
@@ -127,10 +129,26 @@ impl<D: Disk, S: Store> Replica<D, S> {
         let used = self.remote.as_ref().map(s0_tree::Tree::usage).unwrap_or_default();
         let mut draft = Draft { used, ..Draft::default() };
         self.no_room.clear();
-        if self.changed.is_empty() {
-            return Ok(draft);
+        // What is gone or was moved has to do with other paths, so then all are looked
+        // at together. Otherwise no more of them are than go into one submission.
+        let there = |local: &Local| matches!(local, Local::There { .. });
+        let together = !self.changed.values().all(there);
+        let at_once = if together { usize::MAX } else { CHANGES };
+        let mut after = None;
+        while !draft.is_full() {
+            let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let next = self.changed.range((from, Bound::Unbounded)).take(at_once);
+            let paths: Vec<TreePath> = next.map(|(path, _)| path.clone()).collect();
+            after = paths.last().cloned();
+            if after.is_none() {
+                break;
+            }
+            self.draft_some(paths, together, &mut draft)?;
         }
-        let paths: Vec<TreePath> = self.changed.keys().cloned().collect();
+        Ok(draft)
+    }
+
+    fn draft_some(&mut self, paths: Vec<TreePath>, together: bool, draft: &mut Draft) -> Done {
         for path in &paths {
             // What nobody agreed on cannot be missing.
             if matches!(self.changed.get(path), Some(Local::Gone)) && self.row_at(path).is_none() {
@@ -139,21 +157,58 @@ impl<D: Disk, S: Store> Replica<D, S> {
         }
         let candidates: Vec<TreePath> =
             paths.into_iter().filter(|path| self.may_upload(path)).collect();
-        let renamed = self.draft_renames(&candidates, &mut draft)?;
+        let renamed =
+            if together { self.draft_renames(&candidates, draft)? } else { BTreeSet::new() };
         for path in candidates.iter().rev() {
             if !draft.is_full() && !draft.is_apart(path) {
-                self.draft_removal(path, &mut draft);
+                self.draft_removal(path, draft);
             }
         }
+        self.read_ahead(&candidates);
         for path in &candidates {
             if draft.is_full() {
                 break;
             }
             if !draft.is_apart(path) && !renamed.contains(path) {
-                self.draft_put(path, &mut draft)?;
+                self.draft_put(path, draft)?;
             }
         }
-        Ok(draft)
+        Ok(())
+    }
+
+    /// Reads the small files that come next, several at once, as far as there is room.
+    /// What is not as it was seen is left to who sends it.
+    fn read_ahead(&mut self, candidates: &[TreePath]) {
+        let (mut next, mut size) = (Vec::new(), 0);
+        for path in candidates {
+            let Some(Local::There { what: What::File(content), print, .. }) =
+                self.changed.get(path)
+            else {
+                continue;
+            };
+            if content.is_inline()
+                && content.size <= self.config.inline_limit
+                && !self.bytes.contains_key(path)
+            {
+                size += usize::try_from(content.size).unwrap_or(usize::MAX);
+                next.push((path.clone(), *content, print.stat));
+                if size >= INLINE_BYTES || next.len() >= READS_AT_ONCE {
+                    break;
+                }
+            }
+        }
+        if next.len() < 2 || self.bytes_held + size > BYTES_BUDGET {
+            return;
+        }
+        let spots: Vec<_> = next.iter().map(|(path, ..)| Spot::Path(path.clone())).collect();
+        for ((path, content, known), read) in next.into_iter().zip(self.disk.describe(&spots)) {
+            if let Ok(Description::Stable { stat, content: now, bytes: Some(bytes), .. }) = read
+                && (now, stat) == (content, known)
+            {
+                self.bytes_held += bytes.len();
+                self.bytes.insert(path, Arc::from(bytes));
+            }
+        }
     }
 
     /// Whether a changed path may be offered now, as far as itself goes.
@@ -418,7 +473,9 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 return true;
             }
             if self.uploading.len() < 64 && self.uploading.insert(content.id) {
-                self.effects.push_back(Effect::Upload { path: path.clone(), content });
+                let recipe = self.recipe.as_ref().filter(|(id, _)| *id == content.id);
+                let recipe = recipe.map(|(_, recipe)| recipe.clone());
+                self.effects.push_back(Effect::Upload { path: path.clone(), content, recipe });
             }
             return false;
         }

@@ -7,8 +7,8 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -30,6 +30,9 @@ pub use super::access::STATE_DIR_NAME;
 const READ_TRIES: u32 = 3;
 /// More than this many are synced with the whole file system at once.
 const SYNC_EACH: usize = 8;
+/// How many threads read files. To find that out takes longer than to read one.
+static READERS: LazyLock<usize> =
+    LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
 
 /// What is said of a listed name that nothing can be found out about.
 const UNKNOWN: Stat =
@@ -173,18 +176,19 @@ impl RootDisk {
             if open && reader.has_just_changed() {
                 return Ok(Description::Changing);
             }
-            let (content, bytes) = if stat.size <= INLINE_LIMIT {
+            let (content, bytes, recipe) = if stat.size <= INLINE_LIMIT {
                 let mut bytes = Vec::with_capacity(usize::try_from(stat.size).unwrap_or(0) + 1);
                 // One byte too many shows that it grew.
                 let mut limited = (&mut reader).take(INLINE_LIMIT + 1);
                 limited.read_to_end(&mut bytes).map_err(platform::io_error)?;
-                (Content::of(&bytes), Some(bytes))
+                (Content::of(&bytes), Some(bytes), None)
             } else {
-                (describe(&mut reader).map_err(platform::io_error)?.0, None)
+                let (content, recipe) = describe(&mut reader).map_err(platform::io_error)?;
+                (content, None, Some(recipe))
             };
             if content.size == stat.size && reader.is_unchanged()? {
                 let open = open || reader.is_open_for_writing();
-                return Ok(Description::Stable { stat, content, bytes, open });
+                return Ok(Description::Stable { stat, content, bytes, recipe, open });
             }
         }
         Ok(Description::Changing)
@@ -257,7 +261,9 @@ impl Disk for RootDisk {
     }
 
     fn now(&mut self) -> i64 {
-        root::now(self.access.root()).unwrap_or_else(|_| {
+        // Where every change has a time of its own, nothing hangs on the disk's clock.
+        let asked = self.access.abilities().grain > 0;
+        asked.then(|| root::now(self.access.root()).ok()).flatten().unwrap_or_else(|| {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
         })
@@ -321,7 +327,7 @@ impl Disk for RootDisk {
     }
 
     fn describe(&mut self, files: &[Spot]) -> Vec<DiskResult<Description>> {
-        let workers = thread::available_parallelism().map_or(1, usize::from).min(files.len());
+        let workers = if files.len() > 1 { (*READERS).min(files.len()) } else { 1 };
         if workers <= 1 {
             return files.iter().map(|at| self.describe_one(at)).collect();
         }

@@ -7,6 +7,7 @@
 //! registration, so that an answer to an old question can never be taken for
 //! one to a new question.
 
+mod send;
 mod transfer;
 
 use std::pin::pin;
@@ -21,7 +22,7 @@ use s0_api::documented::ConflictStatus;
 use s0_api::sync::{Registered, Registration, StreamEvent, SubmitError};
 use s0_api::{Client, Error, SubmitFailure};
 use s0_tree::{Entry, Seq, TreePath};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 
@@ -42,8 +43,9 @@ const BATCHES_AHEAD: usize = 4;
 const GOOD_SESSION: Duration = Duration::from_secs(5);
 /// How often the service is told the cursor at most.
 const CURSOR_EVERY: Duration = Duration::from_secs(1);
-/// Large files that are uploaded, and downloaded, at one time.
-const LARGE_AT_ONCE: usize = 2;
+/// Large files are uploaded, and downloaded, so many shares of 256 KiB at one time:
+/// two that are cut into pieces, or many that take no more room than those.
+const SHARES: (usize, u64) = (16, 256 << 10);
 
 /// Finds the service, anew for each session: a service on this machine may have
 /// another address after it was restarted.
@@ -92,6 +94,13 @@ impl Session {
     /// Hands an event to the engine. It is gone only when everything ends.
     fn tell(&self, event: Event) {
         let _ = self.out.send(Message::Network(self.number, event, None));
+    }
+
+    /// Waits for the turn of a large file.
+    async fn turn(&self, size: u64) -> Option<OwnedSemaphorePermit> {
+        let most = SHARES.0 as u64 / 2;
+        let shares = u32::try_from(size.div_ceil(SHARES.1).clamp(1, most)).ok()?;
+        self.large.clone().acquire_many_owned(shares).await.ok()
     }
 
     fn was_useful(&self) {
@@ -257,7 +266,7 @@ impl Network {
             access: access.clone(),
             out: self.out.clone(),
             lost,
-            large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
+            large: Arc::new(Semaphore::new(SHARES.0)),
             useful: Arc::default(),
         };
         // Dropping these ends all that was asked for in this session.
@@ -296,6 +305,7 @@ struct Work {
     tasks: JoinSet<()>,
     stream: Option<AbortHandle>,
     small: mpsc::UnboundedSender<transfer::Wanted>,
+    offered: mpsc::UnboundedSender<send::Offered>,
     cursor: watch::Sender<Option<Seq>>,
     /// How many submissions in a row were not answered.
     unanswered: Arc<AtomicU32>,
@@ -306,9 +316,11 @@ impl Work {
         let mut tasks = JoinSet::new();
         let (small, queue) = mpsc::unbounded_channel();
         tasks.spawn(transfer::fetch_small(session.clone(), queue));
+        let (offered, queue) = mpsc::unbounded_channel();
+        tasks.spawn(send::upload_together(session.clone(), queue));
         let (cursor, told) = watch::channel(None);
         tasks.spawn(tell_cursor(session.clone(), told));
-        Self { session, tasks, stream: None, small, cursor, unanswered: Arc::default() }
+        Self { session, tasks, stream: None, small, offered, cursor, unanswered: Arc::default() }
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -329,16 +341,19 @@ impl Work {
                     submit(session, &submission, inline, &unanswered).await;
                 });
             }
-            Effect::Fetch { slot, content, reuse } => {
+            Effect::Fetch { slot, content, reuse, held } => {
                 if content.is_inline() {
                     // The queue lives as long as the session does.
                     let _ = self.small.send(transfer::Wanted { slot, content });
                 } else {
-                    self.tasks.spawn(transfer::fetch_large(session, slot, content, reuse));
+                    self.tasks.spawn(transfer::fetch_large(session, slot, content, (reuse, held)));
                 }
             }
-            Effect::Upload { path, content } => {
-                self.tasks.spawn(transfer::upload(session, path, content));
+            Effect::Upload { path, content, .. } if send::is_together(content) => {
+                let _ = self.offered.send(send::Offered { path, content });
+            }
+            Effect::Upload { path, content, recipe } => {
+                self.tasks.spawn(send::upload(session, path, content, recipe));
             }
             Effect::Cursor(cursor) => {
                 self.cursor.send_replace(Some(cursor));

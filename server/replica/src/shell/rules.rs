@@ -41,7 +41,9 @@ pub struct GitRules {
 #[derive(Debug, Clone)]
 struct Source {
     text: String,
-    patterns: Gitignore,
+    /// None without a pattern, which is so in most directories: one that says
+    /// nothing takes some kilobytes all the same.
+    patterns: Option<Box<Gitignore>>,
 }
 
 /// What is known of a directory.
@@ -247,12 +249,12 @@ impl Rules for GitRules {
 
 impl Source {
     fn new(text: String, fold_case: bool) -> Self {
-        let patterns = pattern::compile(&text, fold_case);
+        let patterns = (!text.is_empty()).then(|| pattern::compile(&text, fold_case).into());
         Self { text, patterns }
     }
 
     fn decision(&self, path: &str, is_directory: bool) -> Option<bool> {
-        match self.patterns.matched(path, is_directory) {
+        match self.patterns.as_ref()?.matched(path, is_directory) {
             Match::None => None,
             Match::Ignore(_) => Some(true),
             Match::Whitelist(_) => Some(false),

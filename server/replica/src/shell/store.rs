@@ -7,10 +7,9 @@
 use std::fmt::Display;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rusqlite::{Connection, Transaction, params};
-use s0_tree::{ContentId, Name, NodeId, Place, TreePath};
+use s0_tree::{Name, NodeId, Place, TreePath};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -20,7 +19,7 @@ use crate::state::{Outgoing, Record, Row, State, Store, StoreError};
 use crate::synced::RowChange;
 
 /// The schema that this software writes.
-const SCHEMA: i64 = 2;
+const SCHEMA: i64 = 3;
 
 const CREATE: &str = "
 CREATE TABLE synced (
@@ -29,9 +28,6 @@ CREATE TABLE synced (
 ) WITHOUT ROWID;
 CREATE TABLE intents (id INTEGER PRIMARY KEY, intent TEXT NOT NULL);
 CREATE TABLE outgoing (only INTEGER PRIMARY KEY CHECK (only = 0), outgoing TEXT NOT NULL);
-CREATE TABLE outgoing_inline (
-    position INTEGER PRIMARY KEY, id TEXT NOT NULL, bytes BLOB NOT NULL
-);
 CREATE TABLE conflicts (path TEXT PRIMARY KEY, conflict TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE settled (id TEXT PRIMARY KEY, settlement TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE withheld (path TEXT PRIMARY KEY) WITHOUT ROWID;
@@ -41,6 +37,9 @@ CREATE TABLE facts (only INTEGER PRIMARY KEY CHECK (only = 0), facts TEXT NOT NU
 /// What schema 2 has beyond that.
 const CREATE_APPLIED: &str =
     "CREATE TABLE applied (number INTEGER PRIMARY KEY, applied TEXT NOT NULL);";
+
+/// What schema 3 has no more: the bytes of the files of a submission.
+const WITHOUT_INLINE: &str = "DROP TABLE IF EXISTS outgoing_inline;";
 
 /// The state database of one replica.
 #[derive(Debug)]
@@ -78,11 +77,14 @@ impl SqliteStore {
             transaction.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sql)?;
         match schema {
             SCHEMA => Ok(()),
-            0 | 1 => {
+            0..SCHEMA => {
                 if schema == 0 {
                     transaction.execute_batch(CREATE).map_err(sql)?;
                 }
-                transaction.execute_batch(CREATE_APPLIED).map_err(sql)?;
+                if schema < 2 {
+                    transaction.execute_batch(CREATE_APPLIED).map_err(sql)?;
+                }
+                transaction.execute_batch(WITHOUT_INLINE).map_err(sql)?;
                 transaction.pragma_update(None, "user_version", SCHEMA).map_err(sql)?;
                 transaction.commit().map_err(sql)
             }
@@ -182,13 +184,9 @@ fn write(db: &Transaction<'_>, record: &Record) -> Result<(), StoreError> {
             params![number(id.0), json(intent)?],
         ),
         Record::Intent(id, None) => run("DELETE FROM intents WHERE id = ?", params![number(id.0)]),
-        Record::Outgoing(None) => {
-            run("DELETE FROM outgoing", &[])?;
-            run("DELETE FROM outgoing_inline", &[])
-        }
+        Record::Outgoing(None) => run("DELETE FROM outgoing", &[]),
         Record::Outgoing(Some(outgoing)) => {
-            run("INSERT OR REPLACE INTO outgoing VALUES (0, ?)", params![json(outgoing)?])?;
-            write_inline(db, &outgoing.inline)
+            run("INSERT OR REPLACE INTO outgoing VALUES (0, ?)", params![json(outgoing)?])
         }
         Record::Conflict(path, Some(conflict)) => run(
             "INSERT OR REPLACE INTO conflicts VALUES (?, ?)",
@@ -222,24 +220,6 @@ fn write(db: &Transaction<'_>, record: &Record) -> Result<(), StoreError> {
             run("INSERT OR REPLACE INTO facts VALUES (0, ?)", params![json(facts)?])
         }
     }
-}
-
-/// Writes the contents of a submission, unless they are there already: it is
-/// committed again when its answer comes. An id names one content only.
-fn write_inline(db: &Transaction<'_>, inline: &[(ContentId, Arc<[u8]>)]) -> Result<(), StoreError> {
-    let stored = rows(db, "SELECT id FROM outgoing_inline ORDER BY position", |row| {
-        row.get::<_, String>(0)
-    })?;
-    if stored.iter().map(String::as_str).eq(inline.iter().map(|(id, _)| id.to_string())) {
-        return Ok(());
-    }
-    db.execute("DELETE FROM outgoing_inline", []).map_err(sql)?;
-    let mut insert =
-        db.prepare_cached("INSERT INTO outgoing_inline (id, bytes) VALUES (?, ?)").map_err(sql)?;
-    for (id, bytes) in inline {
-        insert.execute(params![id.to_string(), &bytes[..]]).map_err(sql)?;
-    }
-    Ok(())
 }
 
 /// Everything but the rows goes in as records, so that there is one truth about
@@ -293,16 +273,7 @@ fn read_synced(db: &Transaction<'_>) -> Result<Vec<(Place, Row)>, StoreError> {
 
 fn read_outgoing(db: &Transaction<'_>) -> Result<Option<Box<Outgoing>>, StoreError> {
     let found = rows(db, "SELECT outgoing FROM outgoing", |row| row.get::<_, String>(0))?;
-    let Some(text) = found.first() else { return Ok(None) };
-    let mut outgoing: Box<Outgoing> = parse(text)?;
-    let inline = rows(db, "SELECT id, bytes FROM outgoing_inline ORDER BY position", |row| {
-        Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?))
-    })?;
-    for (id, bytes) in inline {
-        let id = ContentId::parse(&id).ok_or_else(|| damaged(&"a content id"))?;
-        outgoing.inline.push((id, bytes.into()));
-    }
-    Ok(Some(outgoing))
+    found.first().map(|text| parse(text)).transpose()
 }
 
 fn rows<T>(

@@ -89,6 +89,8 @@ struct Intake<'a> {
     holdings: &'a Holdings,
     team: &'a str,
     batch: Vec<(ContentId, Bytes)>,
+    /// Recipes whose chunks are all durable already.
+    recipes: Vec<(ContentId, Bytes)>,
     size: usize,
     /// Chunks of this request that are durable already, so that its recipes
     /// need not look for them.
@@ -98,18 +100,20 @@ struct Intake<'a> {
 
 impl<'a> Intake<'a> {
     fn new(holdings: &'a Holdings, team: &'a str) -> Self {
-        let (batch, kept) = (Vec::new(), HashMap::new());
-        Self { holdings, team, batch, size: 0, kept, count: 0 }
+        let (batch, recipes, kept) = (Vec::new(), Vec::new(), HashMap::new());
+        Self { holdings, team, batch, recipes, size: 0, kept, count: 0 }
     }
 
     async fn take(&mut self, id: ContentId, bytes: Bytes) -> Result<(), Problem> {
-        if let ContentId::Recipe(_) = id {
-            self.flush().await?;
-            self.check(&bytes).await?;
-        }
         self.size += bytes.len();
         self.count += 1;
-        self.batch.push((id, bytes));
+        if let ContentId::Recipe(_) = id {
+            self.flush_chunks().await?;
+            self.check(&bytes).await?;
+            self.recipes.push((id, bytes));
+        } else {
+            self.batch.push((id, bytes));
+        }
         if self.size >= BATCH { self.flush().await } else { Ok(()) }
     }
 
@@ -144,12 +148,22 @@ impl<'a> Intake<'a> {
         Err(Problem::Conflict("chunks of a recipe are not held".into(), Some(details)))
     }
 
+    /// A recipe never comes before its chunks, whenever the power goes.
     async fn flush(&mut self) -> Result<(), Problem> {
+        self.flush_chunks().await?;
+        self.size = 0;
+        let recipes = std::mem::take(&mut self.recipes);
+        if recipes.is_empty() {
+            return Ok(());
+        }
+        Ok(self.holdings.put(self.team, recipes, now()).await?)
+    }
+
+    async fn flush_chunks(&mut self) -> Result<(), Problem> {
         if self.batch.is_empty() {
             return Ok(());
         }
         let batch = std::mem::take(&mut self.batch);
-        self.size = 0;
         self.kept.extend(batch.iter().map(|(id, bytes)| (*id, bytes.len() as u64)));
         Ok(self.holdings.put(self.team, batch, now()).await?)
     }

@@ -52,7 +52,7 @@ impl World {
                 }
             }
             Effect::Fetch { slot, content, .. } => self.ask(at, Ask::Fetch(slot, content)),
-            Effect::Upload { path, content } => self.ask(at, Ask::Upload(path, content)),
+            Effect::Upload { path, content, .. } => self.ask(at, Ask::Upload(path, content)),
             Effect::Settle(id, _) => self.ask(at, Ask::Settle(id)),
             Effect::Cursor(cursor) => self.ask(at, Ask::Cursor(cursor)),
             Effect::Author(_, entry) => self.ask(at, Ask::Author(entry)),

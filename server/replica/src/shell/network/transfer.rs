@@ -1,19 +1,16 @@
-//! Contents on their way, in and out. Large ones are never held whole.
+//! Contents on their way in. Large ones are never held whole.
 
 use std::collections::HashMap;
-use std::io::Read as _;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use s0_api::Error;
-use s0_tree::{Chunker, Content, ContentBuilder, ContentId, Hash, MAX_CHUNK, Recipe, TreePath};
+use s0_tree::{Chunker, Content, ContentId, Hash, MAX_CHUNK, Recipe, TreePath};
 use tokio::sync::mpsc;
-use tokio::time::{Duration, sleep};
 
 use super::Session;
 use crate::disk::{DiskError, IntentId, Spot};
-use crate::engine::{Event, Fetched, Hint};
+use crate::engine::{Event, Fetched};
 use crate::shell::access::{FileReader, PartWriter};
 
 /// The most small contents, and bytes of them, in one request.
@@ -21,11 +18,9 @@ const SMALL_AT_ONCE: (usize, u64) = (1000, 8 << 20);
 /// Requests for small contents that are under way at one time.
 const SMALL_REQUESTS: usize = 4;
 /// The bytes of a large content that are held at one time.
-const PIECE: usize = 2 << 20;
+pub(super) const PIECE: usize = 2 << 20;
 /// Chunks larger than this have no room in a part's buffer beside others.
 const CHUNKS_IN_PIECE: usize = PIECE / MAX_CHUNK;
-/// The pause after an upload that the network broke off.
-const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// A small content that an intent waits for.
 pub(super) struct Wanted {
@@ -83,7 +78,7 @@ async fn fetch_batch(session: &Session, batch: Vec<Wanted>) {
 
 /// Why a transfer did not come to its end.
 #[derive(Debug, thiserror::Error)]
-enum Broken {
+pub(super) enum Broken {
     #[error(transparent)]
     Network(#[from] Error),
     #[error("the disk: {0}")]
@@ -121,10 +116,10 @@ pub(super) async fn fetch_large(
     session: Session,
     slot: IntentId,
     content: Content,
-    reuse: TreePath,
+    (reuse, held): (TreePath, Option<Content>),
 ) {
-    let Ok(_turn) = session.large.clone().acquire_owned().await else { return };
-    let fetched = match download(&session, slot, content, reuse.clone()).await {
+    let Some(_turn) = session.turn(content.size).await else { return };
+    let fetched = match download(&session, slot, content, (reuse.clone(), held)).await {
         Ok(()) => Fetched::Part,
         Err(error) if error.is_full_disk() => {
             tracing::warn!(path = %reuse, "a download broke off: the disk is full");
@@ -142,13 +137,22 @@ async fn download(
     session: &Session,
     slot: IntentId,
     content: Content,
-    reuse: TreePath,
+    (reuse, held): (TreePath, Option<Content>),
 ) -> Result<(), Broken> {
     let recipe = recipe(session, content).await?;
+    let known = match held.filter(|held| matches!(held.id, ContentId::Recipe(_))) {
+        // If nobody knows it any more, the file can still be read.
+        Some(held) => self::recipe(session, held).await.ok(),
+        None => None,
+    };
     let access = session.access.clone();
     let (mut local, mut part) = tokio::task::spawn_blocking(move || {
         let part = access.part(slot)?;
-        Ok::<_, DiskError>((access.open(&Spot::Path(reuse)).ok().map(Local::read), part))
+        let local = access.open(&Spot::Path(reuse)).ok().map(|file| match known {
+            Some(recipe) => Local::known(file, &recipe),
+            None => Local::read(file),
+        });
+        Ok::<_, DiskError>((local, part))
     })
     .await??;
     for chunks in recipe.chunks.chunks(CHUNKS_IN_PIECE) {
@@ -229,6 +233,17 @@ impl Local {
         Self { file, chunks }
     }
 
+    /// The same for a file that held this. What it has no more is found out when it
+    /// is taken.
+    fn known(file: FileReader, recipe: &Recipe) -> Self {
+        let (mut chunks, mut offset) = (HashMap::new(), 0);
+        for chunk in &recipe.chunks {
+            chunks.insert(chunk.hash, (offset, chunk.size as usize));
+            offset += u64::from(chunk.size);
+        }
+        Self { file, chunks }
+    }
+
     /// Those of the wanted chunks that it still has.
     fn take(&mut self, wanted: &[Hash]) -> HashMap<Hash, Vec<u8>> {
         let mut found = HashMap::new();
@@ -248,109 +263,11 @@ impl Local {
     }
 }
 
-/// Uploads a file, if it still holds what it is thought to.
-pub(super) async fn upload(session: Session, path: TreePath, content: Content) {
-    let Ok(_turn) = session.large.clone().acquire_owned().await else { return };
-    let done = send(&session, path.clone(), content).await;
-    if let Err(error) = &done {
-        tracing::info!(%path, %error, "an upload broke off");
-        if matches!(error, Broken::Network(_)) {
-            sleep(AFTER_FAILURE).await;
-        } else {
-            // It is not what it was thought to be, or cannot be read. The watcher
-            // may have said nothing, or may have said it before the last look.
-            session.tell(Event::Touched(vec![(path, Hint::Unsettled)]));
-        }
-    }
-    session.tell(Event::Uploaded(content.id, done.is_ok()));
-}
-
-async fn send(session: &Session, path: TreePath, content: Content) -> Result<(), Broken> {
-    let access = session.access.clone();
-    let (pieces, mut read) = mpsc::channel::<Vec<(ContentId, Bytes)>>(1);
-    let reader = tokio::task::spawn_blocking(move || {
-        let mut file = access.open(&Spot::Path(path))?;
-        let mut builder = ContentBuilder::default();
-        let (mut piece, mut bytes) = (Vec::new(), 0);
-        for chunk in Chunker::new((&mut file).take(content.size.saturating_add(1))) {
-            let chunk = chunk?;
-            builder.push(chunk.at.hash, chunk.bytes.len());
-            bytes += chunk.bytes.len();
-            piece.push((ContentId::Chunk(chunk.at.hash), Bytes::from(chunk.bytes)));
-            if bytes >= PIECE {
-                bytes = 0;
-                let full = std::mem::take(&mut piece);
-                pieces.blocking_send(full).map_err(|_| Broken::Stopped)?;
-            }
-        }
-        if !piece.is_empty() {
-            pieces.blocking_send(piece).map_err(|_| Broken::Stopped)?;
-        }
-        let (read, recipe) = builder.finish();
-        if read != content || !file.is_unchanged()? {
-            return Err(Broken::Changed);
-        }
-        Ok(recipe)
-    });
-    while let Some(piece) = read.recv().await {
-        send_missing(session, piece).await?;
-    }
-    let recipe = reader.await??;
-    if matches!(content.id, ContentId::Recipe(_)) {
-        let recipe = (content.id, Bytes::from(recipe.encode()));
-        send_missing(session, vec![recipe]).await?;
-    }
-    Ok(())
-}
-
-async fn send_missing(session: &Session, mut piece: Vec<(ContentId, Bytes)>) -> Result<(), Broken> {
-    let ids: Vec<_> = piece.iter().map(|(id, _)| *id).collect();
-    let missing = session.client.missing(&session.volume, &ids).await?;
-    piece.retain(|(id, _)| missing.contains(id));
-    if !piece.is_empty() {
-        session.client.upload(&session.volume, piece).await?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::io;
 
     use super::*;
-    use crate::shell::disk::{Marker, RootDisk};
-    use crate::shell::run::Message;
-
-    #[tokio::test]
-    async fn a_file_that_is_not_what_it_was_is_looked_at_again() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("emptied"), "").unwrap();
-        let (out, inbox) = std::sync::mpsc::channel();
-        let session = Session {
-            number: 1,
-            // Nothing is sent of a file that has nothing to send.
-            client: s0_api::Client::new("http://127.0.0.1:9", "t").unwrap(),
-            volume: "v".into(),
-            replica: "r".into(),
-            instance: 1,
-            epoch: tokio::sync::watch::Sender::default(),
-            access: RootDisk::open(dir.path(), Marker::Create).unwrap().access(),
-            out,
-            lost: mpsc::unbounded_channel().0,
-            large: Arc::new(tokio::sync::Semaphore::new(1)),
-            useful: Arc::default(),
-        };
-        for name in ["emptied", "removed"] {
-            let path = TreePath::new(name).unwrap();
-            upload(session.clone(), path.clone(), Content::of(&[7; 100_000])).await;
-            let told: Vec<_> = inbox.try_iter().collect();
-            let [Message::Network(_, first, _), Message::Network(_, last, _)] = &told[..] else {
-                panic!("{} messages about {name}", told.len());
-            };
-            assert!(matches!(first, Event::Touched(paths) if paths[0].0 == path), "{name}");
-            assert!(matches!(last, Event::Uploaded(_, false)), "{name}");
-        }
-    }
 
     #[test]
     fn only_a_full_disk_is_one() {
