@@ -35,4 +35,6 @@ mod service;
 pub mod sqlite;
 mod volume;
 
+#[cfg(fuzzing)]
+pub use http::fuzzing;
 pub use serve::{Config, Running, SERVICE_FILE, ServeError, ServiceFile, TOKEN_FILE, serve};

@@ -70,7 +70,7 @@ impl Config {
         }
     }
 
-    fn retention(&self) -> Retention {
+    pub(crate) fn retention(&self) -> Retention {
         let day = Duration::from_secs(24 * 60 * 60);
         Retention {
             entries: self.retention_entries.unwrap_or(100_000).max(1),
