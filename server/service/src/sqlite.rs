@@ -84,7 +84,11 @@ impl From<rusqlite::Error> for OpenError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Failed(format!("the database failed: {error}"))
+        let why = format!("the database failed: {error}");
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::Full(why),
+            _ => Self::Failed(why),
+        }
     }
 }
 
