@@ -362,6 +362,10 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 return Ok(());
             }
         };
+        if path.is_root() {
+            // Nothing compares the root; what was wrong with it is said again.
+            self.problems.remove(path);
+        }
         for name in listing.unnameable {
             // The path of the problem is its directory's: the name has no path.
             self.problems.insert(path.clone(), format!("the name {name:?} is not UTF-8"));
