@@ -125,8 +125,13 @@ pub enum ServeError {
         error: io::Error,
     },
     /// The journals.
-    #[error(transparent)]
-    Open(#[from] OpenError),
+    #[error("{}: {error}", .path.display())]
+    Open {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        error: OpenError,
+    },
     /// The journals.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -195,7 +200,9 @@ pub async fn serve(
     // What one that was killed has left says where anybody may listen now.
     let _ = fs::remove_file(data_dir.join(SERVICE_FILE));
     let token = token(&data_dir)?;
-    let journal = Arc::new(SqliteJournal::open(&data_dir.join("journal.db"))?);
+    let path = data_dir.join("journal.db");
+    let journal = SqliteJournal::open(&path).map_err(|error| ServeError::Open { path, error })?;
+    let journal = Arc::new(journal);
     let contents = data_dir.join("contents");
     let contents = Arc::new(DiskContents::open(&contents).map_err(at(&contents))?);
     if config.restored_from_backup {

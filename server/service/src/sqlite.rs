@@ -71,6 +71,12 @@ pub enum OpenError {
         "the database has version {0}, and this program knows versions up to {VERSION}; install a newer version"
     )]
     Newer(i64),
+    /// It is no database, or not whole.
+    #[error(
+        "it is damaged ({0}), and was not changed. Bring the data directory back from a backup and \
+         start once with --restored-from-backup; what is attached keeps its files"
+    )]
+    Damaged(String),
     /// Anything else.
     #[error("the database cannot be opened: {0}")]
     Failed(String),
@@ -78,7 +84,11 @@ pub enum OpenError {
 
 impl From<rusqlite::Error> for OpenError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Failed(error.to_string())
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match error.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) => Self::Damaged(error.to_string()),
+            _ => Self::Failed(error.to_string()),
+        }
     }
 }
 
