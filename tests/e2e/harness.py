@@ -373,7 +373,7 @@ class Machine:
         self.bench, self.name, self.service = bench, name, service
         self.dir = bench.dir / name
         self.state = self.dir / "state"
-        (self.dir / "home").mkdir(parents=True)
+        (self.dir / "home").mkdir(parents=True, exist_ok=True)
         self.replicas = []
 
     def environment(self, **more):
@@ -535,6 +535,22 @@ def check_no_conflicts(volume, *replicas):
     check(not found, lambda: f"the Volume has open conflicts: {str(found)[:1500]}")
 
 
+@contextlib.contextmanager
+def small_disk(bench, size, at=None):
+    """A disk of this size, mounted at a directory."""
+    if os.geteuid() != 0:
+        raise Skip("root, to mount a small disk")
+    mount = at or bench.dir / "small"
+    mount.mkdir(exist_ok=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "tmpfs", str(mount)], capture_output=True)
+    if done.returncode != 0:
+        raise Skip(f"to mount a small disk: {done.stderr.decode().strip()}")
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", "-l", str(mount)], capture_output=True)
+
+
 # ---- one test's bench --------------------------------------------------------------------------------------
 
 
@@ -549,6 +565,8 @@ class Bench:
         self.machines = []
         self.cleanups = []
         self.figures = []
+        # What all its programs have in their environment.
+        self.everywhere = {}
 
     def note(self, text):
         """A figure to print beside the result."""
@@ -559,7 +577,7 @@ class Bench:
                 if not k.startswith(("S0_", "SANDBOX0_", "GIT_")) or k == "S0_BIN"}
         kept.setdefault("PATH", os.defpath)
         kept.update(S0_E2E_BENCH=str(self.dir), NO_COLOR="1", GIT_CONFIG_NOSYSTEM="1",
-                    GIT_CONFIG_GLOBAL=os.devnull, **more)
+                    GIT_CONFIG_GLOBAL=os.devnull, **self.everywhere, **more)
         return kept
 
     def service(self, **flags):

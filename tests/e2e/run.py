@@ -16,7 +16,7 @@ import traceback
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import harness  # noqa: E402
 
-MODULES = ["basics", "ignoring", "history", "bad_input", "habits", "hazards", "project", "offline", "kills", "folding_disk", "editors",
+MODULES = ["basics", "ignoring", "history", "bad_input", "habits", "hazards", "project", "offline", "kills", "hostile", "folding_disk", "editors",
            "quotas", "upkeep", "cli", "tour"]
 
 

@@ -2,12 +2,11 @@
 import collections
 import contextlib
 import os
-import subprocess
 import threading
 import time
 
-from harness import (Skip, check, check_all_equal, check_equal, check_no_conflicts, disk_tree, settle, wait_until,
-                     write)
+from harness import (check, check_all_equal, check_equal, check_no_conflicts, disk_tree, settle, small_disk,
+                     wait_until, write)
 
 
 def test_three_agents_and_a_user_work_at_once(bench):
@@ -130,21 +129,6 @@ def test_nothing_is_written_through_a_link_that_leads_out(bench):
     wait_until("the third marker is here", (user / "marker3.txt").exists, 20)
     check(not os.path.lexists(user / "escape"), "a link that leads out was made")
     check("escape" in user.status()["problems"], f"it is not told: {user.status()['problems']}")
-
-
-@contextlib.contextmanager
-def small_disk(bench, size):
-    if os.geteuid() != 0:
-        raise Skip("root, to mount a small disk")
-    mount = bench.dir / "small"
-    mount.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(mount)], capture_output=True)
-    if done.returncode != 0:
-        raise Skip(f"to mount a small disk: {done.stderr.decode().strip()}")
-    try:
-        yield mount
-    finally:
-        subprocess.run(["umount", "-l", str(mount)], capture_output=True)
 
 
 def test_a_full_disk_halts_and_heals(bench):

@@ -248,7 +248,7 @@ Example:
 }
 
 /// The arguments with the command `lsp`, where an editor leaves it out.
-fn of_editors(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+pub(crate) fn of_editors(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = arguments.collect();
     let flag = |it: &OsString| it == "--stdio" || it == "--print-config-schema";
     if arguments.iter().any(flag) && !arguments.iter().any(|it| it == "lsp") {

@@ -93,7 +93,7 @@ impl Wanted {
     }
 }
 
-fn parse(
+pub(crate) fn parse(
     text: &str,
     path: &Path,
     mode: u32,

@@ -22,6 +22,8 @@ mod context;
 mod doctor;
 mod failure;
 mod files;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod handbook;
 mod held;
 mod history;

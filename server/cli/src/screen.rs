@@ -13,8 +13,9 @@ use crate::platform;
 
 mod text;
 
+use text::painted;
 pub(crate) use text::{Tint, columns, count, plain, quoted, shown, tinted, titled};
-use text::{cut, painted, plain_lines};
+pub(crate) use text::{cut, plain_lines};
 
 /// What the output is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]

@@ -22,6 +22,8 @@ mod conflicts;
 mod contents;
 mod control;
 mod diff3;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod holds;
 pub mod host;
 mod merge;

@@ -227,6 +227,9 @@ pub enum DiskError {
     /// Not allowed.
     #[error("permission denied")]
     Denied,
+    /// Nobody may write there.
+    #[error("the file system is read-only")]
+    ReadOnly,
     /// No space, or no quota, is left.
     #[error("the disk is full")]
     Full,

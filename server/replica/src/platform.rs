@@ -407,7 +407,8 @@ fn disk_error(errno: Errno) -> DiskError {
         Errno::NOTDIR | Errno::LOOP => DiskError::NotADirectory,
         Errno::XDEV => DiskError::OtherDevice,
         Errno::INVAL | Errno::ILSEQ | Errno::NAMETOOLONG => DiskError::BadName,
-        Errno::ACCESS | Errno::PERM | Errno::ROFS => DiskError::Denied,
+        Errno::ACCESS | Errno::PERM => DiskError::Denied,
+        Errno::ROFS => DiskError::ReadOnly,
         Errno::NOSPC | Errno::DQUOT => DiskError::Full,
         // The medium was taken away or the server of the file system has died.
         Errno::NODEV | Errno::STALE | Errno::NOTCONN => DiskError::RootGone,

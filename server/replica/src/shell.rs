@@ -4,6 +4,8 @@
 
 pub mod access;
 pub mod disk;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod git_index;
 pub mod guarded;
 mod network;

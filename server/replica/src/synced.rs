@@ -46,27 +46,32 @@ pub struct Released {
 
 impl Synced {
     /// The rows that a store kept, in any order. What no directory leads to is
-    /// let go of.
+    /// let go of, and so is what cannot be: a store may be damaged.
     pub(crate) fn restore(rows: impl Iterator<Item = (Place, Row)>) -> Self {
         let mut by_parent: HashMap<NodeId, Vec<(Name, Row)>> = HashMap::new();
         for (place, row) in rows {
             by_parent.entry(place.parent).or_default().push((place.name, row));
         }
-        let mut synced = Self::default();
+        let (mut synced, mut lost) = (Self::default(), Vec::new());
         let mut directories = vec![NodeId::ROOT];
         while let Some(parent) = directories.pop() {
             for (name, row) in by_parent.remove(&parent).unwrap_or_default() {
+                let place = Place { parent, name };
+                let is_second = row.what.is_directory() && synced.home(row.node).is_some();
+                if is_second || synced.is_another_kind(&row) {
+                    lost.push((place, None));
+                    continue;
+                }
                 if row.what.is_directory() {
                     directories.push(row.node);
                 }
-                synced.insert(Place { parent, name }, row);
+                synced.insert(place, row);
             }
         }
-        synced.changes.clear();
         for (parent, rows) in by_parent {
-            let lost = rows.into_iter().map(|(name, _)| (Place { parent, name }, None));
-            synced.changes.extend(lost);
+            lost.extend(rows.into_iter().map(|(name, _)| (Place { parent, name }, None)));
         }
+        synced.changes = lost;
         synced
     }
 
@@ -121,9 +126,9 @@ impl Synced {
     /// Notes what is agreed on at a place. Where a directory becomes another
     /// one, its rows stay in it. A directory whose node was synced elsewhere
     /// leaves a [`Released`] one there, with its rows. Nothing is noted of a
-    /// place whose directory is not synced.
+    /// place whose directory is not synced, nor of what no Volume has.
     pub(crate) fn agree(&mut self, mut place: Place, row: Row) {
-        if !self.is_synced(place.parent) {
+        if !self.is_synced(place.parent) || self.is_another_kind(&row) {
             return;
         }
         if row.what.is_directory() {
@@ -180,6 +185,14 @@ impl Synced {
     fn is_synced(&self, directory: NodeId) -> bool {
         let is_directory = |place| self.get(place).is_some_and(|row| row.what.is_directory());
         directory == NodeId::ROOT || self.home(directory).is_some_and(is_directory)
+    }
+
+    /// Whether the node is known not to be what the row says. That never changes in
+    /// a Volume, and nothing is the root but the root.
+    fn is_another_kind(&self, row: &Row) -> bool {
+        let known = self.home(row.node).and_then(|home| self.get(home));
+        row.node == NodeId::ROOT
+            || known.is_some_and(|known| known.what.is_directory() != row.what.is_directory())
     }
 
     /// A directory and those above it, up to the root.

@@ -164,3 +164,18 @@ fn links_that_could_lead_out_are_not_made() {
         assert!(room.problem(out).unwrap_or_default().contains("leads out"), "{out}");
     }
 }
+
+#[test]
+fn a_name_that_is_no_text_is_told_of_until_it_is_gone() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut room = Room::synced(&[("d", At::Directory), ("d/a", At::File("1"))]);
+    for directory in ["", "d"] {
+        let odd = room.at(directory).join(std::ffi::OsStr::from_bytes(b"odd-\xff"));
+        fs::write(&odd, "x").unwrap();
+        room.look();
+        assert!(room.problem(directory).is_some_and(|why| why.contains("UTF-8")), "{directory:?}");
+        fs::remove_file(&odd).unwrap();
+        room.look();
+        assert_eq!(room.problem(directory), None, "{directory:?}");
+    }
+}

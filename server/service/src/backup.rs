@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::journal::{Journal, blocking};
 use crate::platform;
-use crate::serve::{ServeError, at, lock, replace};
+use crate::serve::{ServeError, at, lock, opening, replace};
 use crate::service::now;
 use crate::sqlite::{self, SqliteJournal};
 
@@ -61,7 +61,8 @@ pub async fn backup(
     target: &Path,
     progress: &mut (dyn FnMut(&Copied) + Send),
 ) -> Result<(Backup, Copied), ServeError> {
-    let journal = SqliteJournal::open_to_read(&data_dir.join(JOURNAL))?;
+    let source = data_dir.join(JOURNAL);
+    let journal = SqliteJournal::open_to_read(&source).map_err(opening(&source))?;
     platform::make_private_directory(target).map_err(at(target))?;
     let _alone = lock(target)?;
     let new = target.join(NEW);
@@ -70,7 +71,7 @@ pub async fn backup(
     journal.copy_to(&new).await?;
     platform::make_private(&new).map_err(at(&new))?;
     sync(&new)?;
-    let copy = SqliteJournal::open_to_read(&new)?;
+    let copy = SqliteJournal::open_to_read(&new).map_err(opening(&new))?;
     let volumes = copy.volumes(None).await?.into_iter().map(|volume| volume.id).collect();
     drop(copy);
     let copied = copy_contents(data_dir, target, progress).await?;
@@ -114,7 +115,8 @@ pub async fn restore(
     let (source, staged) = (from.clone(), new.clone());
     blocking(move || Ok(fs::copy(source, staged))).await?.map_err(at(&from))?;
     platform::make_private(&new).map_err(at(&new))?;
-    sqlite::renew_epochs(&new, &uuid::Uuid::new_v4().to_string())?;
+    let seed = uuid::Uuid::new_v4().to_string();
+    sqlite::renew_epochs(&new, &seed).map_err(opening(&new))?;
     sync(&new)?;
     fs::rename(&new, &journal).map_err(at(&journal))?;
     platform::sync_directory(data_dir).map_err(at(data_dir))?;

@@ -153,6 +153,7 @@ async fn doing<T: Send + 'static>(
         let why = format!("the content store cannot {what}: {error}");
         match error.kind() {
             io::ErrorKind::InvalidData => StoreError::Damaged(why),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full(why),
             _ => StoreError::Failed(why),
         }
     };

@@ -16,7 +16,7 @@ use crate::contents::Contents;
 use crate::disk::DiskContents;
 use crate::holdings::Holdings;
 use crate::journal::{Journal, Kept, StoreError, Stored, VolumeRecord, blocking};
-use crate::serve::ServeError;
+use crate::serve::{ServeError, opening};
 use crate::sqlite::SqliteJournal;
 use crate::volume::{PAGE, unpack};
 
@@ -89,7 +89,9 @@ pub async fn fsck(
     check: Check,
     progress: &mut (dyn FnMut(&Report) + Send),
 ) -> Result<Report, ServeError> {
-    let journal = Arc::new(SqliteJournal::open_to_read(&data_dir.join("journal.db"))?);
+    let path = data_dir.join("journal.db");
+    let journal = SqliteJournal::open_to_read(&path).map_err(opening(&path))?;
+    let journal = Arc::new(journal);
     let contents = Arc::new(DiskContents::open_to_read(&data_dir.join("contents")));
     let mut look = Look::new(journal, contents, check, progress);
     look.all().await?;

@@ -26,6 +26,8 @@ mod contents;
 mod document;
 mod events;
 mod files;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod health;
 mod history;
 mod observe;

@@ -244,6 +244,9 @@ pub enum StoreError {
     /// It could not be done now; later it may.
     #[error("{0}")]
     Failed(String),
+    /// There is no room for it. Nothing was changed.
+    #[error("{0}")]
+    Full(String),
     /// What is stored is not what was kept, or of a newer program. It will not
     /// mend by itself.
     #[error("{0}")]

@@ -41,4 +41,6 @@ mod volume;
 
 pub use backup::{Backup, Copied, backup, restore};
 pub use fsck::{Check, Finding, Kind, Report, fsck};
+#[cfg(fuzzing)]
+pub use http::fuzzing;
 pub use serve::{Config, Running, SERVICE_FILE, ServeError, ServiceFile, TOKEN_FILE, serve};

@@ -24,6 +24,8 @@ pub(crate) enum Problem {
     Internal(String),
     /// Something that may work later. The text is for the log.
     Unavailable(String),
+    /// The service has no room for it. The text is for the log.
+    Full(String),
 }
 
 impl Problem {
@@ -65,6 +67,7 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Failed(why) => Self::Unavailable(why),
+            StoreError::Full(why) => Self::Full(why),
             StoreError::Damaged(why) => Self::Internal(why),
         }
     }

@@ -69,7 +69,7 @@ impl Config {
         }
     }
 
-    fn retention(&self) -> Retention {
+    pub(crate) fn retention(&self) -> Retention {
         let day = Duration::from_secs(24 * 60 * 60);
         Retention {
             entries: self.retention_entries.unwrap_or(100_000).max(1),
@@ -124,8 +124,13 @@ pub enum ServeError {
         error: io::Error,
     },
     /// The journals.
-    #[error(transparent)]
-    Open(#[from] OpenError),
+    #[error("{}: {error}", .path.display())]
+    Open {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        error: OpenError,
+    },
     /// The journals.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -133,6 +138,10 @@ pub enum ServeError {
 
 pub(crate) fn at(path: &Path) -> impl Fn(io::Error) -> ServeError + '_ {
     move |error| ServeError::File { path: path.into(), error }
+}
+
+pub(crate) fn opening(path: &Path) -> impl Fn(OpenError) -> ServeError + '_ {
+    move |error| ServeError::Open { path: path.into(), error }
 }
 
 /// A service that runs. Dropping it stops it at once, as a crash would.
@@ -194,7 +203,9 @@ pub async fn serve(
     // What one that was killed has left says where anybody may listen now.
     let _ = fs::remove_file(data_dir.join(SERVICE_FILE));
     let token = token(&data_dir)?;
-    let journal = Arc::new(SqliteJournal::open(&data_dir.join("journal.db"))?);
+    let path = data_dir.join("journal.db");
+    let journal = SqliteJournal::open(&path).map_err(opening(&path))?;
+    let journal = Arc::new(journal);
     let contents = data_dir.join("contents");
     let contents = Arc::new(DiskContents::open(&contents).map_err(at(&contents))?);
     if config.restored_from_backup {

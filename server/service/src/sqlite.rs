@@ -79,6 +79,12 @@ pub enum OpenError {
         "the database has version {0}, and this program reads version {VERSION}; start the service once, which brings it up"
     )]
     Older(i64),
+    /// It is no database, or not whole.
+    #[error(
+        "it is damaged ({0}), and was not changed. Move it away with what is beside it, and bring \
+         a backup back with `s0 service restore`; what is attached keeps its files"
+    )]
+    Damaged(String),
     /// Anything else.
     #[error("the database cannot be opened: {0}")]
     Failed(String),
@@ -86,13 +92,21 @@ pub enum OpenError {
 
 impl From<rusqlite::Error> for OpenError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Failed(error.to_string())
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match error.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) => Self::Damaged(error.to_string()),
+            _ => Self::Failed(error.to_string()),
+        }
     }
 }
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Failed(format!("the database failed: {error}"))
+        let why = format!("the database failed: {error}");
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::Full(why),
+            _ => Self::Failed(why),
+        }
     }
 }
 

@@ -21,6 +21,8 @@
 mod asks;
 mod document;
 mod folder;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod mapping;
 mod messages;
 mod outbox;
@@ -35,6 +37,7 @@ mod uri;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tower_lsp::{LspService, Server};
 
@@ -48,6 +51,14 @@ const UNDER_WAY: usize = 4096;
 /// Speaks LSP on standard input and output until the client ends it. Says whether
 /// it was ended in order, by `shutdown` before `exit`.
 pub async fn serve(program: Program) -> bool {
+    serve_on(program, tokio::io::stdin(), tokio::io::stdout()).await
+}
+
+async fn serve_on(
+    program: Program,
+    input: impl AsyncRead + Unpin,
+    output: impl AsyncWrite,
+) -> bool {
     let shut_down = Arc::new(AtomicBool::new(false));
     let (events, inbox) = mpsc::unbounded_channel();
     let builder = LspService::build(|client| {
@@ -58,7 +69,7 @@ pub async fn serve(program: Program) -> bool {
     .custom_method("workspace/textDocumentContent", server::LspServer::content)
     .custom_method("s0-sync/didChangeDirty", server::LspServer::did_change_dirty);
     let (service, socket) = server::with_asks(builder).finish();
-    let server = Server::new(tokio::io::stdin(), tokio::io::stdout(), socket);
+    let server = Server::new(input, output, socket);
     server.concurrency_level(UNDER_WAY).serve(service).await;
     shut_down.load(Ordering::SeqCst)
 }

@@ -15,7 +15,9 @@ pub(crate) fn file_of(uri: &str) -> Option<PathBuf> {
     if parsed.scheme().as_str() != "file" {
         return None;
     }
-    Some(parsed.to_file_path()?.into_owned())
+    let file = parsed.to_file_path()?.into_owned();
+    // A path that is not absolute is one in the directory where this program runs.
+    file.is_absolute().then_some(file)
 }
 
 /// The URI of a file.
@@ -161,6 +163,9 @@ mod tests {
         assert_eq!(uri_of(&file), "file:///w/a%20b/c");
         assert_eq!(below(Path::new("/w/a b"), &file), TreePath::new("c").ok());
         assert_eq!(below(Path::new("/other"), &file), None);
-        assert_eq!(file_of("untitled:Untitled-1"), None);
+        // What is relative would be looked for wherever this program runs.
+        for none in ["untitled:Untitled-1", "file:.", "file:a/b", "file:"] {
+            assert_eq!(file_of(none), None, "{none}");
+        }
     }
 }

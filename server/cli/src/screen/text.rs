@@ -76,7 +76,7 @@ pub(crate) fn plain(text: &str) -> Cow<'_, str> {
 }
 
 /// The same for a text of several lines. Tints stay.
-pub(super) fn plain_lines(text: &str) -> String {
+pub(crate) fn plain_lines(text: &str) -> String {
     let kept = |c: char| c == '\n' || is_mark(c);
     let pieces = text.split_inclusive(kept).map(|piece| match piece.chars().next_back() {
         Some(last) if kept(last) => {
@@ -88,7 +88,7 @@ pub(super) fn plain_lines(text: &str) -> String {
 }
 
 /// The beginning of a text that has room in so many columns.
-pub(super) fn cut(text: &str, width: usize) -> String {
+pub(crate) fn cut(text: &str, width: usize) -> String {
     // What is not sure to be narrow counts as wide.
     let columns = |c: char| if c < '\u{1100}' { 1 } else { 2 };
     if text.chars().map(columns).sum::<usize>() <= width {

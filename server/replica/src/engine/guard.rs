@@ -115,6 +115,16 @@ impl<D: Disk, S: Store> Replica<D, S> {
         Ok(())
     }
 
+    /// Makes sure that the root is still the directory that was attached, when nothing
+    /// else asks: what covers it tells nobody.
+    ///
+    /// # Errors
+    /// The state database failed.
+    pub fn look_at_root(&mut self, now: u64) -> Done {
+        self.now = now;
+        if self.halt.is_none() { self.check_root() } else { Ok(()) }
+    }
+
     /// Makes sure that the root is still the directory that was attached.
     pub(super) fn check_root(&mut self) -> Done {
         let found = match self.disk.identity() {

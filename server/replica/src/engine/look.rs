@@ -362,6 +362,10 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 return Ok(());
             }
         };
+        if path.is_root() {
+            // Nothing compares the root; what was wrong with it is said again.
+            self.problems.remove(path);
+        }
         for name in listing.unnameable {
             // The path of the problem is its directory's: the name has no path.
             self.problems.insert(path.clone(), format!("the name {name:?} is not UTF-8"));
@@ -376,9 +380,14 @@ impl<D: Disk, S: Store> Replica<D, S> {
         // What is wrong with something of the Volume's is wrong before it is here.
         let local = |other: &&TreePath| self.remote_for(other).is_none();
         unlisted.extend(below(&self.problems, path).filter(is_child).filter(local).cloned());
+        // It may come by now; a look at everything finds out.
+        let kept_out = |other: &&TreePath| reach == Reach::All && !local(other);
+        let mut kept_out: std::collections::BTreeSet<_> =
+            below(&self.problems, path).filter(is_child).filter(kept_out).cloned().collect();
         for (name, stat) in listing.entries {
             missing.remove(&name);
             let child = path.join(&name);
+            kept_out.remove(&child);
             if child.as_str().len() > MAX_PATH_BYTES {
                 // It has no path that could be told, so its directory's is.
                 let why = format!("what is in it has a path of more than {MAX_PATH_BYTES} bytes");
@@ -399,6 +408,12 @@ impl<D: Disk, S: Store> Replica<D, S> {
                 self.touch(child, self.now, false);
             } else {
                 self.compare(&child, None, Reach::Itself, unread)?;
+            }
+        }
+        for child in kept_out {
+            if let Some(place) = self.place_at(&child) {
+                self.problems.remove(&child);
+                self.incoming.insert(place);
             }
         }
         for child in unlisted {

@@ -6,6 +6,8 @@
 
 use std::path::Path;
 
+use s0_tree::MAX_PATH_BYTES;
+
 /// The mode of a directory that stands for all that is in it (sparse index).
 const DIRECTORY_MODE: u32 = 0o040_000;
 /// What an entry has before its object id: times, device, inode, mode, owner, size.
@@ -17,7 +19,7 @@ const NAME_LENGTH_MASK: u16 = 0x0fff;
 /// The tracked paths, relative to the work tree, in byte order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Tracked {
-    /// Those that are not UTF-8 are left out: no Volume has them.
+    /// Those that are not UTF-8, or too long, are left out: no Volume has them.
     paths: Vec<Box<str>>,
     /// Directories that are tracked as a whole, with a slash at the end.
     whole: Vec<Box<str>>,
@@ -63,6 +65,12 @@ impl Tracked {
                 .any(|whole| slash.starts_with(&**whole) || whole.starts_with(&slash))
     }
 
+    /// All names, as they were read.
+    #[cfg(fuzzing)]
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.paths.iter().chain(&self.whole).map(|name| &**name)
+    }
+
     /// The paths that only one of the two tracks.
     pub(super) fn differences<'a>(&'a self, other: &'a Self) -> Vec<&'a str> {
         let only = |a: &'a Self, b: &'a Self| {
@@ -76,15 +84,15 @@ impl Tracked {
     }
 }
 
-struct Parsed {
-    tracked: Tracked,
+pub(super) struct Parsed {
+    pub(super) tracked: Tracked,
     /// The name of the shared index, of which this one holds the changes.
     shared: Option<String>,
 }
 
 /// The file does not say how long its object ids are, but with the wrong length
 /// nothing in it fits.
-fn parse(bytes: &[u8]) -> Option<Parsed> {
+pub(super) fn parse(bytes: &[u8]) -> Option<Parsed> {
     parse_with(bytes, 20).or_else(|| parse_with(bytes, 32))
 }
 
@@ -103,6 +111,10 @@ fn parse_with(bytes: &[u8], id_bytes: usize) -> Option<Parsed> {
     let mut name = Vec::new();
     for _ in 0..count {
         let mode = reader.entry(version, id_bytes, &mut name)?;
+        // No Volume has longer ones, and each may cost no more than two bytes here.
+        if name.len() > MAX_PATH_BYTES {
+            continue;
+        }
         // The replaced entries of a split index have no name.
         let Ok(path) = str::from_utf8(&name) else { continue };
         match path.strip_suffix('/') {
@@ -271,6 +283,27 @@ mod tests {
             let _ = parse(&damaged);
             let _ = parse(&index[..at]);
         }
+    }
+
+    #[test]
+    fn names_that_no_path_has_are_not_multiplied() {
+        // Version 4 says how much of the name before is kept: a long one costs each
+        // entry after it two bytes.
+        let mut index = b"DIRC".to_vec();
+        let count = 1000_u32;
+        index.extend([4, count].map(u32::to_be_bytes).concat());
+        for number in 0..count {
+            let first = number == 0;
+            index.extend([0; STAT_BYTES + 20]);
+            index.extend(NAME_LENGTH_MASK.to_be_bytes());
+            index.push(0);
+            index.extend(if first { vec![b'x'; 100_000] } else { vec![b'y'] });
+            index.push(0);
+        }
+        index.extend([0; 20]);
+        let parsed = parse(&index).unwrap();
+        let bytes: usize = parsed.tracked.paths.iter().map(|path| path.len()).sum();
+        assert!(bytes < index.len(), "{bytes} bytes of names in an index of {}", index.len());
     }
 
     #[test]

@@ -128,6 +128,7 @@ pub fn start(
             session: 0,
             unreachable: None,
             swept: 0,
+            root_seen: 0,
             failures: Failures::default(),
             flushes: flush::Flushes::default(),
             restless: 0,
@@ -186,6 +187,8 @@ pub(super) struct RunLoop {
     unreachable: Option<String>,
     /// When the whole workspace was looked through last.
     swept: u64,
+    /// When it was last made sure that the root is the same directory.
+    root_seen: u64,
     failures: Failures,
     flushes: flush::Flushes,
     /// Turns in a row after which the engine wanted another one at once, and in
@@ -239,9 +242,7 @@ impl RunLoop {
     /// Lets the engine work once. Returns when it wants to be called again.
     fn turn(&mut self) -> Result<Option<u64>, Stop> {
         let now = self.now();
-        if now >= self.next_sweep() {
-            self.sweep()?;
-        }
+        self.look_around(now)?;
         let wake = match &mut self.engine {
             Ok(engine) => engine.step(now)?,
             Err(_) => None,
@@ -257,8 +258,8 @@ impl RunLoop {
     /// How long to wait for a message.
     fn wait_until(&self, wake: Option<u64>) -> Duration {
         let now = self.now();
-        let sweep = self.next_sweep();
-        let wake = wake.map_or(sweep, |at| at.min(sweep));
+        let look = self.next_look();
+        let wake = wake.map_or(look, |at| at.min(look));
         let mut wait = Duration::from_millis(wake.saturating_sub(now));
         if let Some((_, pause)) = RESTLESS.iter().find(|(turns, _)| self.restless > *turns) {
             wait = wait.max(*pause);

@@ -40,11 +40,15 @@ const CREATE_APPLIED: &str =
 
 /// What schema 3 has no more: the bytes of the files of a submission.
 const WITHOUT_INLINE: &str = "DROP TABLE IF EXISTS outgoing_inline;";
+/// How to go on without the database. What is beside it belongs to it.
+const WAY_OUT: &str = "`s0 sync stop`, move it and what begins with its name away, and `s0 sync \
+                       start`: disk and Volume are then compared anew, and nothing is removed";
 
 /// The state database of one replica.
 #[derive(Debug)]
 pub struct SqliteStore {
     db: Connection,
+    path: PathBuf,
     /// Whether commits reach the medium before they return.
     durable: bool,
     /// A commit failed, so that nobody knows what the database holds.
@@ -59,6 +63,10 @@ impl SqliteStore {
     /// # Errors
     /// Another process has it open; newer software wrote it; it is damaged.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::try_open(path).map_err(|error| at(path, error))
+    }
+
+    fn try_open(path: &Path) -> Result<Self, StoreError> {
         let lock = lock(path)?;
         // Made here and not by SQLite, so that only the user can read it.
         platform::open_private(path).map_err(io)?;
@@ -66,7 +74,7 @@ impl SqliteStore {
         db.pragma_update(None, "journal_mode", "wal").map_err(sql)?;
         db.pragma_update(None, "synchronous", "full").map_err(sql)?;
         db.set_prepared_statement_cache_capacity(32);
-        let mut store = Self { db, durable: true, failed: false, _lock: lock };
+        let mut store = Self { db, path: path.into(), durable: true, failed: false, _lock: lock };
         store.prepare()?;
         Ok(store)
     }
@@ -128,16 +136,20 @@ impl Store for SqliteStore {
         }
         let done = self.try_commit(records, rows, durable);
         self.failed = done.is_err();
-        done
+        done.map_err(|error| at(&self.path, error))
     }
 
     fn load(&mut self) -> Result<State, StoreError> {
-        let transaction = self.db.transaction().map_err(sql)?;
-        let state = read(&transaction)?;
-        drop(transaction);
+        let loaded = self.db.transaction().map_err(sql).and_then(|it| read(&it));
+        let state = loaded.map_err(|error| at(&self.path, error))?;
         self.failed = false;
         Ok(state)
     }
+}
+
+/// An error with the file that it is about.
+fn at(path: &Path, StoreError(why): StoreError) -> StoreError {
+    StoreError(format!("{}: {why}", path.display()))
 }
 
 /// Takes the lock file beside the database.
@@ -308,12 +320,16 @@ fn tree_path(text: String) -> Result<TreePath, StoreError> {
 }
 
 fn damaged(what: &dyn Display) -> StoreError {
-    StoreError(format!("it is damaged: {what}"))
+    StoreError(format!("it is damaged ({what}). {WAY_OUT}"))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is passed to map_err")]
 fn sql(error: rusqlite::Error) -> StoreError {
-    StoreError(error.to_string())
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    match error.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => damaged(&error),
+        _ => StoreError(error.to_string()),
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is passed to map_err")]

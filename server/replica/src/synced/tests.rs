@@ -154,3 +154,30 @@ fn what_no_directory_leads_to_is_let_go_of_and_told() {
     assert_eq!(synced.len(), 1);
     assert_eq!(synced.take_changes().0, vec![(at(7, "orphan"), None)]);
 }
+
+#[test]
+fn rows_of_a_damaged_store_are_a_tree_all_the_same() {
+    let cases: [&[(Place, Row)]; 4] = [
+        // A directory at two places.
+        &[(at(0, "a"), row(1, true)), (at(0, "b"), row(1, true)), (at(1, "f"), row(2, false))],
+        // The root in itself.
+        &[(at(0, "a"), row(0, true)), (at(0, "f"), row(2, false))],
+        // Two directories, each in the other; a directory in itself.
+        &[(at(0, "f"), row(9, false)), (at(1, "a"), row(2, true)), (at(2, "a"), row(1, true))],
+        // A node that is a directory and a file.
+        &[(at(0, "a"), row(1, true)), (at(1, "b"), row(1, false)), (at(0, "c"), row(2, false))],
+    ];
+    for rows in cases {
+        let mut synced = Synced::restore(rows.iter().cloned());
+        check(&synced);
+        let (told, _) = synced.take_changes();
+        for (place, row) in rows {
+            let kept = synced.get(place) == Some(row);
+            assert!(kept || told.contains(&(place.clone(), None)), "{place:?} is not told of");
+        }
+        for (place, row) in rows {
+            synced.agree(place.clone(), row.clone());
+            check(&synced);
+        }
+    }
+}

@@ -140,6 +140,12 @@ impl IntoResponse for Problem {
                 let said = "the store is not available; try again".into();
                 (S::SERVICE_UNAVAILABLE, "unavailable", said, None)
             }
+            Self::Full(why) => {
+                warn!(why, "there is no room for what a request brings");
+                let said = "the service's disk is full; nothing was changed. Make room on it, and \
+                            try again";
+                (S::SERVICE_UNAVAILABLE, "unavailable", said.into(), None)
+            }
         };
         let error = ErrorBody { code: code.into(), message, details };
         let body = json!({"success": false, "error": error});

@@ -16,7 +16,7 @@ use crate::problem::Problem;
 
 /// The part that is asked for; `None` for all of it. Several parts at once, and
 /// what is no range, are answered by all of it, as HTTP allows.
-fn asked(headers: &HeaderMap, size: u64) -> Result<Option<Range<u64>>, Problem> {
+pub(super) fn asked(headers: &HeaderMap, size: u64) -> Result<Option<Range<u64>>, Problem> {
     let Some(spec) = headers
         .get(header::RANGE)
         .and_then(|value| value.to_str().ok())

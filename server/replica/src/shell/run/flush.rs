@@ -106,6 +106,9 @@ impl Flushes {
 impl RunLoop {
     pub(super) fn begin_flush(&mut self, patience: Duration, answer: oneshot::Sender<Flushed>) {
         let now = Instant::now();
+        if let Err(stop) = self.look_at_root() {
+            self.reload(&stop);
+        }
         let watcher = self.watcher.as_ref().filter(|watcher| watcher.is_complete());
         let cookie = watcher.and_then(|watcher| watcher.cookie().ok());
         let stage = match cookie {

@@ -17,6 +17,8 @@ use crate::shell::watch::{self, WatchError, WatchEvent, Watcher};
 const SWEEP: u64 = 5 * 60 * 1000;
 /// The same while some directories are not watched.
 const SWEEP_UNWATCHED: u64 = 10 * 1000;
+/// This often it is made sure that the root is where it was.
+const ROOT_AGAIN: u64 = 10 * 1000;
 /// Events of the watcher that may wait; in place of more there is one that says
 /// that some were lost.
 const EVENTS_AHEAD: usize = 1 << 16;
@@ -60,8 +62,24 @@ impl RunLoop {
         self.watcher.as_ref().is_none_or(|watcher| !watcher.is_complete())
     }
 
-    pub(super) fn next_sweep(&self) -> u64 {
+    fn next_sweep(&self) -> u64 {
         self.swept + if self.is_unwatched() { SWEEP_UNWATCHED } else { SWEEP }
+    }
+
+    /// When something is looked at though nothing was heard.
+    pub(super) fn next_look(&self) -> u64 {
+        self.next_sweep().min(self.root_seen + ROOT_AGAIN)
+    }
+
+    /// Looks at what is due.
+    pub(super) fn look_around(&mut self, now: u64) -> Result<(), Stop> {
+        if now >= self.next_sweep() {
+            self.sweep()?;
+        }
+        if now >= self.root_seen + ROOT_AGAIN {
+            self.look_at_root()?;
+        }
+        Ok(())
     }
 
     /// Looks through the whole workspace. What could not be watched before may be
@@ -74,6 +92,16 @@ impl RunLoop {
             None => drop(self.start_watcher()),
         }
         self.handle(Event::Rescan(TreePath::root()))
+    }
+
+    /// Whether the root is still the directory that was attached. A mount over it
+    /// makes no event, and hides what the user writes.
+    pub(super) fn look_at_root(&mut self) -> Result<(), Stop> {
+        self.root_seen = self.now();
+        match &mut self.engine {
+            Ok(engine) => engine.look_at_root(self.root_seen),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Watches the root of the engine's disk, if the system lets it.
