@@ -278,7 +278,6 @@ def test_every_mistake_says_what_to_do_next(bench):
         (("token", "revoke", "tok_none"), 1, "s0 token list"),
         (("volume", "list", "--token", "wrong"), 1, "s0 doctor"),
         (("volume", "list", "--server", "http://127.0.0.1:1"), 5, "s0 doctor"),
-        (("volume", "list", "--server", "http://s0.example.com"), 1, "no token was given for http://s0.example.com"),
         (("volume", "list", "--server", "nonsense"), 1, "it comes from: --server or SANDBOX0_BASE_URL"),
         (("sync", "attach", volume.id, replica.root / "in"), 1, "s0 sync detach"),
         (("sync", "attach", volume.id, outside, "--ignore", "[z-a]"), 2, "--ignore"),
@@ -293,6 +292,10 @@ def test_every_mistake_says_what_to_do_next(bench):
         done = machine.run(*arguments, ok=False, cwd=outside)
         check(done.returncode == code, f"s0 {arguments} ended with {done.returncode}: {done.stderr.decode()}")
         check(says in done.stderr.decode(), f"s0 {arguments} does not say {says!r}: {done.stderr.decode()}")
+    # This machine's token is for this machine's service.
+    done = machine.run("volume", "list", "--server", "http://s0.example.com", ok=False, cwd=outside,
+                       env=machine.environment(SANDBOX0_TOKEN=""))
+    check(done.returncode == 1 and b"no token was given for http://s0.example.com" in done.stderr, f"{done}")
     if os.geteuid() != 0:
         outside.chmod(0)
         done = machine.run("sync", "attach", volume.id, outside, ok=False)

@@ -152,7 +152,7 @@ impl<'a> Look<'a> {
         Ok(())
     }
 
-    fn found(&mut self, kind: Kind, volume: &VolumeRecord, place: String, why: impl ToString) {
+    fn found(&mut self, kind: Kind, volume: &VolumeRecord, place: String, why: &impl ToString) {
         let (volume, why) = (Some(volume.id.clone()), why.to_string());
         self.report.findings.push(Finding { kind, volume, place, why });
     }
@@ -174,7 +174,7 @@ impl<'a> Look<'a> {
                 match &tree {
                     Some(tree) if tree != kept => {
                         let why = "it is not the tree that the entries up to it make";
-                        self.found(Kind::Checkpoint, record, format!("checkpoint {at}"), why);
+                        self.found(Kind::Checkpoint, record, format!("checkpoint {at}"), &why);
                     }
                     _ => tree = Some(kept.clone()),
                 }
@@ -201,7 +201,7 @@ impl<'a> Look<'a> {
             Some(tree) if tree.head() == head => {
                 if let Some(used) = stored.record.used.filter(|used| *used != tree.usage()) {
                     let why = format!("{used:?} is noted, and {:?} is there", tree.usage());
-                    self.found(Kind::Usage, record, String::new(), why);
+                    self.found(Kind::Usage, record, String::new(), &why);
                 }
                 // A path that is there is the best name for what is in it.
                 let here = tree.walk().filter_map(|(path, _, node)| Some((node.content()?, path)));
@@ -209,7 +209,7 @@ impl<'a> Look<'a> {
             }
             None if self.report.findings.len() == known => {
                 let why = "no checkpoint can be read from which the journal goes on";
-                self.found(Kind::Journal, record, String::new(), why);
+                self.found(Kind::Journal, record, String::new(), &why);
             }
             // What is wrong was told.
             _ => {}
@@ -238,7 +238,7 @@ impl<'a> Look<'a> {
                 named.entry(content).or_insert(place);
             }
             if let Some(Err(misfit)) = tree.as_mut().map(|tree| fold(tree, &entry)) {
-                self.found(Kind::Journal, record, format!("entry {}", entry.seq), misfit);
+                self.found(Kind::Journal, record, format!("entry {}", entry.seq), &misfit);
                 // From the next checkpoint on it may be whole again.
                 *tree = None;
             }
@@ -249,7 +249,7 @@ impl<'a> Look<'a> {
             }
         }
         if at == begin {
-            self.found(Kind::Journal, record, format!("entry {}", at.next()), "it is missing");
+            self.found(Kind::Journal, record, format!("entry {}", at.next()), &"it is missing");
             return None;
         }
         Some(at)
@@ -284,10 +284,10 @@ impl<'a> Look<'a> {
                 }
                 Ok(tree) => {
                     let why = format!("it is the tree of entry {}", tree.head());
-                    self.found(Kind::Checkpoint, record, place, why);
+                    self.found(Kind::Checkpoint, record, place, &why);
                 }
                 Err(StoreError::Damaged(why)) => {
-                    self.found(Kind::Checkpoint, record, place, why);
+                    self.found(Kind::Checkpoint, record, place, &why);
                 }
                 Err(failed) => return Err(failed),
             }
@@ -322,17 +322,17 @@ impl<'a> Look<'a> {
             if content.size > 0 && !readable.contains(&content.id) {
                 let why =
                     format!("{} is not noted as the Volume's, so nobody may read it", content.id);
-                self.found(Kind::Content, record, place.clone(), why);
+                self.found(Kind::Content, record, place.clone(), &why);
             }
             match self.content(&record.team, content).await {
                 Ok(None) => {}
                 Ok(Some(why)) | Err(StoreError::Damaged(why)) => {
-                    self.found(Kind::Content, record, place, why);
+                    self.found(Kind::Content, record, place, &why);
                 }
                 Err(failed) => return Err(failed),
             }
             self.report.contents += 1;
-            if self.report.contents % 256 == 0 {
+            if self.report.contents.is_multiple_of(256) {
                 (self.progress)(&self.report);
             }
         }

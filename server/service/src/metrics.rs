@@ -118,10 +118,10 @@ impl Metrics {
     }
 
     /// Counts an answer.
-    pub(crate) fn answered(&self, answer: Answer, took: Duration) {
+    pub(crate) fn answered(&self, answer: &Answer, took: Duration) {
         let asked = Asked { method: answer.method.clone(), route: answer.route.clone() };
         self.durations.get_or_create(&asked).observe(took.as_secs_f64());
-        self.requests.get_or_create(&answer).inc();
+        self.requests.get_or_create(answer).inc();
     }
 
     /// Counts a transaction of so many jobs that brought so much.

@@ -58,7 +58,7 @@ pub(super) async fn observe(
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
-    service.metrics.answered(Answer { method: method.into(), route, status }, took);
+    service.metrics.answered(&Answer { method: method.into(), route, status }, took);
     response
 }
 
