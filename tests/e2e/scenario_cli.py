@@ -294,7 +294,7 @@ def test_every_mistake_says_what_to_do_next(bench):
         check(says in done.stderr.decode(), f"s0 {arguments} does not say {says!r}: {done.stderr.decode()}")
     # This machine's token is for this machine's service.
     done = machine.run("volume", "list", "--server", "http://s0.example.com", ok=False, cwd=outside,
-                       env=machine.environment(SANDBOX0_TOKEN=""))
+                       env={"SANDBOX0_TOKEN": ""})
     check(done.returncode == 1 and b"no token was given for http://s0.example.com" in done.stderr, f"{done}")
     if os.geteuid() != 0:
         outside.chmod(0)

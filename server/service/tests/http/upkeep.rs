@@ -233,7 +233,7 @@ async fn a_backup_is_made_beside_the_service_and_brought_back() {
     let kept = tempfile::tempdir().unwrap();
     let kept = kept.path().join("backup");
     let (made, first) = backup(rig.dir.path(), &kept, &mut |_| {}).await.unwrap();
-    assert_eq!(made.volumes, [volume.clone()]);
+    assert_eq!(made.volumes, std::slice::from_ref(&volume));
     assert!(first.new > 2 && first.new == first.contents && first.damaged.is_empty(), "{first:?}");
     let old = rig.client.tree(&volume).await.unwrap();
     // It is data like any other, and can be looked at.
