@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::journal::{Journal, blocking};
 use crate::platform;
-use crate::serve::{ServeError, at, lock, opening, replace};
+use crate::serve::{ServeError, TOKEN_FILE, at, lock, opening, replace};
 use crate::service::now;
 use crate::sqlite::{self, SqliteJournal};
 
@@ -65,6 +65,9 @@ pub async fn backup(
     let journal = SqliteJournal::open_to_read(&source).map_err(opening(&source))?;
     platform::make_private_directory(target).map_err(at(target))?;
     let _alone = lock(target)?;
+    let is_backup = target.join(MANIFEST).exists() && !target.join(TOKEN_FILE).exists();
+    let allowed: &[&str] = if is_backup { &[JOURNAL] } else { &[] };
+    no_database_in(target, allowed, "a service has used this; back up into another directory")?;
     let new = target.join(NEW);
     remove_if_there(&new)?;
     let Time(nanoseconds) = now();
@@ -103,11 +106,8 @@ pub async fn restore(
     platform::make_private_directory(data_dir).map_err(at(data_dir))?;
     let _alone = lock(data_dir)?;
     let journal = data_dir.join(JOURNAL);
-    if fs::symlink_metadata(&journal).is_ok() {
-        let why =
-            "a service has its journals here already; move them away first, with the contents";
-        return Err(at(&journal)(io::Error::new(io::ErrorKind::AlreadyExists, why)));
-    }
+    let why = "a service has its journals here already; move them away first, with the contents";
+    no_database_in(data_dir, &[], why)?;
     let copied = copy_contents(backup, data_dir, progress).await?;
     let new = data_dir.join(NEW);
     remove_if_there(&new)?;
@@ -121,6 +121,18 @@ pub async fn restore(
     fs::rename(&new, &journal).map_err(at(&journal))?;
     platform::sync_directory(data_dir).map_err(at(data_dir))?;
     Ok((found, copied))
+}
+
+/// Refuses where a database is, but for what is `allowed`, or what one has left: it would
+/// be lost, or be taken for a part of the one that is put there.
+fn no_database_in(directory: &Path, allowed: &[&str], why: &'static str) -> Result<(), ServeError> {
+    for name in [JOURNAL, "journal.db-wal", "journal.db-shm"] {
+        let path = directory.join(name);
+        if !allowed.contains(&name) && fs::symlink_metadata(&path).is_ok() {
+            return Err(at(&path)(io::Error::new(io::ErrorKind::AlreadyExists, why)));
+        }
+    }
+    Ok(())
 }
 
 fn remove_if_there(path: &Path) -> Result<(), ServeError> {

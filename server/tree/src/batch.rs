@@ -241,8 +241,7 @@ fn usage_after(tree: &Tree, op: &Op) -> Usage {
         | Op::Append { node, content, .. }
         | Op::Truncate { node, content, .. } => {
             let old = tree.node(*node).and_then(Node::content).map_or(0, |content| content.size);
-            let kept = used.bytes.saturating_sub(old);
-            Usage { bytes: kept.saturating_add(content.size), ..used }
+            used.rewritten(old, content.size)
         }
         Op::Link { .. } | Op::Attributes { .. } | Op::Rename { .. } | Op::Remove { .. } => used,
     }

@@ -20,6 +20,12 @@ impl Usage {
             inodes: self.inodes.saturating_add(more.inodes),
         }
     }
+
+    /// The same after a file of `old` bytes was given others.
+    #[must_use]
+    pub fn rewritten(self, old: u64, new: u64) -> Self {
+        Self { bytes: self.bytes.saturating_sub(old).saturating_add(new), ..self }
+    }
 }
 
 /// How much a Volume may hold. What is absent has no limit.
@@ -44,5 +50,16 @@ impl Quota {
         };
         fits(self.bytes, before.bytes, after.bytes)
             && fits(self.inodes, before.inodes, after.inodes)
+    }
+
+    /// How much of it is used, in words: `9 of 10 bytes and 2 of 3 files and directories`.
+    #[must_use]
+    pub fn in_words(self, used: Usage) -> String {
+        let of = |limit: Option<u64>, used: u64, what: &str| {
+            limit.map(|limit| format!("{used} of {limit} {what}"))
+        };
+        let bytes = of(self.bytes, used.bytes, "bytes");
+        let inodes = of(self.inodes, used.inodes, "files and directories");
+        bytes.into_iter().chain(inodes).collect::<Vec<_>>().join(" and ")
     }
 }

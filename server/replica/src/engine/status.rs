@@ -170,14 +170,15 @@ impl<D: Disk, S: Store> Replica<D, S> {
 
     /// What is on its way to the Volume, and fits.
     fn to_upload(&self) -> impl Iterator<Item = &TreePath> {
-        self.changed.keys().filter(|path| self.is_wanted(path) && self.why_no_room(path).is_none())
+        self.changed.keys().filter(|path| self.is_wanted(path) && !self.has_no_room(path))
     }
 
     /// What cannot be synced, and why.
     fn problems(&self) -> impl Iterator<Item = (TreePath, String)> {
         let own = self.problems.iter().map(|(path, why)| (path.clone(), why.clone()));
-        let changed = self.changed.keys().filter(|_| !self.no_room.is_empty());
-        own.chain(changed.filter_map(|path| Some((path.clone(), self.why_no_room(path)?))))
+        let why = self.why_no_room();
+        let without = self.changed.keys().filter(|path| self.has_no_room(path));
+        own.chain(without.map(move |path| (path.clone(), why.clone())))
     }
 
     /// Whether this is a directory that is here only because of what is in it,

@@ -425,31 +425,26 @@ impl<D: Disk, S: Store> Replica<D, S> {
             Action::Write { path, .. } => {
                 let node = self.remote.as_ref().and_then(|tree| tree.at(path));
                 let old = node.and_then(|(_, node)| node.content());
-                let kept = used.bytes.saturating_sub(old.map_or(0, |content| content.size));
-                Usage { bytes: kept.saturating_add(size), ..used }
+                used.rewritten(old.map_or(0, |content| content.size), size)
             }
             _ => used,
         }
     }
 
-    /// Why what is at or above a path is not sent, when the Volume has no room for it.
-    pub(super) fn why_no_room(&self, path: &TreePath) -> Option<String> {
+    /// Whether the Volume has no room for this, or for a directory above it.
+    pub(super) fn has_no_room(&self, path: &TreePath) -> bool {
         let mut here = std::iter::once(path.clone()).chain(path.ancestors());
-        if self.no_room.is_empty() || !here.any(|at| self.no_room.contains(&at)) {
-            return None;
-        }
+        !self.no_room.is_empty() && here.any(|at| self.no_room.contains(&at))
+    }
+
+    /// What is told of all that the Volume has no room for.
+    pub(super) fn why_no_room(&self) -> String {
         let used = self.remote.as_ref().map(s0_tree::Tree::usage).unwrap_or_default();
-        let of = |limit: Option<u64>, used: u64, what: &str| {
-            limit.map(|limit| format!("{used} of {limit} {what}"))
-        };
-        let bytes = of(self.quota.bytes, used.bytes, "bytes");
-        let files = of(self.quota.inodes, used.inodes, "files and directories");
-        let told: Vec<_> = bytes.into_iter().chain(files).collect();
-        Some(format!(
+        format!(
             "the Volume has no room for it: {} are used; remove something, or give it a larger \
              quota with `s0 volume set`",
-            told.join(" and ")
-        ))
+            self.quota.in_words(used)
+        )
     }
 
     /// Whether the Volume has a directory at `at` that is somewhere else here: until

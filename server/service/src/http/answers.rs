@@ -113,13 +113,8 @@ impl IntoResponse for Problem {
                     "quota_bytes": quota.bytes, "used_bytes": used.bytes,
                     "quota_inodes": quota.inodes, "used_inodes": used.inodes,
                 });
-                let of = |limit: Option<u64>, used: u64, what: &str| {
-                    limit.map(|limit| format!("{used} of {limit} {what}"))
-                };
-                let bytes = of(quota.bytes, used.bytes, "bytes");
-                let inodes = of(quota.inodes, used.inodes, "files and directories");
-                let told: Vec<_> = bytes.into_iter().chain(inodes).collect();
-                let why = format!("the Volume has no room for it: {} are used", told.join(" and "));
+                let used = quota.in_words(used);
+                let why = format!("the Volume has no room for it: {used} are used");
                 (S::INSUFFICIENT_STORAGE, "quota_exceeded", why, Some(details))
             }
             Self::Submit(refusal) => {

@@ -15,7 +15,7 @@ use s0_api::volumes::{
 };
 use s0_tree::{
     Action, Actor, AttributeChange, Change, Content, Kind, New, Node, Origin, RenameHow, Source,
-    TreePath, Usage,
+    TreePath,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -243,8 +243,7 @@ fn check_room(hot: &Hot, path: &TreePath, length: u64) -> Result<(), Problem> {
     let (tree, quota) = (committed.ledger.tree(), committed.ledger.quota());
     let replaced = tree.at(path).and_then(|(_, node)| node.content());
     let used = tree.usage();
-    let kept = used.bytes.saturating_sub(replaced.map_or(0, |content| content.size));
-    let after = Usage { bytes: kept.saturating_add(length), ..used };
+    let after = used.rewritten(replaced.map_or(0, |content| content.size), length);
     if quota.allows(used, after) { Ok(()) } else { Err(Problem::NoRoom(quota, used)) }
 }
 

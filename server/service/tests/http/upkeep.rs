@@ -295,3 +295,32 @@ async fn a_backup_tells_what_it_could_not_copy() {
     assert_eq!(copied.damaged, [file]);
     assert_eq!(json!(copied)["damaged"].as_array().map(Vec::len), Some(1));
 }
+
+#[tokio::test]
+async fn no_database_is_put_where_another_one_was() {
+    let (rig, volume) = filled().await;
+    let kept = tempfile::tempdir().unwrap();
+    backup(rig.dir.path(), kept.path(), &mut |_| {}).await.unwrap();
+    let dir = rig.shut_down().await;
+    let before = fs::read(dir.path().join("journal.db")).unwrap();
+    // A service's own data is no backup, whether it runs or not, and whatever else is there.
+    for more in [None, Some("backup.json")] {
+        if let Some(name) = more {
+            fs::copy(kept.path().join(name), dir.path().join(name)).unwrap();
+        }
+        let refused = backup(dir.path(), dir.path(), &mut |_| {}).await.unwrap_err();
+        assert!(refused.to_string().contains("another directory"), "{refused}");
+        assert_eq!(fs::read(dir.path().join("journal.db")).unwrap(), before);
+    }
+    // What a database leaves beside it would be taken for the next one's.
+    for rest in ["journal.db-wal", "journal.db-shm"] {
+        let other = tempfile::tempdir().unwrap();
+        fs::write(other.path().join(rest), "of another database").unwrap();
+        let refused = restore(kept.path(), other.path(), &mut |_| {}).await.unwrap_err();
+        assert!(refused.to_string().contains("move them away first"), "{refused}");
+        assert!(!other.path().join("journal.db").exists());
+        let refused = backup(dir.path(), other.path(), &mut |_| {}).await.unwrap_err();
+        assert!(refused.to_string().contains("another directory"), "{refused}");
+    }
+    assert_eq!(look(dir.path(), Check::default()).await.volumes, 1, "{volume} is as it was");
+}
