@@ -84,10 +84,16 @@ def listed(root):
     return sorted({name.decode() for name in names if name and os.path.lexists(root / name.decode())})
 
 
+def plain_files(root, tracked):
+    """The files whose change is nothing but one: no links, nothing that decides about ignoring, and nothing that
+    begins with a dot, as the paths do that wait for the user when a sandbox writes them."""
+    return [name for name in tracked if not name.endswith(("ignore", "attributes"))
+            and not any(part.startswith(".") for part in name.split("/")) and not (root / name).is_symlink()]
+
+
 def change_a_thousand(bench, root, tracked):
     """A second commit, which differs from the first in exactly 1,000 paths."""
-    chosen = bench.random.sample([name for name in tracked if not name.endswith(("ignore", "attributes"))
-                                  and not (root / name).is_symlink()], 775)
+    chosen = bench.random.sample(plain_files(root, tracked), 775)
     for name in chosen[:500]:
         with open(root / name, "ab") as file:
             file.write(b"// changed in the second commit\n")
@@ -144,8 +150,7 @@ def test_git_checkouts_and_an_agent_at_work_end_equal(bench):
     settle(user, other, agent)
     check_user_equal(volume, user, other, agent)
 
-    untouched = [name for name in tracked if name not in changed
-                 and not name.endswith(("ignore", "attributes")) and not (user / name).is_symlink()]
+    untouched = [name for name in plain_files(user.root, tracked) if name not in changed]
     edited = bench.random.sample(untouched, 250)
     made = [f"agent_output/{number % 12}/note_{number}.rs" for number in range(250)]
     failure = []
@@ -184,8 +189,7 @@ def test_git_checkouts_and_an_agent_at_work_end_equal(bench):
 def test_twenty_files_edited_on_both_sides_are_twenty_conflicts(bench):
     # Whichever side comes second has the conflict; so both are to wait for their people.
     volume, user, other, agent, tracked = start(bench, pause="workspace")
-    plain = [name for name in tracked if name.endswith((".rs", ".md", ".toml"))
-             and not (user / name).is_symlink()]
+    plain = [name for name in plain_files(user.root, tracked) if name.endswith((".rs", ".md", ".toml"))]
     chosen = bench.random.sample(plain, 120)
     both, waiting = chosen[:20], chosen[20:]
 
