@@ -7,16 +7,18 @@
 //! watched before, and listed after that: what happened in it before the watch
 //! was there is not reported.
 
-use std::collections::{BTreeSet, HashMap};
-use std::ffi::OsStr;
+mod inotify;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
-use notify::{Config, ErrorKind, RecommendedWatcher, RecursiveMode, Watcher as _};
-use s0_tree::TreePath;
+use rustix::fs::inotify::ReadFlags;
+use rustix::io::Errno;
+use s0_tree::{Name, TreePath};
 
+use self::inotify::{Instance, Reading, Told, Watch};
 use super::access::{COOKIES, STATE_DIR_NAME};
 use crate::disk::DiskError;
 use crate::platform::{self, Directory};
@@ -69,25 +71,65 @@ pub enum WatchError {
 
 /// Watches one root. Dropping it ends that.
 pub struct Watcher {
-    inner: Mutex<Inner>,
+    inotify: Instance,
+    names: Arc<Mutex<Names>>,
+    /// Directories for which the system had no watch left.
+    refused: Mutex<BTreeSet<TreePath>>,
     root: PathBuf,
     held: Directory,
+    _reading: Reading,
 }
 
-struct Inner {
-    notify: RecommendedWatcher,
-    /// What is watched, with the inode that each path had then: a directory
-    /// keeps its watch, under its old name, when it is moved.
-    watched: HashMap<TreePath, u64>,
-    paths: HashMap<u64, TreePath>,
-    /// Directories for which the system had no watch left.
-    refused: BTreeSet<TreePath>,
+/// The names of what is watched. It stays locked from before a watch is made until
+/// its name is known, so that no event comes from a watch without a name.
+#[derive(Default)]
+struct Names {
+    /// The watch of the cookies' directory.
+    cookies: Option<Watch>,
+    /// The others: each has one name, and each name one watch.
+    paths: HashMap<Watch, TreePath>,
+    watches: BTreeMap<TreePath, Watch>,
+}
+
+impl Names {
+    /// The watch is that of this path. Returns the one that the path had before, of a
+    /// directory that is no longer there.
+    fn call(&mut self, watch: Watch, path: &TreePath) -> Option<Watch> {
+        let before = self.watches.insert(path.clone(), watch).filter(|before| *before != watch);
+        if let Some(before) = before {
+            self.paths.remove(&before);
+        }
+        // A directory keeps its watch when it is moved.
+        if let Some(old) = self.paths.insert(watch, path.clone()).filter(|old| old != path) {
+            self.watches.remove(&old);
+        }
+        before
+    }
+
+    fn forget(&mut self, watch: Watch) {
+        if let Some(path) = self.paths.remove(&watch) {
+            self.watches.remove(&path);
+        }
+    }
+
+    /// Forgets the watches of what is at `path` and below, and returns them.
+    fn forget_below(&mut self, path: &TreePath) -> Vec<Watch> {
+        let below: Vec<_> = self
+            .watches
+            .range(path.clone()..)
+            .take_while(|(other, _)| other.as_str().starts_with(path.as_str()))
+            .filter(|(other, _)| other.is_at_or_below(path))
+            .map(|(_, watch)| *watch)
+            .collect();
+        below.iter().for_each(|watch| self.forget(*watch));
+        below
+    }
 }
 
 impl Watcher {
     /// Starts watching `root` itself (not what is below it) and its cookies. Its
     /// state directory must be there. `sink` is called on the watcher's thread
-    /// and must return quickly; it must not call the watcher.
+    /// and must return quickly.
     ///
     /// # Errors
     /// The root is not there, or cannot be watched.
@@ -97,21 +139,19 @@ impl Watcher {
     ) -> Result<Self, WatchError> {
         let root = std::fs::canonicalize(root).map_err(other)?;
         let held = platform::open_root(&root).map_err(other)?;
-        let translate = Translate { root: root.clone(), cookies: cookies(&root) };
-        let notify = RecommendedWatcher::new(
-            move |event| translate.each(event, &sink),
-            Config::default().with_follow_symlinks(false),
-        )
-        .map_err(|error| watch_error(&error))?;
-        let inner = Inner {
-            notify,
-            watched: HashMap::new(),
-            paths: HashMap::new(),
-            refused: BTreeSet::new(),
+        let names = Arc::new(Mutex::new(Names::default()));
+        let inotify = Instance::new().map_err(other)?;
+        let mut translate = Translate {
+            inotify: inotify.clone(),
+            names: names.clone(),
+            root: root.clone(),
+            from: None,
         };
-        let watcher = Self { inner: Mutex::new(inner), root, held };
+        let reading = inotify.read(move |told| translate.each(told, &sink)).map_err(other)?;
+        let refused = Mutex::default();
+        let watcher = Self { inotify, names, refused, root, held, _reading: reading };
         watcher.remove_cookies().map_err(other)?;
-        watcher.add(&cookies(&watcher.root))?;
+        watcher.watch_cookies()?;
         watcher.watch(&TreePath::root())?;
         Ok(watcher)
     }
@@ -123,15 +163,15 @@ impl Watcher {
     /// It is not watched.
     pub fn watch(&self, path: &TreePath) -> Result<(), WatchError> {
         let done = self.try_watch(path);
-        let mut inner = self.inner();
+        let mut refused = locked(&self.refused);
         if matches!(done, Err(WatchError::LimitReached)) {
-            if inner.refused.is_empty() {
+            if refused.is_empty() {
                 tracing::warn!("the system allows no more watches");
             }
-            inner.refused.insert(path.clone());
+            refused.insert(path.clone());
         } else {
             // It is watched, or not there any more.
-            inner.refused.remove(path);
+            refused.remove(path);
         }
         done
     }
@@ -140,14 +180,14 @@ impl Watcher {
     /// not, a cookie proves nothing.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.inner().refused.is_empty()
+        locked(&self.refused).is_empty()
     }
 
     /// Asks again for the watches that the system did not have. What happened in
     /// those directories before is not reported.
     pub fn watch_refused(&self) {
         loop {
-            let next = self.inner().refused.first().cloned();
+            let next = locked(&self.refused).first().cloned();
             let Some(path) = next else { return };
             if matches!(self.watch(&path), Err(WatchError::LimitReached)) {
                 return;
@@ -156,28 +196,31 @@ impl Watcher {
     }
 
     fn try_watch(&self, path: &TreePath) -> Result<(), WatchError> {
-        let inode = platform::beneath(&self.held, path.as_str())
-            .and_then(|directory| platform::stat_of(&directory))
-            .map_err(|error| match error {
-                DiskError::NotFound | DiskError::NotADirectory | DiskError::RootGone => {
-                    WatchError::Gone
-                }
-                other => WatchError::Other(other.to_string()),
-            })?
-            .inode;
-        // The system has one watch for each inode. If an old name of it were
-        // given up only after this one is watched, this watch would go with it.
-        let old = self.inner().paths.get(&inode).cloned();
-        if let Some(old) = old.filter(|old| old != path) {
-            self.unwatch(&old);
+        let directory = self.open(path.as_str())?;
+        let mut names = locked(&self.names);
+        let watch = self.inotify.watch(&directory, &self.absolute(path)).map_err(watch_error)?;
+        if let Some(before) = names.call(watch, path) {
+            self.inotify.unwatch(before);
         }
-        // And the name may have a watch on a directory that is no longer there.
-        self.unwatch_one(path);
-        self.add(&self.absolute(path))?;
-        let mut inner = self.inner();
-        inner.watched.insert(path.clone(), inode);
-        inner.paths.insert(inode, path.clone());
         Ok(())
+    }
+
+    fn watch_cookies(&self) -> Result<(), WatchError> {
+        let path = format!("{STATE_DIR_NAME}/{COOKIES}");
+        let directory = self.open(&path)?;
+        let mut names = locked(&self.names);
+        let watch = self.inotify.watch(&directory, &self.root.join(path)).map_err(watch_error)?;
+        names.cookies = Some(watch);
+        Ok(())
+    }
+
+    fn open(&self, path: &str) -> Result<Directory, WatchError> {
+        platform::beneath(&self.held, path).map_err(|error| match error {
+            DiskError::NotFound | DiskError::NotADirectory | DiskError::RootGone => {
+                WatchError::Gone
+            }
+            error => WatchError::Other(error.to_string()),
+        })
     }
 
     /// Watches what decides about ignoring in the repository of the work tree at
@@ -188,10 +231,9 @@ impl Watcher {
     /// It is not watched. That there is none is no error.
     pub fn watch_repository(&self, path: &TreePath) -> Result<(), WatchError> {
         for inner in [GIT, GIT_INFO] {
-            let absolute = self.absolute(path).join(inner);
-            let tree = absolute.strip_prefix(&self.root).ok().and_then(Path::to_str);
-            let Some(Ok(tree)) = tree.map(TreePath::new) else { return Ok(()) };
-            match self.watch(&tree) {
+            let inner = if path.is_root() { inner.into() } else { format!("{path}/{inner}") };
+            let Ok(inner) = TreePath::new(&inner) else { return Ok(()) };
+            match self.watch(&inner) {
                 Err(WatchError::Gone) => return Ok(()),
                 done => done?,
             }
@@ -199,19 +241,10 @@ impl Watcher {
         Ok(())
     }
 
-    /// Stops watching what is at `path` and below.
-    pub fn unwatch(&self, path: &TreePath) {
-        let below: Vec<TreePath> = {
-            let inner = self.inner();
-            inner.watched.keys().filter(|other| other.is_at_or_below(path)).cloned().collect()
-        };
-        below.iter().for_each(|path| self.unwatch_one(path));
-    }
-
     /// Whether the directory was watched under this name, last.
     #[must_use]
     pub fn is_watched(&self, path: &TreePath) -> bool {
-        self.inner().watched.contains_key(path)
+        locked(&self.names).watches.contains_key(path)
     }
 
     /// Makes a cookie and returns its name. When the sink is given the same
@@ -247,27 +280,8 @@ impl Watcher {
         remove().map_err(|error: DiskError| io::Error::other(error.to_string()))
     }
 
-    fn add(&self, path: &Path) -> Result<(), WatchError> {
-        let added = self.inner().notify.watch(path, RecursiveMode::NonRecursive);
-        added.map_err(|error| watch_error(&error))
-    }
-
-    fn unwatch_one(&self, path: &TreePath) {
-        let mut inner = self.inner();
-        let Some(inode) = inner.watched.remove(path) else { return };
-        if inner.paths.get(&inode) == Some(path) {
-            inner.paths.remove(&inode);
-        }
-        // It is not there any more if the directory was removed or moved.
-        let _ = inner.notify.unwatch(&self.absolute(path));
-    }
-
     fn absolute(&self, path: &TreePath) -> PathBuf {
         if path.is_root() { self.root.clone() } else { self.root.join(path.as_str()) }
-    }
-
-    fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -277,119 +291,141 @@ impl std::fmt::Debug for Watcher {
     }
 }
 
-fn cookies(root: &Path) -> PathBuf {
-    root.join(STATE_DIR_NAME).join(COOKIES)
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes our events of those of `notify`.
+/// Makes our events of the system's.
 struct Translate {
+    inotify: Instance,
+    names: Arc<Mutex<Names>>,
     root: PathBuf,
-    cookies: PathBuf,
+    /// What was moved away last, until it is known where it went.
+    from: Option<(u32, TreePath)>,
 }
 
-/// Where an absolute path leads.
+/// Where an event was.
 enum Where {
-    /// Below the root, or it.
-    Tree(TreePath),
-    /// A name that no Volume can hold, in this directory.
-    Unnameable(TreePath),
-    /// The state directory itself.
+    /// In the directory of the cookies: a cookie, or nothing for the directory itself.
+    Cookies(Option<String>),
+    /// At the root itself.
+    Root,
+    /// At the state directory in the root.
     State,
-    /// A cookie.
-    Cookie(String),
-    /// Anything else.
+    /// Below the root.
+    Tree(TreePath),
+    /// At a name that no Volume can hold, in this directory.
+    Unnameable(TreePath),
+    /// Where nothing matters, or at a directory that its own directory tells of.
     Elsewhere,
 }
 
 impl Translate {
-    fn each(
-        &self,
-        event: notify::Result<notify::Event>,
-        sink: &(dyn Fn(WatchEvent) + Send + Sync),
-    ) {
-        let event = match event {
-            Ok(event) => event,
-            // Whatever it is, something may have been missed.
-            Err(error) => {
-                tracing::warn!(%error, "the watcher failed");
-                return sink(WatchEvent::Overflow);
-            }
-        };
-        if event.need_rescan() {
+    fn each(&mut self, told: &Told<'_>, sink: &(dyn Fn(WatchEvent) + Send + Sync)) {
+        let what = told.what;
+        if what.contains(ReadFlags::QUEUE_OVERFLOW) {
             return sink(WatchEvent::Overflow);
         }
-        let Some(path) = event.paths.first() else { return };
-        // A directory that is watched tells of its own move without a tracker;
-        // the directory above has told it better.
-        let own_move = event.attrs.tracker().is_none();
-        match self.find(path) {
-            Where::Tree(path) if path.is_root() => {
-                if self.is_end_of_root(event.kind) {
-                    sink(WatchEvent::RootGone);
-                }
-            }
-            Where::Tree(from) if is_pair(event.kind) => {
-                if let Some(Where::Tree(to)) = event.paths.get(1).map(|to| self.find(to)) {
-                    sink(WatchEvent::Moved(from, to));
-                }
-            }
-            Where::Tree(path) => {
-                if let Some(event) = tree_event(event.kind, own_move, path) {
-                    sink(event);
-                }
-            }
-            Where::Unnameable(parent) => {
-                if tree_event(event.kind, own_move, parent.clone()).is_some() {
-                    sink(WatchEvent::Modified(parent));
-                }
-            }
-            Where::State => {
-                if is_end(event.kind) {
-                    sink(WatchEvent::RootGone);
-                }
-            }
-            Where::Cookie(name) => {
-                if matches!(event.kind, EventKind::Create(_)) {
+        match self.find(told) {
+            Where::Cookies(Some(name)) => {
+                if what.contains(ReadFlags::CREATE) {
                     sink(WatchEvent::Cookie(name));
                 }
             }
+            // Whatever happened to it, the state directory is not what it was.
+            Where::Cookies(None) => {
+                if is_end(what) {
+                    sink(WatchEvent::RootGone);
+                }
+            }
+            Where::State => {
+                if what.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) {
+                    sink(WatchEvent::RootGone);
+                }
+            }
+            // An open directory gets no event when it is removed, and what holds it
+            // open is the disk; but its last change is one of its number of names.
+            Where::Root => {
+                if is_end(what) || (what.contains(ReadFlags::ATTRIB) && !self.root.is_dir()) {
+                    sink(WatchEvent::RootGone);
+                }
+            }
+            Where::Unnameable(parent) => sink(WatchEvent::Modified(parent)),
+            Where::Tree(path) => self.tell(told, path, sink),
             Where::Elsewhere => {}
         }
     }
 
-    fn find(&self, path: &Path) -> Where {
-        if let Ok(cookie) = path.strip_prefix(&self.cookies) {
-            return match cookie.to_str() {
-                // The cookies' directory itself: whatever happened to it, the
-                // state directory is not what it was.
-                Some("") => Where::State,
-                Some(name) => Where::Cookie(name.into()),
-                None => Where::Elsewhere,
-            };
-        }
-        let Ok(inner) = path.strip_prefix(&self.root) else { return Where::Elsewhere };
-        if inner == OsStr::new(STATE_DIR_NAME) {
-            return Where::State;
-        }
-        if inner.starts_with(STATE_DIR_NAME) {
-            return Where::Elsewhere;
-        }
-        let tree = |path: &Path| path.to_str().and_then(|text| TreePath::new(text).ok());
-        if let Some(path) = tree(inner) {
-            return if is_of_no_concern(&path) { Where::Elsewhere } else { Where::Tree(path) };
-        }
-        match inner.parent().and_then(tree) {
-            Some(parent) => Where::Unnameable(parent),
-            // Only directories with good names are watched.
-            None => Where::Elsewhere,
+    fn tell(
+        &mut self,
+        told: &Told<'_>,
+        path: TreePath,
+        sink: &(dyn Fn(WatchEvent) + Send + Sync),
+    ) {
+        let is = |what: ReadFlags| told.what.contains(what);
+        if is(ReadFlags::MOVED_FROM) {
+            if is(ReadFlags::ISDIR) {
+                // Where it is now, if it is in the root, it is watched again.
+                let watches = locked(&self.names).forget_below(&path);
+                watches.into_iter().for_each(|watch| self.inotify.unwatch(watch));
+            }
+            self.from = Some((told.pair, path.clone()));
+            sink(WatchEvent::MovedFrom(path));
+        } else if is(ReadFlags::MOVED_TO) {
+            sink(WatchEvent::MovedTo(path.clone()));
+            if let Some((_, from)) = self.from.take().filter(|(pair, _)| *pair == told.pair) {
+                sink(WatchEvent::Moved(from, path));
+            }
+        } else if is(ReadFlags::CREATE) {
+            sink(WatchEvent::Created(path));
+        } else if is(ReadFlags::DELETE) {
+            sink(WatchEvent::Removed(path));
+        } else if is(ReadFlags::CLOSE_WRITE) {
+            sink(WatchEvent::Closed(path));
+        } else if is(ReadFlags::ATTRIB) {
+            sink(WatchEvent::Attributes(path));
+        } else {
+            sink(WatchEvent::Modified(path));
         }
     }
 
-    /// An open directory gets no event when it is removed, and what holds it open
-    /// is the disk; but its last change is one of its number of names.
-    fn is_end_of_root(&self, kind: EventKind) -> bool {
-        is_end(kind) || (is_metadata(kind) && !self.root.is_dir())
+    fn find(&self, told: &Told<'_>) -> Where {
+        let mut names = locked(&self.names);
+        if names.cookies == Some(told.watch) {
+            let name = told.name.map(|name| String::from_utf8_lossy(name).into_owned());
+            return Where::Cookies(name);
+        }
+        // A watch that was given up may have something to tell still.
+        let Some(directory) = names.paths.get(&told.watch).cloned() else {
+            return Where::Elsewhere;
+        };
+        if told.what.contains(ReadFlags::IGNORED) {
+            names.forget(told.watch);
+        }
+        let Some(name) = told.name else {
+            return if directory.is_root() { Where::Root } else { Where::Elsewhere };
+        };
+        if directory.is_root() && name == STATE_DIR_NAME.as_bytes() {
+            return Where::State;
+        }
+        match str::from_utf8(name).ok().and_then(|name| Name::new(name).ok()) {
+            Some(name) => {
+                let path = directory.join(&name);
+                if is_of_no_concern(&path) { Where::Elsewhere } else { Where::Tree(path) }
+            }
+            None if is_of_no_concern(&directory) => Where::Elsewhere,
+            None => Where::Unnameable(directory),
+        }
     }
+}
+
+/// Whether a directory that tells of itself is not what it was.
+fn is_end(what: ReadFlags) -> bool {
+    let ends = ReadFlags::DELETE_SELF
+        | ReadFlags::MOVE_SELF
+        | ReadFlags::UNMOUNT
+        | ReadFlags::IGNORED;
+    what.intersects(ends)
 }
 
 /// Git writes much in its directories, and few files of it matter here.
@@ -410,40 +446,11 @@ pub(super) fn new_repository(event: &WatchEvent) -> Option<TreePath> {
     if git.name()?.as_str() == GIT { git.parent() } else { None }
 }
 
-fn is_end(kind: EventKind) -> bool {
-    matches!(kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)))
-}
-
-fn is_pair(kind: EventKind) -> bool {
-    matches!(kind, EventKind::Modify(ModifyKind::Name(RenameMode::Both)))
-}
-
-fn is_metadata(kind: EventKind) -> bool {
-    matches!(kind, EventKind::Modify(ModifyKind::Metadata(_)))
-}
-
-fn tree_event(kind: EventKind, own_move: bool, path: TreePath) -> Option<WatchEvent> {
-    Some(match kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => WatchEvent::Closed(path),
-        EventKind::Create(_) => WatchEvent::Created(path),
-        EventKind::Remove(_) => WatchEvent::Removed(path),
-        EventKind::Modify(ModifyKind::Name(RenameMode::From)) if !own_move => {
-            WatchEvent::MovedFrom(path)
-        }
-        EventKind::Modify(ModifyKind::Name(RenameMode::To)) => WatchEvent::MovedTo(path),
-        // The two sides of a rename were reported already, one by one.
-        EventKind::Modify(ModifyKind::Name(RenameMode::From | RenameMode::Both)) => return None,
-        EventKind::Modify(ModifyKind::Metadata(_)) => WatchEvent::Attributes(path),
-        EventKind::Modify(_) | EventKind::Any | EventKind::Other => WatchEvent::Modified(path),
-        EventKind::Access(_) => return None,
-    })
-}
-
-fn watch_error(error: &notify::Error) -> WatchError {
-    match &error.kind {
-        ErrorKind::MaxFilesWatch => WatchError::LimitReached,
-        ErrorKind::PathNotFound => WatchError::Gone,
-        _ => WatchError::Other(error.to_string()),
+fn watch_error(errno: Errno) -> WatchError {
+    match errno {
+        Errno::NOSPC => WatchError::LimitReached,
+        Errno::NOENT | Errno::NOTDIR => WatchError::Gone,
+        other => WatchError::Other(other.to_string()),
     }
 }
 
