@@ -247,16 +247,33 @@ fn a_database_of_the_first_schema_is_read_on() {
     let db = dir.path().join("state.db");
     let mut store = SqliteStore::open(&db).unwrap();
     let kept = TreePath::new("kept").unwrap();
-    store.commit(&[Record::Kept(kept.clone(), true)], &[], true).unwrap();
+    let (place, row) = (
+        Place { parent: NodeId::ROOT, name: Name::new("f").unwrap() },
+        Row {
+            node: NodeId(1 << 63),
+            version: Seq(7),
+            what: What::File(Content::of(b"text")),
+            mode: 0o640,
+            print: None,
+        },
+    );
+    let records =
+        [Record::Kept(kept.clone(), true), Record::Synced(place.clone(), Some(row.clone()))];
+    store.commit(&records, &[(place.clone(), Some(row.clone()))], true).unwrap();
     drop(store);
     let old = rusqlite::Connection::open(&db).unwrap();
+    old.execute("UPDATE synced SET row = ?", [serde_json::to_string(&row).unwrap()]).unwrap();
     old.execute_batch(
         "DROP TABLE applied; CREATE TABLE outgoing_inline (bytes); PRAGMA user_version = 1",
     )
     .unwrap();
     drop(old);
-    let mut store = SqliteStore::open(&db).unwrap();
-    assert!(store.load().unwrap().kept.contains(&kept));
+    for _ in 0..2 {
+        let mut store = SqliteStore::open(&db).unwrap();
+        let state = store.load().unwrap();
+        assert!(state.kept.contains(&kept));
+        assert_eq!(state.synced.iter().collect::<Vec<_>>(), [(place.clone(), &row)]);
+    }
 }
 
 #[test]

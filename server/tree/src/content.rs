@@ -22,6 +22,10 @@ pub const MAX_CHUNK: usize = 512 * 1024;
 /// the requests, events and transactions that name them.
 pub const INLINE_LIMIT: u64 = MIN_CHUNK as u64;
 
+/// The kinds of content names in binary formats.
+const CHUNK: u8 = 0;
+const RECIPE: u8 = 1;
+
 const HEX: [u8; 16] = *b"0123456789abcdef";
 
 const RECIPE_HEAD: &[u8] = b"s0 recipe 1\n";
@@ -131,16 +135,54 @@ impl fmt::Debug for ContentId {
     }
 }
 
+/// In binary formats the hash comes as its bytes, after one byte for the kind.
 impl Serialize for ContentId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        if serializer.is_human_readable() {
+            return serializer.collect_str(self);
+        }
+        let (kind, hash) = match self {
+            Self::Chunk(hash) => (CHUNK, hash),
+            Self::Recipe(hash) => (RECIPE, hash),
+        };
+        let mut bytes = [kind; 33];
+        bytes[1..].copy_from_slice(&hash.0);
+        serializer.serialize_bytes(&bytes)
     }
 }
 
 impl<'de> Deserialize<'de> for ContentId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not a content name"))
+        if deserializer.is_human_readable() {
+            let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+            return Self::parse(&text).ok_or_else(not_a_content_name);
+        }
+        deserializer.deserialize_bytes(Packed)
+    }
+}
+
+fn not_a_content_name<E: serde::de::Error>() -> E {
+    E::custom("not a content name")
+}
+
+/// Reads a [`ContentId`] of a binary format.
+struct Packed;
+
+impl serde::de::Visitor<'_> for Packed {
+    type Value = ContentId;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the 33 bytes of a content name")
+    }
+
+    fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<ContentId, E> {
+        let (kind, hash) = bytes.split_first().ok_or_else(not_a_content_name)?;
+        let hash = Hash(hash.try_into().map_err(|_| not_a_content_name())?);
+        match *kind {
+            CHUNK => Ok(ContentId::Chunk(hash)),
+            RECIPE => Ok(ContentId::Recipe(hash)),
+            _ => Err(not_a_content_name()),
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! registration, so that an answer to an old question can never be taken for
 //! one to a new question.
 
+mod follow;
 mod send;
 mod transfer;
 
@@ -17,12 +18,11 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
 use s0_api::documented::ConflictStatus;
-use s0_api::sync::{Registered, Registration, StreamEvent, SubmitError};
+use s0_api::sync::{Registered, Registration, SubmitError};
 use s0_api::{Client, Error, SubmitFailure};
-use s0_tree::{Entry, Seq, TreePath};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use s0_tree::{Seq, TreePath};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 
@@ -33,12 +33,6 @@ use crate::state::Settlement;
 
 /// The shortest and the longest pause between two attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// The most entries, and bytes that came with them, that are handed on at once.
-const BATCH: (usize, usize) = (1024, 4 << 20);
-/// The most entries that are read again at a start, to know whose they are.
-const MOST_SINCE: u64 = 100_000;
-/// Batches of entries that may wait for the engine.
-const BATCHES_AHEAD: usize = 4;
 /// A session that lived this long was a good one, whatever ended it.
 const GOOD_SESSION: Duration = Duration::from_secs(5);
 /// How often the service is told the cursor at most.
@@ -271,6 +265,9 @@ impl Network {
         };
         // Dropping these ends all that was asked for in this session.
         let mut work = Work::start(session.clone());
+        if number == 1 {
+            work.fetch_tree_ahead();
+        }
         let _ = self.out.send(Message::Connected(number, registered));
         loop {
             tokio::select! {
@@ -304,6 +301,8 @@ struct Work {
     session: Session,
     tasks: JoinSet<()>,
     stream: Option<AbortHandle>,
+    /// The tree, fetched while the engine was loading its state and looking at the disk.
+    ahead: Option<follow::Ahead>,
     small: mpsc::UnboundedSender<transfer::Wanted>,
     offered: mpsc::UnboundedSender<send::Offered>,
     cursor: watch::Sender<Option<Seq>>,
@@ -320,17 +319,36 @@ impl Work {
         tasks.spawn(send::upload_together(session.clone(), queue));
         let (cursor, told) = watch::channel(None);
         tasks.spawn(tell_cursor(session.clone(), told));
-        Self { session, tasks, stream: None, small, offered, cursor, unanswered: Arc::default() }
+        Self {
+            session,
+            tasks,
+            stream: None,
+            ahead: None,
+            small,
+            offered,
+            cursor,
+            unanswered: Arc::default(),
+        }
+    }
+
+    /// An engine that starts asks for the tree first, once it gets to it.
+    fn fetch_tree_ahead(&mut self) {
+        let (fetched, ahead) = oneshot::channel();
+        let session = self.session.clone();
+        self.tasks.spawn(async move {
+            let _ = fetched.send(session.client.tree(&session.volume).await);
+        });
+        self.ahead = Some(ahead);
     }
 
     fn perform(&mut self, effect: Effect) {
         let session = self.session.clone();
         match effect {
             Effect::FetchTree { since } => {
-                self.tasks.spawn(fetch_tree(session, since));
+                self.tasks.spawn(follow::fetch_tree(session, self.ahead.take(), since));
             }
             Effect::Follow(after) => {
-                let stream = self.tasks.spawn(follow(session, after));
+                let stream = self.tasks.spawn(follow::follow(session, after));
                 if let Some(old) = self.stream.replace(stream) {
                     old.abort();
                 }
@@ -376,111 +394,6 @@ impl Work {
             let head = asked.ok().map(|envelope| Seq(envelope.head_seq));
             let _ = session.out.send(Message::Head(flush, head));
         });
-    }
-}
-
-async fn fetch_tree(session: Session, since: Option<Seq>) {
-    let fetched = async {
-        let (epoch, tree) = session.client.tree(&session.volume).await?;
-        let since = match since {
-            Some(since) => entries_between(&session, &epoch, since, tree.head()).await?,
-            None => None,
-        };
-        Ok((epoch, tree, since))
-    };
-    match fetched.await {
-        Ok((epoch, tree, since)) => {
-            session.epoch.send_replace(epoch.clone());
-            session.tell(Event::Tree { epoch, tree, since });
-        }
-        Err(error) => session.end(&error),
-    }
-}
-
-/// The entries after `after` up to `head`, if they are retained and not too many to
-/// be held at once.
-async fn entries_between(
-    session: &Session,
-    epoch: &str,
-    after: Seq,
-    head: Seq,
-) -> Result<Option<Vec<Entry>>, Error> {
-    let mut entries = Vec::new();
-    if after >= head {
-        return Ok(Some(entries));
-    }
-    if head.0 - after.0 > MOST_SINCE {
-        return Ok(None);
-    }
-    let mut stream = match session.client.events(&session.volume, after, Some(epoch)).await {
-        Ok(stream) => stream,
-        Err(Error::ReseedRequired { .. } | Error::EpochChanged { .. }) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    while let Some(event) = stream.next().await {
-        match event? {
-            StreamEvent::Entry { entry, .. } => {
-                let last = entry.seq >= head;
-                entries.push(*entry);
-                if last {
-                    return Ok(Some(entries));
-                }
-            }
-            StreamEvent::Head { .. } => {}
-        }
-    }
-    Err(Error::Unavailable("the stream of events ended".into()))
-}
-
-/// Hands on the entries after `after` as they come.
-async fn follow(session: Session, after: Seq) {
-    let epoch = session.epoch.borrow().clone();
-    let mut stream = match session.client.events(&session.volume, after, Some(&epoch)).await {
-        Ok(stream) => stream,
-        Err(Error::ReseedRequired { .. } | Error::EpochChanged { .. }) => {
-            return session.tell(Event::CannotFollow);
-        }
-        Err(error) => return session.end(&error),
-    };
-    // The engine may be busy with the disk; what it has not taken waits in the
-    // service, not here.
-    let ahead = Arc::new(Semaphore::new(BATCHES_AHEAD));
-    loop {
-        let (mut entries, mut bytes) = (Vec::new(), 0);
-        let mut next = stream.next().await;
-        let failed = loop {
-            match next {
-                Some(Ok(StreamEvent::Entry { entry, text })) => {
-                    bytes += text.as_ref().map_or(0, String::len) + 256;
-                    entries.push((*entry, text.map(|text| Arc::from(text.into_bytes()))));
-                }
-                Some(Ok(StreamEvent::Head { policy, quota, .. })) => {
-                    session.tell(Event::Terms(policy, quota));
-                }
-                Some(Err(error)) => break Some(error),
-                None => break Some(Error::Unavailable("the stream of events ended".into())),
-            }
-            if entries.len() >= BATCH.0 || bytes >= BATCH.1 {
-                break None;
-            }
-            match stream.next().now_or_never() {
-                Some(more) => next = more,
-                None => break None,
-            }
-        };
-        if !entries.is_empty() {
-            let Ok(permit) = ahead.clone().acquire_owned().await else { return };
-            session.was_useful();
-            let event = Event::Entries(entries);
-            let _ = session.out.send(Message::Network(session.number, event, Some(permit)));
-        }
-        match failed {
-            None => {}
-            Some(Error::ReseedRequired { .. } | Error::EpochChanged { .. }) => {
-                return session.tell(Event::CannotFollow);
-            }
-            Some(error) => return session.end(&error),
-        }
     }
 }
 

@@ -384,16 +384,12 @@ impl RunLoop {
         self.engine = Err(Asleep::new("it is starting".into(), None));
         self.watcher = None;
         match self.try_open() {
-            Ok((engine, registration)) => {
-                let mut engine = Box::new(engine);
-                let access = engine.disk().access();
-                self.engine = Ok(engine);
+            Ok(engine) => {
+                self.engine = Ok(Box::new(engine));
                 // Before the first look, which asks for the watches.
                 if let Err(error) = self.start_watcher() {
                     tracing::warn!(%error, "the workspace is not watched");
                 }
-                let connect = Command::Connect(Box::new(registration), access);
-                let _ = self.network.send(connect);
             }
             Err(asleep) => {
                 tracing::error!(why = asleep.why, "the replica cannot run");
@@ -407,7 +403,7 @@ impl RunLoop {
         self.swept = self.now();
     }
 
-    fn try_open(&mut self) -> Result<(Engine, Registration), Asleep> {
+    fn try_open(&mut self) -> Result<Engine, Asleep> {
         let disk = RootDisk::open(&self.setup.root, self.setup.marker);
         let disk = disk.map_err(|error| match error {
             DiskError::RootGone => Asleep::new(Halt::RootGone.to_string(), Some(Halt::RootGone)),
@@ -433,10 +429,12 @@ impl RunLoop {
             take_instance: true,
             sandbox_id: self.setup.sandbox.clone(),
         };
+        // Loading takes a while with many files, and what the service has to say to
+        // the engine waits until it hears.
+        let _ = self.network.send(Command::Connect(Box::new(registration), disk.access()));
         let config = self.setup.config.clone();
-        let engine = Replica::open(config, disk, store, Box::new(rules), self.now())
-            .map_err(|stop| Asleep::new(stop.to_string(), None))?;
-        Ok((engine, registration))
+        Replica::open(config, disk, store, Box::new(rules), self.now())
+            .map_err(|stop| Asleep::new(stop.to_string(), None))
     }
 
     /// The engine does not know any more what is true: it loads again, a few

@@ -1,8 +1,9 @@
 //! The [`Store`] in an SQLite database.
 //!
-//! Each kind of record has a table; a row is kept as the JSON of its type, so
-//! that a new field needs no new schema. A lock file beside the database keeps
-//! a second process out.
+//! Each kind of record has a table, and a record is kept as the JSON of its type,
+//! so that a new field needs no new schema. Rows, of which there is one for each
+//! file and all are read at a start, are `MessagePack`, where new fields come last.
+//! A lock file beside the database keeps a second process out.
 
 use std::fmt::Display;
 use std::fs::{File, TryLockError};
@@ -19,11 +20,11 @@ use crate::state::{Outgoing, Record, Row, State, Store, StoreError};
 use crate::synced::RowChange;
 
 /// The schema that this software writes.
-const SCHEMA: i64 = 3;
+const SCHEMA: i64 = 4;
 
 const CREATE: &str = "
 CREATE TABLE synced (
-    parent INTEGER NOT NULL, name TEXT NOT NULL, row TEXT NOT NULL,
+    parent INTEGER NOT NULL, name TEXT NOT NULL, row BLOB NOT NULL,
     PRIMARY KEY (parent, name)
 ) WITHOUT ROWID;
 CREATE TABLE intents (id INTEGER PRIMARY KEY, intent TEXT NOT NULL);
@@ -92,7 +93,12 @@ impl SqliteStore {
                 if schema < 2 {
                     transaction.execute_batch(CREATE_APPLIED).map_err(sql)?;
                 }
-                transaction.execute_batch(WITHOUT_INLINE).map_err(sql)?;
+                if schema < 3 {
+                    transaction.execute_batch(WITHOUT_INLINE).map_err(sql)?;
+                }
+                if schema < 4 {
+                    pack_rows(&transaction)?;
+                }
                 transaction.pragma_update(None, "user_version", SCHEMA).map_err(sql)?;
                 transaction.commit().map_err(sql)
             }
@@ -180,7 +186,7 @@ fn write_row(db: &Transaction<'_>, place: &Place, row: Option<&Row>) -> Result<(
         Some(row) => run(
             db,
             "INSERT OR REPLACE INTO synced VALUES (?, ?, ?)",
-            params![parent, name, json(row)?],
+            params![parent, name, pack(row)?],
         ),
         None => run(db, "DELETE FROM synced WHERE parent = ? AND name = ?", params![parent, name]),
     }
@@ -270,17 +276,34 @@ fn read(db: &Transaction<'_>) -> Result<State, StoreError> {
 }
 
 fn read_synced(db: &Transaction<'_>) -> Result<Vec<(Place, Row)>, StoreError> {
+    read_rows(db, |row| {
+        let packed = row.get_ref(2).map_err(sql)?.as_blob().map_err(|error| damaged(&error))?;
+        rmp_serde::from_slice(packed).map_err(|error| damaged(&error))
+    })
+}
+
+/// Schemas before 4 have the rows as JSON.
+fn pack_rows(db: &Transaction<'_>) -> Result<(), StoreError> {
+    let rows = read_rows(db, |row| {
+        parse(row.get_ref(2).map_err(sql)?.as_str().map_err(|error| damaged(&error))?)
+    })?;
+    rows.iter().try_for_each(|(place, row)| write_row(db, place, Some(row)))
+}
+
+fn read_rows(
+    db: &Transaction<'_>,
+    read: impl Fn(&rusqlite::Row<'_>) -> Result<Row, StoreError>,
+) -> Result<Vec<(Place, Row)>, StoreError> {
     let mut statement = db.prepare("SELECT parent, name, row FROM synced").map_err(sql)?;
     let mut found = statement.query([]).map_err(sql)?;
-    let mut read = Vec::new();
+    let mut rows = Vec::new();
     while let Some(row) = found.next().map_err(sql)? {
-        let text =
-            |column| row.get_ref(column).map_err(sql)?.as_str().map_err(|error| damaged(&error));
         let parent: i64 = row.get(0).map_err(sql)?;
-        let name = Name::new(text(1)?).map_err(|error| damaged(&error))?;
-        read.push((Place { parent: NodeId(parent.cast_unsigned()), name }, parse(text(2)?)?));
+        let name = row.get_ref(1).map_err(sql)?.as_str().map_err(|error| damaged(&error))?;
+        let name = Name::new(name).map_err(|error| damaged(&error))?;
+        rows.push((Place { parent: NodeId(parent.cast_unsigned()), name }, read(row)?));
     }
-    Ok(read)
+    Ok(rows)
 }
 
 fn read_outgoing(db: &Transaction<'_>) -> Result<Option<Box<Outgoing>>, StoreError> {
@@ -305,6 +328,10 @@ fn pairs(db: &Transaction<'_>, select: &str) -> Result<Vec<(String, String)>, St
 /// SQLite's integers are signed; the bits are what counts.
 fn number(unsigned: u64) -> i64 {
     unsigned.cast_signed()
+}
+
+fn pack(row: &Row) -> Result<Vec<u8>, StoreError> {
+    rmp_serde::to_vec(row).map_err(|error| StoreError(error.to_string()))
 }
 
 fn json(value: &impl Serialize) -> Result<String, StoreError> {
