@@ -258,10 +258,6 @@ pub trait Disk {
     /// The present moment by the file system's clock, in nanoseconds.
     fn now(&mut self) -> i64;
 
-    /// Reports changes in this directory from now on, if anything watches. Called
-    /// before the directory is listed, so that nothing falls between.
-    fn watch(&mut self, _directory: &TreePath) {}
-
     /// What is at `at`; `None` when nothing is, or a directory above is missing.
     /// On a root where `Foo` and `foo` are one name, only the spelling that the
     /// disk has counts, if it keeps spellings.
@@ -271,7 +267,8 @@ pub trait Disk {
     fn stat(&mut self, at: &Spot) -> DiskResult<Option<Stat>>;
 
     /// The children of a directory, in any order. The staging directory and the
-    /// marker are left out.
+    /// marker are left out. If anything watches, changes in the directory are
+    /// reported from before that on, so that nothing falls between.
     ///
     /// # Errors
     /// It is no directory, or cannot be read.

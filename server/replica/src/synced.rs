@@ -65,7 +65,7 @@ impl Synced {
                 if row.what.is_directory() {
                     directories.push(row.node);
                 }
-                synced.insert(place, row);
+                synced.put(place, row);
             }
         }
         for (parent, rows) in by_parent {
@@ -78,7 +78,13 @@ impl Synced {
     /// The row of a place.
     #[must_use]
     pub fn get(&self, place: &Place) -> Option<&Row> {
-        self.rows.get(&place.parent)?.get(&place.name)
+        self.child(place.parent, &place.name)
+    }
+
+    /// The row of a name in a directory.
+    #[must_use]
+    pub fn child(&self, directory: NodeId, name: &Name) -> Option<&Row> {
+        self.rows.get(&directory)?.get(name)
     }
 
     /// The rows in a directory.
@@ -227,12 +233,17 @@ impl Synced {
     }
 
     fn insert(&mut self, place: Place, row: Row) {
+        self.changes.push((place.clone(), Some(row.clone())));
         self.take(&place);
+        self.put(place, row);
+    }
+
+    /// Notes a row where there is none.
+    fn put(&mut self, place: Place, row: Row) {
         if let (What::Directory, Some(print)) = (&row.what, &row.print) {
             self.directories.insert(print.stat.inode, row.node);
         }
         self.places.entry(row.node).or_default().push(place.clone());
-        self.changes.push((place.clone(), Some(row.clone())));
         self.rows.entry(place.parent).or_default().insert(place.name, row);
         self.count += 1;
     }

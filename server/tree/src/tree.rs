@@ -128,6 +128,12 @@ impl Tree {
             .find(|other| other != name && policy.same_name(other.as_str(), name.as_str()))
     }
 
+    /// Every node but the root, once, in the order of their ids.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &Node)> + '_ {
+        let nodes = self.nodes.iter().map(|(id, node)| (*id, &**node));
+        nodes.filter(|(id, _)| *id != NodeId::ROOT)
+    }
+
     /// Every path below the root with its node, parents before children,
     /// siblings in the byte order of their names. A hard-linked file comes once
     /// for each place.

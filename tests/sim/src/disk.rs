@@ -133,18 +133,17 @@ impl Disk for SimDisk {
         self.0.borrow_mut().fs.clock()
     }
 
-    fn watch(&mut self, directory: &TreePath) {
-        let fs = &mut self.0.borrow_mut().fs;
-        if let Some(inode) = fs.find_exact(directory.as_str()) {
-            fs.watched.insert(inode, directory.as_str().to_owned());
-        }
-    }
-
     fn stat(&mut self, at: &Spot) -> DiskResult<Option<Stat>> {
         self.call("stat", |fs| Ok(fs.find_exact(&text(at)).map(|inode| stat_of(fs, inode))))
     }
 
     fn list(&mut self, directory: &TreePath) -> DiskResult<Listing> {
+        {
+            let fs = &mut self.0.borrow_mut().fs;
+            if let Some(inode) = fs.find_exact(directory.as_str()) {
+                fs.watched.insert(inode, directory.as_str().to_owned());
+            }
+        }
         self.call("list", |fs| {
             let inode = fs.find_exact(directory.as_str()).ok_or(Error::NotFound)?;
             let Node::Dir(children) = &fs.inodes[&inode].node else {

@@ -4,7 +4,7 @@
 //! read has the content that it had. What differs goes to `changed`, for the
 //! upload to send and the download to stay away from.
 
-use s0_tree::{MAX_PATH_BYTES, Place, TreePath, comparison_key};
+use s0_tree::{MAX_PATH_BYTES, Name, NodeId, Place, TreePath, comparison_key};
 
 use super::guard::is_own;
 use super::{Dirt, Done, Hint, Local, Notice, Reach, Replica, Stop};
@@ -212,12 +212,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             Seen::Directory => self.compare_directory(path, stat, synced, reach, unread)?,
             Seen::File => {
                 self.forget_below(path);
-                let clean = synced.as_ref().is_some_and(|(_, row)| {
-                    matches!(row.what, What::File(_))
-                        && self.same_mode(&row.what, row.mode, stat.mode)
-                        && row.print.is_some_and(|print| self.is_same(&print, &stat))
-                });
-                if clean {
+                if synced.as_ref().is_some_and(|(_, row)| self.is_clean(row, &stat)) {
                     self.forget(path);
                 } else {
                     unread.push((path.clone(), stat));
@@ -350,7 +345,6 @@ impl<D: Disk, S: Store> Replica<D, S> {
 
     /// Compares a directory's children with its rows.
     fn list(&mut self, path: &TreePath, reach: Reach, unread: &mut Vec<(TreePath, Stat)>) -> Done {
-        self.disk.watch(path);
         let listing = match self.listed(path) {
             Ok(listing) => listing,
             Err(DiskError::NotFound | DiskError::NotADirectory) if !path.is_root() => {
@@ -370,10 +364,6 @@ impl<D: Disk, S: Store> Replica<D, S> {
             // The path of the problem is its directory's: the name has no path.
             self.problems.insert(path.clone(), format!("the name {name:?} is not UTF-8"));
         }
-        let mut missing: std::collections::BTreeSet<_> = match self.directory_at(path) {
-            Some(node) => self.state.synced.children(node).map(|(name, _)| name.clone()).collect(),
-            None => std::collections::BTreeSet::new(),
-        };
         let is_child = |other: &&TreePath| other.depth() == path.depth() + 1;
         let mut unlisted: std::collections::BTreeSet<_> =
             below(&self.changed, path).filter(is_child).cloned().collect();
@@ -384,8 +374,13 @@ impl<D: Disk, S: Store> Replica<D, S> {
         let kept_out = |other: &&TreePath| reach == Reach::All && !local(other);
         let mut kept_out: std::collections::BTreeSet<_> =
             below(&self.problems, path).filter(is_child).filter(kept_out).cloned().collect();
+        let directory = self.directory_at(path);
+        let missing = directory.map_or_else(Vec::new, |node| self.missing(node, &listing.entries));
+        let untouched = directory.filter(|_| self.is_untouched_below(path));
         for (name, stat) in listing.entries {
-            missing.remove(&name);
+            if untouched.is_some_and(|node| self.is_unchanged_file(node, &name, &stat)) {
+                continue;
+            }
             let child = path.join(&name);
             kept_out.remove(&child);
             if child.as_str().len() > MAX_PATH_BYTES {
@@ -425,6 +420,44 @@ impl<D: Disk, S: Store> Replica<D, S> {
             }
         }
         Ok(())
+    }
+
+    /// The children that the rows have and the listing has not.
+    fn missing(&self, directory: NodeId, listed: &[(Name, Stat)]) -> Vec<Name> {
+        let synced = || self.state.synced.children(directory).map(|(name, _)| name);
+        let there =
+            listed.iter().filter(|(name, _)| self.state.synced.child(directory, name).is_some());
+        if there.count() == synced().count() {
+            return Vec::new();
+        }
+        let listed: std::collections::HashSet<_> = listed.iter().map(|(name, _)| name).collect();
+        synced().filter(|name| !listed.contains(name)).cloned().collect()
+    }
+
+    /// Whether nothing is noted of what is in a directory that a look would have to
+    /// take back.
+    fn is_untouched_below(&self, path: &TreePath) -> bool {
+        let none = |mut below: Box<dyn Iterator<Item = &TreePath> + '_>| below.next().is_none();
+        self.in_flight.is_empty()
+            && self.moved.is_empty()
+            && self.state.kept.is_empty()
+            && none(Box::new(below(&self.dirty, path)))
+            && none(Box::new(below(&self.changed, path)))
+            && none(Box::new(below(&self.problems, path)))
+    }
+
+    /// Whether a listed file is as it is synced. Of nearly all files of nearly all
+    /// looks that is all there is to know.
+    fn is_unchanged_file(&self, directory: NodeId, name: &Name, stat: &Stat) -> bool {
+        stat.kind == Seen::File
+            && !name.as_str().starts_with('.')
+            && self.state.synced.child(directory, name).is_some_and(|row| self.is_clean(row, stat))
+    }
+
+    fn is_clean(&self, row: &Row, stat: &Stat) -> bool {
+        matches!(row.what, What::File(_))
+            && self.same_mode(&row.what, row.mode, stat.mode)
+            && row.print.is_some_and(|print| self.is_same(&print, stat))
     }
 
     pub(super) fn problem(&mut self, path: &TreePath, error: &DiskError) {

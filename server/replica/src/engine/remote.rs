@@ -101,7 +101,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
     pub(super) fn consider_everything(&mut self) {
         let Some(tree) = &self.remote else { return };
         let mut places = Vec::new();
-        for (path, id, node) in tree.walk() {
+        for (id, node) in tree.nodes() {
             for place in &node.places {
                 let agreed = self.state.synced.get(place).is_some_and(|row| {
                     row.node == id
@@ -112,7 +112,6 @@ impl<D: Disk, S: Store> Replica<D, S> {
                     places.push(place.clone());
                 }
             }
-            drop(path);
         }
         for (place, row) in self.state.synced.iter() {
             if tree.at_place(&place) != Some(row.node) {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use s0_tree::comparison_key;
+use s0_tree::{TreePath, comparison_key};
 
 use crate::disk::{Abilities, DiskError, DiskResult, IntentId, Seen, Spot, Stat};
 use crate::platform::{self, Directory};
@@ -95,6 +95,14 @@ impl RootAccess {
         }
         let directory = platform::beneath(self.root(), parent.as_str())?;
         Ok(Located { directory, name: name.as_str().into() })
+    }
+
+    /// Opens the directory at `path`.
+    pub(super) fn directory(&self, path: &TreePath) -> DiskResult<Directory> {
+        if path.as_str().split('/').next().is_some_and(is_state_dir) {
+            return Err(DiskError::Denied);
+        }
+        platform::beneath(self.root(), path.as_str())
     }
 
     pub(super) fn staging(&self) -> DiskResult<Directory> {

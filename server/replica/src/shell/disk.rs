@@ -22,7 +22,7 @@ use crate::disk::{
     Abilities, Description, Disk, DiskError, DiskResult, IntentId, Listing, RootIdentity, Seen,
     Spot, StagedName, Stat,
 };
-use crate::platform::{self, Renamed};
+use crate::platform::{self, Directory, Renamed};
 
 pub use super::access::STATE_DIR_NAME;
 
@@ -233,6 +233,14 @@ impl RootDisk {
         }
     }
 
+    fn watch(&self, directory: &TreePath, opened: &Directory) {
+        let Some(watcher) = &self.watcher else { return };
+        if let Err(error) = watcher.watch_opened(directory, opened) {
+            // The watcher knows what it had no watch for.
+            tracing::debug!(%directory, %error, "a directory is not watched");
+        }
+    }
+
     fn sync(&self, each: &[Located]) -> DiskResult<()> {
         let mut all = each.len() > SYNC_EACH;
         for one in each {
@@ -269,16 +277,6 @@ impl Disk for RootDisk {
         })
     }
 
-    fn watch(&mut self, directory: &TreePath) {
-        let Some(watcher) = &self.watcher else { return };
-        let watched = watcher.watch(directory).and_then(|()| watcher.watch_repository(directory));
-        if let Err(error) = watched {
-            // The watcher knows what it had no watch for; a directory that is gone
-            // is found to be gone by whoever lists it next.
-            tracing::debug!(%directory, %error, "a directory is not watched");
-        }
-    }
-
     fn stat(&mut self, at: &Spot) -> DiskResult<Option<Stat>> {
         match self.find(at) {
             Ok(stat) => Ok(stat.map(|stat| self.access.shown(stat))),
@@ -289,13 +287,15 @@ impl Disk for RootDisk {
     }
 
     fn list(&mut self, directory: &TreePath) -> DiskResult<Listing> {
-        let found = self.path(directory)?;
-        let opened = if directory.is_root() {
-            found.directory
-        } else {
-            platform::beneath(&found.directory, &found.name)?
-        };
+        let opened = self.access.directory(directory)?;
+        self.watch(directory, &opened);
         let names = platform::names(&opened)?;
+        if let Some(watcher) = &self.watcher
+            && names.iter().any(|name| name == b".git")
+            && let Err(error) = watcher.watch_repository(directory)
+        {
+            tracing::debug!(%directory, %error, "a repository is not watched");
+        }
         if directory.is_root() && !names.iter().any(|raw| raw == STATE_DIR_NAME.as_bytes()) {
             // A removed directory that is still open looks empty, and an emptied
             // root must not look as if the user had deleted it all.

@@ -162,7 +162,20 @@ impl Watcher {
     /// # Errors
     /// It is not watched.
     pub fn watch(&self, path: &TreePath) -> Result<(), WatchError> {
-        let done = self.try_watch(path);
+        let opened = self.open(path.as_str());
+        self.note(path, opened.and_then(|opened| self.try_watch(path, &opened)))
+    }
+
+    /// The same, of a directory that was opened at `path`.
+    pub(super) fn watch_opened(
+        &self,
+        path: &TreePath,
+        opened: &Directory,
+    ) -> Result<(), WatchError> {
+        self.note(path, self.try_watch(path, opened))
+    }
+
+    fn note(&self, path: &TreePath, done: Result<(), WatchError>) -> Result<(), WatchError> {
         let mut refused = locked(&self.refused);
         if matches!(done, Err(WatchError::LimitReached)) {
             if refused.is_empty() {
@@ -195,10 +208,9 @@ impl Watcher {
         }
     }
 
-    fn try_watch(&self, path: &TreePath) -> Result<(), WatchError> {
-        let directory = self.open(path.as_str())?;
+    fn try_watch(&self, path: &TreePath, opened: &Directory) -> Result<(), WatchError> {
         let mut names = locked(&self.names);
-        let watch = self.inotify.watch(&directory, &self.absolute(path)).map_err(watch_error)?;
+        let watch = self.inotify.watch(opened, &self.absolute(path)).map_err(watch_error)?;
         if let Some(before) = names.call(watch, path) {
             self.inotify.unwatch(before);
         }
@@ -356,12 +368,7 @@ impl Translate {
         }
     }
 
-    fn tell(
-        &mut self,
-        told: &Told<'_>,
-        path: TreePath,
-        sink: &(dyn Fn(WatchEvent) + Send + Sync),
-    ) {
+    fn tell(&mut self, told: &Told<'_>, path: TreePath, sink: &(dyn Fn(WatchEvent) + Send + Sync)) {
         let is = |what: ReadFlags| told.what.contains(what);
         if is(ReadFlags::MOVED_FROM) {
             if is(ReadFlags::ISDIR) {
@@ -421,10 +428,8 @@ impl Translate {
 
 /// Whether a directory that tells of itself is not what it was.
 fn is_end(what: ReadFlags) -> bool {
-    let ends = ReadFlags::DELETE_SELF
-        | ReadFlags::MOVE_SELF
-        | ReadFlags::UNMOUNT
-        | ReadFlags::IGNORED;
+    let ends =
+        ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT | ReadFlags::IGNORED;
     what.intersects(ends)
 }
 

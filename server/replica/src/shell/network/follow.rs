@@ -22,11 +22,7 @@ const BATCHES_AHEAD: usize = 4;
 /// A tree that was asked for before the engine did.
 pub(super) type Ahead = oneshot::Receiver<Result<(String, Tree), Error>>;
 
-pub(super) async fn fetch_tree(
-    session: Session,
-    ahead: Option<Ahead>,
-    since: Option<Seq>,
-) {
+pub(super) async fn fetch_tree(session: Session, ahead: Option<Ahead>, since: Option<Seq>) {
     let fetched = async {
         let ahead = match ahead {
             Some(ahead) => ahead.await.ok(),
