@@ -266,6 +266,10 @@ pub trait Disk {
     /// It cannot be known.
     fn stat(&mut self, at: &Spot) -> DiskResult<Option<Stat>>;
 
+    /// These directories will be listed soon, in any order, so that a disk can begin.
+    /// What it has begun and nobody asked for ends with the next call.
+    fn will_list(&mut self, _directories: Vec<TreePath>) {}
+
     /// The children of a directory, in any order. The staging directory and the
     /// marker are left out. If anything watches, changes in the directory are
     /// reported from before that on, so that nothing falls between.

@@ -8,6 +8,7 @@ pub mod disk;
 pub mod fuzzing;
 mod git_index;
 pub mod guarded;
+mod listing;
 mod network;
 pub mod own;
 mod pattern;

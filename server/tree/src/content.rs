@@ -13,6 +13,8 @@ use std::io::{self, Read};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
+use crate::text;
+
 const MIN_CHUNK: usize = 64 * 1024;
 const AVERAGE_CHUNK: usize = 128 * 1024;
 /// The largest chunk, in bytes.
@@ -86,8 +88,7 @@ impl Serialize for Hash {
 
 impl<'de> Deserialize<'de> for Hash {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        Self::from_hex(&text).ok_or_else(|| serde::de::Error::custom("not 64 hexadecimal digits"))
+        text::read(deserializer, |text| Self::from_hex(text).ok_or("not 64 hexadecimal digits"))
     }
 }
 
@@ -154,16 +155,13 @@ impl Serialize for ContentId {
 impl<'de> Deserialize<'de> for ContentId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if deserializer.is_human_readable() {
-            let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-            return Self::parse(&text).ok_or_else(not_a_content_name);
+            return text::read(deserializer, |text| Self::parse(text).ok_or(NO_CONTENT_NAME));
         }
         deserializer.deserialize_bytes(Packed)
     }
 }
 
-fn not_a_content_name<E: serde::de::Error>() -> E {
-    E::custom("not a content name")
-}
+const NO_CONTENT_NAME: &str = "not a content name";
 
 /// Reads a [`ContentId`] of a binary format.
 struct Packed;
@@ -176,13 +174,16 @@ impl serde::de::Visitor<'_> for Packed {
     }
 
     fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<ContentId, E> {
-        let (kind, hash) = bytes.split_first().ok_or_else(not_a_content_name)?;
-        let hash = Hash(hash.try_into().map_err(|_| not_a_content_name())?);
-        match *kind {
-            CHUNK => Ok(ContentId::Chunk(hash)),
-            RECIPE => Ok(ContentId::Recipe(hash)),
-            _ => Err(not_a_content_name()),
-        }
+        let read = || {
+            let (kind, hash) = bytes.split_first()?;
+            let hash = Hash(hash.try_into().ok()?);
+            match *kind {
+                CHUNK => Some(ContentId::Chunk(hash)),
+                RECIPE => Some(ContentId::Recipe(hash)),
+                _ => None,
+            }
+        };
+        read().ok_or_else(|| E::custom(NO_CONTENT_NAME))
     }
 }
 

@@ -39,6 +39,7 @@ mod node;
 mod past;
 mod path;
 mod quota;
+mod text;
 mod trail;
 mod tree;
 

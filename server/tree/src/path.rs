@@ -1,11 +1,11 @@
 //! Names and paths inside a Volume: valid by construction.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::de::Error;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::text;
 
 /// The longest name, in bytes, that the common file systems hold.
 pub const MAX_NAME_BYTES: usize = 255;
@@ -36,8 +36,7 @@ pub enum InvalidPath {
 }
 
 /// One part of a path: 1 to 255 bytes of UTF-8 without slash or NUL, not `.` or `..`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Arc<str>);
 
 impl Name {
@@ -70,6 +69,18 @@ fn check_name(name: &str, path: &str) -> Result<(), InvalidPath> {
     }
 }
 
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::read(deserializer, Self::new)
+    }
+}
+
 impl TryFrom<String> for Name {
     type Error = InvalidPath;
     fn try_from(text: String) -> Result<Self, InvalidPath> {
@@ -97,8 +108,7 @@ impl fmt::Debug for Name {
 
 /// A path inside a Volume: names joined by `/`, relative, already clean. The
 /// root is the empty path.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct TreePath(Arc<str>);
 
 impl TreePath {
@@ -136,8 +146,7 @@ impl TreePath {
     /// # Errors
     /// The text is no path.
     pub fn recorded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<str>::deserialize(deserializer)?;
-        Self::of_any_length(&text).map_err(D::Error::custom)
+        text::read(deserializer, Self::of_any_length)
     }
 
     fn of_any_length(text: &str) -> Result<Self, InvalidPath> {
@@ -254,6 +263,18 @@ impl TreePath {
     #[must_use]
     pub fn depth(&self) -> usize {
         if self.is_root() { 0 } else { 1 + self.0.matches('/').count() }
+    }
+}
+
+impl Serialize for TreePath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for TreePath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::read(deserializer, Self::new)
     }
 }
 

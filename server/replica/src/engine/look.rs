@@ -128,7 +128,7 @@ impl<D: Disk, S: Store> Replica<D, S> {
             // A look at a directory above may have taken care of this one.
             let Some(dirt) = self.dirty.remove(path) else { continue };
             if path.is_root() {
-                self.list(path, dirt.reach.below(), &mut unread)?;
+                self.look_at_everything(dirt.reach, &mut unread)?;
                 continue;
             }
             match self.disk.stat(&Spot::Path(path.clone())) {
@@ -140,6 +140,28 @@ impl<D: Disk, S: Store> Replica<D, S> {
         self.stir();
         self.guard_deletions();
         Ok(due.len() == LOOKS_PER_STEP)
+    }
+
+    fn look_at_everything(&mut self, reach: Reach, unread: &mut Vec<(TreePath, Stat)>) -> Done {
+        if reach == Reach::All {
+            self.disk.will_list(self.synced_directories());
+        }
+        let done = self.list(&TreePath::root(), reach.below(), unread);
+        self.disk.will_list(Vec::new());
+        done
+    }
+
+    /// Where the synced directories are, as far as the user has not moved them.
+    fn synced_directories(&self) -> Vec<TreePath> {
+        let mut found = Vec::new();
+        let mut open = vec![(TreePath::root(), NodeId::ROOT)];
+        while let Some((path, node)) = open.pop() {
+            let below = self.state.synced.children(node);
+            let below = below.filter(|(_, row)| row.what.is_directory());
+            open.extend(below.map(|(name, row)| (path.join(name), row.node)));
+            found.push(path);
+        }
+        found
     }
 
     /// Whether the submission on its way speaks of this path.

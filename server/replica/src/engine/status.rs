@@ -129,6 +129,22 @@ impl<D: Disk, S: Store> Replica<D, S> {
         }
     }
 
+    /// Whether everything is done and nothing waits for anybody. Cheap, and true of
+    /// no status but one that is in sync.
+    pub fn is_at_rest(&self) -> bool {
+        self.link == Link::Following
+            && self.looked
+            && self.halt.is_none()
+            && self.dirty.is_empty()
+            && self.second_look.is_none()
+            && self.changed.is_empty()
+            && self.state.outgoing.is_none()
+            && self.state.conflicts.is_empty()
+            && self.incoming.is_empty()
+            && self.active.is_empty()
+            && self.waiting.is_empty()
+    }
+
     /// What is not done yet, without what waits for the user.
     pub fn pending(&self) -> Pending {
         let uploads = self.to_upload().count();

@@ -12,9 +12,10 @@ use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use s0_tree::{Content, INLINE_LIMIT, Name, TreePath, comparison_key, describe};
+use s0_tree::{Content, INLINE_LIMIT, TreePath, comparison_key, describe};
 
-use super::access::{Located, RootAccess, is_state_dir, part_name, slot_name};
+use super::access::{Located, RootAccess, part_name, slot_name};
+use super::listing::{Ahead, Lister};
 use super::place::{place, rename_directory_to_free};
 use super::watch::Watcher;
 use super::{probe, root};
@@ -22,7 +23,7 @@ use crate::disk::{
     Abilities, Description, Disk, DiskError, DiskResult, IntentId, Listing, RootIdentity, Seen,
     Spot, StagedName, Stat,
 };
-use crate::platform::{self, Directory, Renamed};
+use crate::platform::{self, Renamed};
 
 pub use super::access::STATE_DIR_NAME;
 
@@ -33,10 +34,6 @@ const SYNC_EACH: usize = 8;
 /// How many threads read files. To find that out takes longer than to read one.
 static READERS: LazyLock<usize> =
     LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
-
-/// What is said of a listed name that nothing can be found out about.
-const UNKNOWN: Stat =
-    Stat { kind: Seen::Unknown, mode: 0, size: 0, mtime: 0, ctime: 0, inode: 0, born: None };
 
 /// What to do about the marker of a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +50,7 @@ pub enum Marker {
 pub struct RootDisk {
     access: RootAccess,
     watcher: Option<Arc<Watcher>>,
+    ahead: Option<Ahead>,
 }
 
 impl RootDisk {
@@ -78,7 +76,8 @@ impl RootDisk {
             }
         }
         let abilities = probe::abilities(&platform::beneath(&directory, STATE_DIR_NAME)?)?;
-        Ok(Self { access: RootAccess::new(directory, path, abilities), watcher: None })
+        let access = RootAccess::new(directory, path, abilities);
+        Ok(Self { access, watcher: None, ahead: None })
     }
 
     /// Lets `watcher` watch the directories that the engine asks for.
@@ -96,6 +95,10 @@ impl RootDisk {
     /// would survive a power cut.
     pub(super) fn sync_all(&self) -> DiskResult<()> {
         platform::sync_all(self.access.root())
+    }
+
+    fn lister(&self) -> Lister {
+        Lister { access: self.access.clone(), watcher: self.watcher.clone() }
     }
 
     fn path(&self, path: &TreePath) -> DiskResult<Located> {
@@ -233,14 +236,6 @@ impl RootDisk {
         }
     }
 
-    fn watch(&self, directory: &TreePath, opened: &Directory) {
-        let Some(watcher) = &self.watcher else { return };
-        if let Err(error) = watcher.watch_opened(directory, opened) {
-            // The watcher knows what it had no watch for.
-            tracing::debug!(%directory, %error, "a directory is not watched");
-        }
-    }
-
     fn sync(&self, each: &[Located]) -> DiskResult<()> {
         let mut all = each.len() > SYNC_EACH;
         for one in each {
@@ -286,39 +281,15 @@ impl Disk for RootDisk {
         }
     }
 
+    fn will_list(&mut self, directories: Vec<TreePath>) {
+        // The thread before ends first.
+        self.ahead = None;
+        self.ahead = Ahead::begin(&self.lister(), directories);
+    }
+
     fn list(&mut self, directory: &TreePath) -> DiskResult<Listing> {
-        let opened = self.access.directory(directory)?;
-        self.watch(directory, &opened);
-        let names = platform::names(&opened)?;
-        if let Some(watcher) = &self.watcher
-            && names.iter().any(|name| name == b".git")
-            && let Err(error) = watcher.watch_repository(directory)
-        {
-            tracing::debug!(%directory, %error, "a repository is not watched");
-        }
-        if directory.is_root() && !names.iter().any(|raw| raw == STATE_DIR_NAME.as_bytes()) {
-            // A removed directory that is still open looks empty, and an emptied
-            // root must not look as if the user had deleted it all.
-            return Err(DiskError::RootGone);
-        }
-        let mut listing = Listing::default();
-        for raw in names {
-            let Some(name) = str::from_utf8(&raw).ok().and_then(|text| Name::new(text).ok()) else {
-                listing.unnameable.push(String::from_utf8_lossy(&raw).into_owned());
-                continue;
-            };
-            if directory.is_root() && is_state_dir(name.as_str()) {
-                continue;
-            }
-            match platform::stat_at(&opened, name.as_str()) {
-                Ok(Some(stat)) => listing.entries.push((name, self.access.shown(stat))),
-                // What vanished meanwhile is not a child any more.
-                Ok(None) => {}
-                // It is this name's problem, and none of the others'.
-                Err(_) => listing.entries.push((name, UNKNOWN)),
-            }
-        }
-        Ok(listing)
+        let ahead = self.ahead.as_ref().and_then(|ahead| ahead.take(directory));
+        ahead.unwrap_or_else(|| self.lister().list(directory))
     }
 
     fn read_link(&mut self, at: &Spot) -> DiskResult<String> {

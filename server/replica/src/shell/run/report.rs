@@ -70,14 +70,22 @@ impl RunLoop {
         self.reported.is_none() || self.report_at > Instant::now()
     }
 
-    /// Tells listeners of a new status, not too often: it costs time to find out.
+    /// Whether what was said last is that something is to be done, and nothing is.
+    fn came_to_rest(&self) -> bool {
+        let last = self.reported.as_ref().map(|report| report.status.condition);
+        last.is_some_and(|last| last != Condition::InSync)
+            && self.engine.as_ref().is_ok_and(|engine| engine.is_at_rest())
+    }
+
+    /// Tells listeners of a new status, not too often: it costs time to find out. That
+    /// all is done is what people wait for.
     pub(super) fn report(&mut self) {
         let begun = Instant::now();
         if self.news.receiver_count() == 0 {
             self.reported = None;
             return;
         }
-        if begun < self.report_at {
+        if begun < self.report_at && !self.came_to_rest() {
             return;
         }
         let report = self.status();
