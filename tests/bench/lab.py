@@ -17,6 +17,8 @@ OURS = "s0 sync"
 FIRST = "first copy"
 # How often something is looked at while it is awaited; a look must take no turns from what is measured.
 GLANCE = 0.001
+# The same where a look is at a thousand files.
+LONG_GLANCE = 0.01
 
 
 def make_tree(root, files):
@@ -61,7 +63,7 @@ class Figure:
         return ours >= limit if self.least else ours <= limit
 
 
-def wait(arrived, limit=120):
+def wait(arrived, limit=120, glance=GLANCE):
     """Waits until something has come; gives the time at which it was seen."""
     deadline = time.perf_counter() + limit
     while True:
@@ -69,7 +71,7 @@ def wait(arrived, limit=120):
             return time.perf_counter()
         if time.perf_counter() > deadline:
             raise harness.Failed(f"a change was not across within {limit} s")
-        time.sleep(GLANCE)
+        time.sleep(glance)
 
 
 class Ours:
@@ -188,13 +190,13 @@ class Lab:
             self.missing[kind.name] = f"failed: {str(error).splitlines()[0][:120]}"
             self.here.remove(kind)
 
-    def crossing(self, pair, change, arrived):
+    def crossing(self, pair, change, arrived, glance=GLANCE):
         """How long a change takes from one side to the other, from before it is made; in seconds."""
         started = time.perf_counter()
         change(pathlib.Path(pair.one))
         if pair.across:
             pair.across()
-        return wait(lambda: arrived(pathlib.Path(pair.other))) - started
+        return wait(lambda: arrived(pathlib.Path(pair.other)), glance=glance) - started
 
     def close(self):
         for name, pair in self.pairs.items():

@@ -14,7 +14,7 @@ import time
 import harness
 import peers
 import proxy
-from lab import OURS, Figure, Ours
+from lab import LONG_GLANCE, OURS, Figure, Ours
 
 DELAY = 40
 IDLE = 30
@@ -172,7 +172,7 @@ def burst(lab):
                 return False
 
         for pair in lab.all_pairs():
-            figure.add(pair.name, lab.crossing(pair, change, arrived))
+            figure.add(pair.name, lab.crossing(pair, change, arrived, LONG_GLANCE))
             harness.check(all((pair.other / n).read_bytes() == c for n, c in zip(names, contents)),
                           f"{pair.name}: not what was written")
     return [figure]

@@ -12,7 +12,7 @@
 //! They hold after every call, whatever it was given: each says what becomes of
 //! the rows that would break them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use s0_tree::{Name, NodeId, Place, Seq};
 
@@ -53,19 +53,28 @@ impl Synced {
             by_parent.entry(place.parent).or_default().push((place.name, row));
         }
         let (mut synced, mut lost) = (Self::default(), Vec::new());
+        let mut known = HashSet::from([NodeId::ROOT]);
         let mut directories = vec![NodeId::ROOT];
         while let Some(parent) = directories.pop() {
+            let mut rows = Vec::new();
             for (name, row) in by_parent.remove(&parent).unwrap_or_default() {
                 let place = Place { parent, name };
-                let is_second = row.what.is_directory() && synced.home(row.node).is_some();
-                if is_second || synced.is_another_kind(&row) {
+                let is_directory = row.what.is_directory();
+                let is_second = is_directory && synced.home(row.node).is_some();
+                if is_second || known.contains(&row.node) {
                     lost.push((place, None));
                     continue;
                 }
-                if row.what.is_directory() {
+                if is_directory {
+                    known.insert(row.node);
                     directories.push(row.node);
                 }
-                synced.put(place, row);
+                synced.index(&place, &row);
+                rows.push((place.name, row));
+            }
+            if !rows.is_empty() {
+                // They come in order, and are put in at once.
+                synced.rows.insert(parent, rows.into_iter().collect());
             }
         }
         for (parent, rows) in by_parent {
@@ -235,16 +244,16 @@ impl Synced {
     fn insert(&mut self, place: Place, row: Row) {
         self.changes.push((place.clone(), Some(row.clone())));
         self.take(&place);
-        self.put(place, row);
+        self.index(&place, &row);
+        self.rows.entry(place.parent).or_default().insert(place.name, row);
     }
 
-    /// Notes a row where there is none.
-    fn put(&mut self, place: Place, row: Row) {
+    /// Notes where a row's node is.
+    fn index(&mut self, place: &Place, row: &Row) {
         if let (What::Directory, Some(print)) = (&row.what, &row.print) {
             self.directories.insert(print.stat.inode, row.node);
         }
         self.places.entry(row.node).or_default().push(place.clone());
-        self.rows.entry(place.parent).or_default().insert(place.name, row);
         self.count += 1;
     }
 

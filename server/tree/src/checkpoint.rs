@@ -106,8 +106,7 @@ impl Row {
 
     /// The node, a directory without its children.
     fn into_node(self) -> (NodeId, Node) {
-        let More { uid, gid, xattrs } =
-            self.more.unwrap_or(More { uid: 0, gid: 0, xattrs: None });
+        let More { uid, gid, xattrs } = self.more.unwrap_or(More { uid: 0, gid: 0, xattrs: None });
         let kind = match self.what {
             What::File(id, size) => Kind::File(Content { id, size }),
             What::Directory => Kind::Directory(Directory::default()),

@@ -302,12 +302,12 @@ pub struct Chunk {
 }
 
 /// Cuts a reader into chunks, holding one of them in memory at a time.
-pub struct Chunker<R: Read>(fastcdc::v2020::StreamCDC<R>);
+pub struct Chunker<R: Read>(Cutter<R>);
 
 impl<R: Read> Chunker<R> {
     /// Cuts what `reader` gives.
     pub fn new(reader: R) -> Self {
-        Self(fastcdc::v2020::StreamCDC::new(reader, MIN_CHUNK, AVERAGE_CHUNK, MAX_CHUNK))
+        Self(Cutter::new(reader))
     }
 }
 
@@ -315,11 +315,29 @@ impl<R: Read> Iterator for Chunker<R> {
     type Item = io::Result<Chunk>;
     fn next(&mut self) -> Option<Self::Item> {
         let chunk = self.0.next()?;
-        Some(chunk.map_err(io::Error::from).map(|chunk| {
+        Some(chunk.map(|bytes| {
             #[expect(clippy::cast_possible_truncation, reason = "a chunk has at most 512 KiB")]
-            let size = chunk.data.len() as u32;
-            Chunk { at: ChunkRef { hash: Hash::of(&chunk.data), size }, bytes: chunk.data }
+            let size = bytes.len() as u32;
+            Chunk { at: ChunkRef { hash: Hash::of(&bytes), size }, bytes }
         }))
+    }
+}
+
+/// The same without the hashes, for whoever hashes elsewhere.
+pub struct Cutter<R: Read>(fastcdc::v2020::StreamCDC<R>);
+
+impl<R: Read> Cutter<R> {
+    /// Cuts what `reader` gives.
+    pub fn new(reader: R) -> Self {
+        Self(fastcdc::v2020::StreamCDC::new(reader, MIN_CHUNK, AVERAGE_CHUNK, MAX_CHUNK))
+    }
+}
+
+impl<R: Read> Iterator for Cutter<R> {
+    type Item = io::Result<Vec<u8>>;
+    fn next(&mut self) -> Option<Self::Item> {
+        let chunk = self.0.next()?;
+        Some(chunk.map(|chunk| chunk.data).map_err(io::Error::from))
     }
 }
 

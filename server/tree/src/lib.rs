@@ -48,8 +48,8 @@ pub use batch::{Batch, Origin, Verdict, admit_batch};
 pub use change::{Action, Change, Expected, New, News, Touch};
 pub use checkpoint::{BadCheckpoint, MAX_CHECKPOINT_BYTES};
 pub use content::{
-    BadRecipe, Chunk, ChunkRef, Chunker, Content, ContentBuilder, ContentId, Hash, INLINE_LIMIT,
-    MAX_CHUNK, Recipe, describe,
+    BadRecipe, Chunk, ChunkRef, Chunker, Content, ContentBuilder, ContentId, Cutter, Hash,
+    INLINE_LIMIT, MAX_CHUNK, Recipe, describe,
 };
 pub use diff::{Difference, diff, restore};
 pub use digest::{digest, digest_of};

@@ -8,11 +8,13 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, mpsc};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use s0_tree::{Content, INLINE_LIMIT, TreePath, comparison_key, describe};
+use s0_tree::{
+    Content, ContentBuilder, Cutter, Hash, INLINE_LIMIT, Recipe, TreePath, comparison_key, describe,
+};
 
 use super::access::{Located, RootAccess, part_name, slot_name};
 use super::listing::{Ahead, Lister};
@@ -23,7 +25,7 @@ use crate::disk::{
     Abilities, Description, Disk, DiskError, DiskResult, IntentId, Listing, RootIdentity, Seen,
     Spot, StagedName, Stat,
 };
-use crate::platform::{self, Renamed};
+use crate::platform::{self, Directory, Renamed};
 
 pub use super::access::STATE_DIR_NAME;
 
@@ -31,6 +33,10 @@ pub use super::access::STATE_DIR_NAME;
 const READ_TRIES: u32 = 3;
 /// More than this many are synced with the whole file system at once.
 const SYNC_EACH: usize = 8;
+/// Files from this size on are cut and hashed by two threads.
+const LARGE: u64 = 8 << 20;
+/// Chunks that are cut and wait to be hashed.
+const CUT_AHEAD: usize = 8;
 /// How many threads read files. To find that out takes longer than to read one.
 static READERS: LazyLock<usize> =
     LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
@@ -113,13 +119,20 @@ impl RootDisk {
         Ok(Located { directory: self.access.staging()?, name: part_name(slot) })
     }
 
-    /// The part of a slot, with nothing there. What was there is unlinked, not
-    /// emptied: it might have a second name.
-    fn new_part(&self, slot: IntentId) -> DiskResult<Located> {
+    /// Makes the part of a slot. What was there is unlinked, not emptied: it might
+    /// have a second name.
+    fn new_part<T>(
+        &self,
+        slot: IntentId,
+        make: impl Fn(&Located) -> DiskResult<T>,
+    ) -> DiskResult<T> {
         let part = self.part(slot)?;
-        match platform::unlink(&part.directory, &part.name) {
-            Ok(()) | Err(DiskError::NotFound) => Ok(part),
-            Err(error) => Err(error),
+        match make(&part) {
+            Err(DiskError::Exists) => {
+                platform::unlink(&part.directory, &part.name)?;
+                make(&part)
+            }
+            done => done,
         }
     }
 
@@ -153,15 +166,15 @@ impl RootDisk {
             return Err(DiskError::Exists);
         }
         if stat.kind == Seen::Directory {
-            return rename_directory_to_free(from, to);
+            return rename_directory_to_free(from.at(), to.at());
         }
         let name = format!("moving-{}", uuid::Uuid::new_v4());
         let aside = Located { directory: self.access.staging()?, name };
         platform::rename_over(from.at(), aside.at())?;
-        place(&aside, to).inspect_err(|_| {
+        place(aside.at(), to.at()).inspect_err(|_| {
             // Back to where it was. If that name was taken too, it stays in the
             // staging directory, where nothing deletes it.
-            if let Err(error) = place(&aside, from) {
+            if let Err(error) = place(aside.at(), from.at()) {
                 tracing::error!(%error, file = aside.name, "a file stays in the staging directory");
             }
         })
@@ -186,7 +199,12 @@ impl RootDisk {
                 limited.read_to_end(&mut bytes).map_err(platform::io_error)?;
                 (Content::of(&bytes), Some(bytes), None)
             } else {
-                let (content, recipe) = describe(&mut reader).map_err(platform::io_error)?;
+                let described = if stat.size >= LARGE {
+                    describe_large(&mut reader)
+                } else {
+                    describe(&mut reader)
+                };
+                let (content, recipe) = described.map_err(platform::io_error)?;
                 (content, None, Some(recipe))
             };
             if content.size == stat.size && reader.is_unchanged()? {
@@ -236,13 +254,16 @@ impl RootDisk {
         }
     }
 
-    fn sync(&self, each: &[Located]) -> DiskResult<()> {
+    fn sync<'a>(
+        &self,
+        each: impl ExactSizeIterator<Item = (&'a Directory, &'a str)>,
+    ) -> DiskResult<()> {
         let mut all = each.len() > SYNC_EACH;
-        for one in each {
+        for (directory, name) in each {
             if all {
                 break;
             }
-            match platform::sync(&one.directory, &one.name) {
+            match platform::sync(directory, name) {
                 Ok(done) => all = done.is_none(),
                 Err(DiskError::NotFound) => {}
                 Err(error) => return Err(error),
@@ -335,8 +356,8 @@ impl Disk for RootDisk {
     }
 
     fn stage_file(&mut self, slot: IntentId, bytes: &[u8], mode: u32) -> DiskResult<()> {
-        let part = self.new_part(slot)?;
-        let mut file = platform::create_new(&part.directory, &part.name)?;
+        let mut file =
+            self.new_part(slot, |part| platform::create_new(&part.directory, &part.name))?;
         file.write_all(bytes).map_err(platform::io_error)?;
         self.set_mode_of_new(&file, mode)
     }
@@ -348,8 +369,8 @@ impl Disk for RootDisk {
     }
 
     fn stage_link(&mut self, slot: IntentId, target: &str) -> DiskResult<()> {
-        let part = self.new_part(slot)?;
-        platform::make_link(&part.directory, &part.name, target).map_err(|error| match error {
+        let make = |part: &Located| platform::make_link(&part.directory, &part.name, target);
+        self.new_part(slot, make).map_err(|error| match error {
             // Any file system holds the part's name, so that this is about the target.
             DiskError::BadName | DiskError::NotFound => {
                 DiskError::Other("the file system cannot hold the target of this link".into())
@@ -359,13 +380,13 @@ impl Disk for RootDisk {
     }
 
     fn sync_staged(&mut self, slots: &[IntentId]) -> DiskResult<()> {
-        let parts: DiskResult<Vec<_>> = slots.iter().map(|slot| self.part(*slot)).collect();
-        let parts = parts?;
-        self.sync(&parts)?;
+        let staging = self.access.staging()?;
+        let parts: Vec<_> = slots.iter().map(|slot| part_name(*slot)).collect();
+        self.sync(parts.iter().map(|part| (&staging, part.as_str())))?;
         for (slot, part) in slots.iter().zip(&parts) {
-            place(part, &self.slot(*slot)?)?;
+            place((&staging, part), (&staging, &slot_name(*slot)))?;
         }
-        self.sync(&[Located { directory: self.access.staging()?, name: ".".into() }])
+        self.sync([(&staging, ".")].into_iter())
     }
 
     fn sync_directories(&mut self, directories: &[TreePath]) -> DiskResult<()> {
@@ -376,18 +397,18 @@ impl Disk for RootDisk {
         let mut each = Vec::new();
         for path in distinct {
             match platform::beneath(self.access.root(), path.as_str()) {
-                Ok(directory) => each.push(Located { directory, name: ".".into() }),
+                Ok(directory) => each.push(directory),
                 Err(DiskError::NotFound | DiskError::NotADirectory) => {}
                 // Something was mounted over it; its names are below that.
                 Err(DiskError::OtherDevice) => return platform::sync_all(self.access.root()),
                 Err(error) => return Err(error),
             }
         }
-        self.sync(&each)
+        self.sync(each.iter().map(|directory| (directory, ".")))
     }
 
     fn place(&mut self, slot: IntentId, path: &TreePath) -> DiskResult<()> {
-        place(&self.slot(slot)?, &self.path(path)?)
+        place(self.slot(slot)?.at(), self.path(path)?.at())
     }
 
     fn exchange(&mut self, slot: IntentId, path: &TreePath) -> DiskResult<()> {
@@ -459,6 +480,26 @@ impl Disk for RootDisk {
         let names = platform::names(&self.access.staging()?)?;
         Ok(names.iter().map(|raw| staged_name(raw)).collect())
     }
+}
+
+/// Names what `reader` gives: while one thread cuts, another hashes.
+fn describe_large(reader: impl Read) -> std::io::Result<(Content, Recipe)> {
+    let (cut, chunks) = mpsc::sync_channel::<Vec<u8>>(CUT_AHEAD);
+    thread::scope(|scope| {
+        let hashing = scope.spawn(move || {
+            let mut builder = ContentBuilder::default();
+            for bytes in chunks {
+                builder.push(Hash::of(&bytes), bytes.len());
+            }
+            builder.finish()
+        });
+        for bytes in Cutter::new(reader) {
+            // It ends only after this.
+            let _ = cut.send(bytes?);
+        }
+        drop(cut);
+        hashing.join().map_err(|_| std::io::Error::other("hashing broke off"))
+    })
 }
 
 /// What a name in the staging directory stands for. Only the spelling that is

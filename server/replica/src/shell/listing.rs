@@ -122,7 +122,8 @@ impl Ahead {
             return None;
         }
         let todo = directories.into_iter().collect();
-        let shared = Arc::new(Shared { work: Work { todo, ..Work::default() }.into(), ..Shared::default() });
+        let shared =
+            Arc::new(Shared { work: Work { todo, ..Work::default() }.into(), ..Shared::default() });
         let (theirs, lister) = (shared.clone(), lister.clone());
         let thread = std::thread::Builder::new().name("listing".into());
         let thread = thread.spawn(move || list_ahead(&theirs, &lister)).ok()?;

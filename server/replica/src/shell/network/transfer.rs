@@ -146,7 +146,7 @@ async fn download(
         None => None,
     };
     let access = session.access.clone();
-    let (mut local, mut part) = tokio::task::spawn_blocking(move || {
+    let (mut local, part) = tokio::task::spawn_blocking(move || {
         let part = access.part(slot)?;
         let local = access.open(&Spot::Path(reuse)).ok().map(|file| match known {
             Some(recipe) => Local::known(file, &recipe),
@@ -155,6 +155,8 @@ async fn download(
         Ok::<_, DiskError>((local, part))
     })
     .await??;
+    // One piece is written while the next one is looked for.
+    let mut writing = tokio::task::spawn_blocking(move || Ok::<PartWriter, Broken>(part));
     for chunks in recipe.chunks.chunks(CHUNKS_IN_PIECE) {
         let mut have: HashMap<Hash, Vec<u8>> = HashMap::new();
         if let Some(mut source) = local.take() {
@@ -182,7 +184,8 @@ async fn download(
             }
         }
         let chunks = chunks.to_vec();
-        part = tokio::task::spawn_blocking(move || {
+        let mut part = writing.await??;
+        writing = tokio::task::spawn_blocking(move || {
             for chunk in chunks {
                 let bytes = have.get(&chunk.hash).ok_or(Broken::Wrong)?;
                 if bytes.len() != chunk.size as usize {
@@ -191,9 +194,9 @@ async fn download(
                 part.write(bytes)?;
             }
             Ok::<PartWriter, Broken>(part)
-        })
-        .await??;
+        });
     }
+    let part = writing.await??;
     tokio::task::spawn_blocking(move || part.finish()).await??;
     Ok(())
 }
