@@ -4,6 +4,8 @@
 //! follows no link. The only way from a path to a directory is [`beneath`],
 //! which never leaves the root. Nothing here decides anything.
 
+pub(crate) mod inotify;
+
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;

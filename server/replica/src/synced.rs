@@ -101,6 +101,13 @@ impl Synced {
         self.rows.get(&directory).into_iter().flatten()
     }
 
+    /// The directories that have rows, with these.
+    pub(crate) fn directories(
+        &self,
+    ) -> impl Iterator<Item = (NodeId, impl Iterator<Item = (&Name, &Row)>)> {
+        self.rows.iter().map(|(directory, rows)| (*directory, rows.iter()))
+    }
+
     /// Where a node is synced; several places for a hard-linked file.
     #[must_use]
     pub fn places(&self, node: NodeId) -> &[Place] {

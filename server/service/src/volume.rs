@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use s0_api::documented::CompatibilityIssue;
 use s0_api::sync::Capabilities;
 use s0_tree::{
@@ -27,6 +28,9 @@ pub(crate) use since::Since;
 pub(crate) use task::{PAGE, Stores, open};
 pub(crate) use upkeep::{Retention, pack, unpack};
 
+/// How hard a tree is packed: half of it are hashes, which nothing makes smaller.
+const PACKED: i32 = 1;
+
 /// What is committed, at one moment.
 #[derive(Debug, Clone)]
 pub(crate) struct Committed {
@@ -47,9 +51,29 @@ pub(crate) struct Shared {
     committed: watch::Sender<Arc<Committed>>,
     ring: Mutex<Ring>,
     gone: AtomicBool,
+    /// The tree, packed for replicas that start: many sandboxes start at once, and a
+    /// host starts again on a Volume that rests.
+    packed: tokio::sync::Mutex<Option<Packed>>,
+}
+
+/// A packed tree, and what it is of.
+#[derive(Debug)]
+struct Packed {
+    epoch: String,
+    head: Seq,
+    bytes: Bytes,
 }
 
 impl Shared {
+    fn new(committed: Arc<Committed>, ring: Ring) -> Self {
+        Self {
+            committed: watch::Sender::new(committed),
+            ring: Mutex::new(ring),
+            gone: AtomicBool::new(false),
+            packed: tokio::sync::Mutex::default(),
+        }
+    }
+
     /// The recent entries after `after`, when they are still in memory.
     pub(crate) fn recent(&self, after: Seq, limit: usize) -> Option<Vec<Arc<Published>>> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner).after(after, limit)
@@ -299,6 +323,25 @@ impl Hot {
     /// What is committed now.
     pub(crate) fn committed(&self) -> Arc<Committed> {
         self.shared.committed.borrow().clone()
+    }
+
+    /// The tree of what is committed now, packed, and what that is.
+    pub(crate) async fn packed_tree(&self) -> Result<(Arc<Committed>, Bytes), Problem> {
+        let mut packed = self.shared.packed.lock().await;
+        let committed = self.committed();
+        let (epoch, head) = (committed.ledger.epoch(), committed.head());
+        if let Some(packed) = &*packed
+            && (packed.epoch.as_str(), packed.head) == (epoch, head)
+        {
+            return Ok((committed.clone(), packed.bytes.clone()));
+        }
+        let tree = committed.ledger.tree().clone();
+        let work = move || zstd::encode_all(&tree.encode()[..], PACKED);
+        let failed = |error: &dyn std::fmt::Display| Problem::Internal(error.to_string());
+        let bytes = tokio::task::spawn_blocking(work).await.map_err(|e| failed(&e))?;
+        let bytes = Bytes::from(bytes.map_err(|e| failed(&e))?);
+        *packed = Some(Packed { epoch: epoch.into(), head, bytes: bytes.clone() });
+        Ok((committed.clone(), bytes))
     }
 
     /// Says that the Volume was deleted, to those who read along.

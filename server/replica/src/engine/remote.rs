@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use s0_api::sync::Registered;
-use s0_tree::{Entry, NodeId, Place, Tree, TreePath, fold};
+use s0_tree::{Entry, Name, Node, NodeId, Place, Tree, TreePath, fold};
 
 use super::{Done, Effect, Init, Link, Local, Notice, Replica};
 use crate::disk::Disk;
@@ -101,27 +101,41 @@ impl<D: Disk, S: Store> Replica<D, S> {
     pub(super) fn consider_everything(&mut self) {
         let Some(tree) = &self.remote else { return };
         let mut places = Vec::new();
-        for (id, node) in tree.nodes() {
-            for place in &node.places {
-                let agreed = self.state.synced.get(place).is_some_and(|row| {
-                    row.node == id
-                        && row.version == node.version
-                        && self.same_mode(&row.what, row.mode, node.attributes.mode)
-                });
-                if !agreed {
-                    places.push(place.clone());
-                }
-            }
+        let directories = std::iter::once(NodeId::ROOT).chain(tree.nodes().map(|(id, _)| id));
+        for parent in directories {
+            self.differing(tree, parent, |name| places.push(Place { parent, name: name.clone() }));
         }
-        for (place, row) in self.state.synced.iter() {
-            if tree.at_place(&place) != Some(row.node) {
-                places.push(place);
+        for (parent, rows) in self.state.synced.directories() {
+            if tree.node(parent).and_then(Node::directory).is_none() {
+                places.extend(rows.map(|(name, _)| Place { parent, name: name.clone() }));
             }
         }
         for place in places {
             self.incoming.insert(place);
         }
         self.stir();
+    }
+
+    /// Gives the names in one of the Volume's directories at which Volume and synced
+    /// differ. Both have them in one order, so that each is looked at once.
+    fn differing(&self, tree: &Tree, parent: NodeId, mut give: impl FnMut(&Name)) {
+        let Some(directory) = tree.node(parent).and_then(Node::directory) else { return };
+        let mut rows = self.state.synced.children(parent).peekable();
+        for (name, id) in directory.iter() {
+            while let Some((gone, _)) = rows.next_if(|(other, _)| *other < name) {
+                give(gone);
+            }
+            let row = rows.next_if(|(other, _)| *other == name).map(|(_, row)| row);
+            let agreed = row.zip(tree.node(id)).is_some_and(|(row, node)| {
+                row.node == id
+                    && row.version == node.version
+                    && self.same_mode(&row.what, row.mode, node.attributes.mode)
+            });
+            if !agreed {
+                give(name);
+            }
+        }
+        rows.for_each(|(gone, _)| give(gone));
     }
 
     /// The journal was brought back from a backup: versions and ids mean

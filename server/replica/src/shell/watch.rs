@@ -7,20 +7,16 @@
 //! watched before, and listed after that: what happened in it before the watch
 //! was there is not reported.
 
-mod inotify;
-
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::inotify::ReadFlags;
-use rustix::io::Errno;
 use s0_tree::{Name, TreePath};
 
-use self::inotify::{Instance, Reading, Told, Watch};
 use super::access::{COOKIES, STATE_DIR_NAME};
 use crate::disk::DiskError;
+use crate::platform::inotify::{Instance, NoWatch, Reading, Told, Watch, What};
 use crate::platform::{self, Directory};
 
 /// A repository, in its work tree, and the directory in it of `exclude`.
@@ -335,12 +331,12 @@ enum Where {
 impl Translate {
     fn each(&mut self, told: &Told<'_>, sink: &(dyn Fn(WatchEvent) + Send + Sync)) {
         let what = told.what;
-        if what.contains(ReadFlags::QUEUE_OVERFLOW) {
+        if what.contains(What::QUEUE_OVERFLOW) {
             return sink(WatchEvent::Overflow);
         }
         match self.find(told) {
             Where::Cookies(Some(name)) => {
-                if what.contains(ReadFlags::CREATE) {
+                if what.contains(What::CREATE) {
                     sink(WatchEvent::Cookie(name));
                 }
             }
@@ -351,14 +347,14 @@ impl Translate {
                 }
             }
             Where::State => {
-                if what.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) {
+                if what.intersects(What::DELETE | What::MOVED_FROM) {
                     sink(WatchEvent::RootGone);
                 }
             }
             // An open directory gets no event when it is removed, and what holds it
             // open is the disk; but its last change is one of its number of names.
             Where::Root => {
-                if is_end(what) || (what.contains(ReadFlags::ATTRIB) && !self.root.is_dir()) {
+                if is_end(what) || (what.contains(What::ATTRIB) && !self.root.is_dir()) {
                     sink(WatchEvent::RootGone);
                 }
             }
@@ -369,27 +365,27 @@ impl Translate {
     }
 
     fn tell(&mut self, told: &Told<'_>, path: TreePath, sink: &(dyn Fn(WatchEvent) + Send + Sync)) {
-        let is = |what: ReadFlags| told.what.contains(what);
-        if is(ReadFlags::MOVED_FROM) {
-            if is(ReadFlags::ISDIR) {
+        let is = |what: What| told.what.contains(what);
+        if is(What::MOVED_FROM) {
+            if is(What::ISDIR) {
                 // Where it is now, if it is in the root, it is watched again.
                 let watches = locked(&self.names).forget_below(&path);
                 watches.into_iter().for_each(|watch| self.inotify.unwatch(watch));
             }
             self.from = Some((told.pair, path.clone()));
             sink(WatchEvent::MovedFrom(path));
-        } else if is(ReadFlags::MOVED_TO) {
+        } else if is(What::MOVED_TO) {
             sink(WatchEvent::MovedTo(path.clone()));
             if let Some((_, from)) = self.from.take().filter(|(pair, _)| *pair == told.pair) {
                 sink(WatchEvent::Moved(from, path));
             }
-        } else if is(ReadFlags::CREATE) {
+        } else if is(What::CREATE) {
             sink(WatchEvent::Created(path));
-        } else if is(ReadFlags::DELETE) {
+        } else if is(What::DELETE) {
             sink(WatchEvent::Removed(path));
-        } else if is(ReadFlags::CLOSE_WRITE) {
+        } else if is(What::CLOSE_WRITE) {
             sink(WatchEvent::Closed(path));
-        } else if is(ReadFlags::ATTRIB) {
+        } else if is(What::ATTRIB) {
             sink(WatchEvent::Attributes(path));
         } else {
             sink(WatchEvent::Modified(path));
@@ -406,7 +402,7 @@ impl Translate {
         let Some(directory) = names.paths.get(&told.watch).cloned() else {
             return Where::Elsewhere;
         };
-        if told.what.contains(ReadFlags::IGNORED) {
+        if told.what.contains(What::IGNORED) {
             names.forget(told.watch);
         }
         let Some(name) = told.name else {
@@ -427,9 +423,8 @@ impl Translate {
 }
 
 /// Whether a directory that tells of itself is not what it was.
-fn is_end(what: ReadFlags) -> bool {
-    let ends =
-        ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT | ReadFlags::IGNORED;
+fn is_end(what: What) -> bool {
+    let ends = What::DELETE_SELF | What::MOVE_SELF | What::UNMOUNT | What::IGNORED;
     what.intersects(ends)
 }
 
@@ -451,11 +446,11 @@ pub(super) fn new_repository(event: &WatchEvent) -> Option<TreePath> {
     if git.name()?.as_str() == GIT { git.parent() } else { None }
 }
 
-fn watch_error(errno: Errno) -> WatchError {
-    match errno {
-        Errno::NOSPC => WatchError::LimitReached,
-        Errno::NOENT | Errno::NOTDIR => WatchError::Gone,
-        other => WatchError::Other(other.to_string()),
+fn watch_error(why: NoWatch) -> WatchError {
+    match why {
+        NoWatch::Limit => WatchError::LimitReached,
+        NoWatch::Gone => WatchError::Gone,
+        NoWatch::Other(why) => WatchError::Other(why),
     }
 }
 

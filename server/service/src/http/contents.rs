@@ -24,25 +24,18 @@ use crate::service::now;
 const MAX_RECIPE: usize = 16 * 1024 * 1024;
 /// How many contents one request may name.
 const MAX_IDS: usize = 200_000;
-/// How hard a tree is packed: half of it are hashes, which nothing makes smaller.
-const PACKED: i32 = 1;
 /// How many contents are read at once for an answer.
 const READ: usize = 32;
 
 pub(super) async fn tree(volume: Volume<ReadVolume>) -> Answered {
-    let committed = volume.hot.committed();
-    let tree = committed.ledger.tree().clone();
-    let work = move || zstd::encode_all(&tree.encode()[..], PACKED);
-    let failed = |error: &dyn std::fmt::Display| Problem::Internal(error.to_string());
-    let packed =
-        tokio::task::spawn_blocking(work).await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
+    let (committed, packed) = volume.hot.packed_tree().await?;
     let mut answer: Response = Body::from(packed).into_response();
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/zstd"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert("x-s0-head", HeaderValue::from(committed.head().0));
-    let epoch = HeaderValue::from_str(committed.ledger.epoch()).map_err(|e| failed(&e))?;
-    headers.insert("x-s0-epoch", epoch);
+    let epoch = HeaderValue::from_str(committed.ledger.epoch());
+    headers.insert("x-s0-epoch", epoch.map_err(|error| Problem::Internal(error.to_string()))?);
     Ok(answer)
 }
 

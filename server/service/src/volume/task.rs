@@ -1,15 +1,14 @@
 //! The task that owns a hot Volume.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use s0_api::documented::ConflictStatus;
 use s0_tree::{ContentId, Entry, NodeId, Seq, Time};
 use serde_json::Value;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
@@ -66,11 +65,7 @@ pub(crate) async fn open(
         return Ok(None);
     };
     let committed = Committed { ledger: ledger.clone(), retained_after: stored.retained_after };
-    let shared = Arc::new(Shared {
-        committed: watch::Sender::new(Arc::new(committed)),
-        ring: Mutex::new(Ring::new(ledger.head())),
-        gone: AtomicBool::new(false),
-    });
+    let shared = Arc::new(Shared::new(Arc::new(committed), Ring::new(ledger.head())));
     let (jobs, waiting) = mpsc::channel(WAITING);
     let task = Task {
         stores,

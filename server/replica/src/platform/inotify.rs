@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+pub(crate) use rustix::fs::inotify::ReadFlags as What;
+use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 use rustix::io::{Errno, write};
 
-use crate::platform::Directory;
+use super::Directory;
 
 /// Bytes of events that are read at once.
 const PIECE: usize = 64 << 10;
@@ -32,46 +33,67 @@ const WANTED: WatchFlags = WatchFlags::ATTRIB
     .union(WatchFlags::ONLYDIR);
 
 /// The number of a watch. Each directory has one, whatever its name.
-pub(super) type Watch = i32;
+pub(crate) type Watch = i32;
+
+/// Why there is no watch.
+pub(crate) enum NoWatch {
+    /// The system allows no more.
+    Limit,
+    /// There is no such directory.
+    Gone,
+    /// Anything else.
+    Other(String),
+}
+
+impl From<Errno> for NoWatch {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::NOSPC => Self::Limit,
+            Errno::NOENT | Errno::NOTDIR => Self::Gone,
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
 
 /// One event, as the system tells it.
-pub(super) struct Told<'a> {
-    pub(super) watch: Watch,
-    pub(super) what: ReadFlags,
+pub(crate) struct Told<'a> {
+    pub(crate) watch: Watch,
+    pub(crate) what: What,
     /// The same for both sides of a rename.
-    pub(super) pair: u32,
+    pub(crate) pair: u32,
     /// The name in the directory; none when it is the directory's own event.
-    pub(super) name: Option<&'a [u8]>,
+    pub(crate) name: Option<&'a [u8]>,
 }
 
 /// An inotify instance. A clone is the same one.
 #[derive(Clone)]
-pub(super) struct Instance(Arc<OwnedFd>);
+pub(crate) struct Instance(Arc<OwnedFd>);
 
 impl Instance {
-    pub(super) fn new() -> Result<Self, Errno> {
+    pub(crate) fn new() -> std::io::Result<Self> {
         Ok(Self(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?.into()))
     }
 
     /// Watches this very directory, whatever is at its path by now. Where there is
     /// no `/proc` it has to be found by its path again.
-    pub(super) fn watch(&self, directory: &Directory, path: &Path) -> Result<Watch, Errno> {
+    pub(crate) fn watch(&self, directory: &Directory, path: &Path) -> Result<Watch, NoWatch> {
         let held = format!("/proc/self/fd/{}", directory.as_raw_fd());
-        match inotify::add_watch(&*self.0, held, WANTED) {
+        let made = match inotify::add_watch(&*self.0, held, WANTED) {
             Err(Errno::NOENT) => {
                 inotify::add_watch(&*self.0, path, WANTED | WatchFlags::DONT_FOLLOW)
             }
-            done => done,
-        }
+            made => made,
+        };
+        Ok(made?)
     }
 
     /// Ends a watch. The system may have ended it before, with the directory.
-    pub(super) fn unwatch(&self, watch: Watch) {
+    pub(crate) fn unwatch(&self, watch: Watch) {
         let _ = inotify::remove_watch(&*self.0, watch);
     }
 
     /// Starts a thread that gives each event to `each`.
-    pub(super) fn read(
+    pub(crate) fn read(
         &self,
         mut each: impl FnMut(&Told<'_>) + Send + 'static,
     ) -> std::io::Result<Reading> {
@@ -84,7 +106,7 @@ impl Instance {
                 if let Err(error) = read(&instance, &mut buffer, &mut each) {
                     tracing::warn!(%error, "the watcher failed");
                     // Whatever it is, something may have been missed.
-                    each(&Told { watch: -1, what: ReadFlags::QUEUE_OVERFLOW, pair: 0, name: None });
+                    each(&Told { watch: -1, what: What::QUEUE_OVERFLOW, pair: 0, name: None });
                 }
             }
         })?;
@@ -102,7 +124,7 @@ fn wait(instance: &OwnedFd, stopped: &OwnedFd) -> bool {
 }
 
 /// The thread that reads. Dropping this ends it.
-pub(super) struct Reading {
+pub(crate) struct Reading {
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
