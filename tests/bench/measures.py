@@ -136,6 +136,8 @@ def restart(lab):
                     ["-c", "user.name=b", "-c", "user.email=b@b", "commit", "-qm", "tree"], ["status"]):
         peers.run(["git", *command], cwd=repository, env=lab.bench.environment())
     replica = lab.ours().replicas[0]
+    # What was written to make all this is not part of a start.
+    peers.sync()
     for _ in range(lab.rounds):
         replica.stop()
         figure.add(OURS, peers.timed(lambda: replica.sync("start")) * 1000)
