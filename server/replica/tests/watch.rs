@@ -6,17 +6,19 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use limits::WATCHES;
+use s0_replica::disk::{Disk as _, DiskError, Listing};
 use s0_replica::shell::disk::{Marker, RootDisk};
 use s0_replica::shell::watch::{WatchError, WatchEvent, Watcher};
 use s0_tree::TreePath;
 
 struct Room {
     dir: tempfile::TempDir,
-    watcher: Watcher,
+    watcher: Arc<Watcher>,
     events: Receiver<WatchEvent>,
     disk: RootDisk,
 }
@@ -38,7 +40,7 @@ impl Room {
         for directory in directories {
             watcher.watch(&path(directory)).unwrap();
         }
-        Self { dir, watcher, events, disk }
+        Self { dir, watcher: watcher.into(), events, disk }
     }
 
     fn root(&self) -> PathBuf {
@@ -293,6 +295,50 @@ fn deep_directories_are_found_by_watching_before_listing() {
         }
         assert!(child.wait().unwrap().success());
     }
+}
+
+/// The files of a listing, in order.
+fn names(listing: &Listing) -> Vec<String> {
+    let mut names: Vec<_> = listing.entries.iter().map(|(name, _)| name.to_string()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_is_listed_ahead_is_true_and_what_changes_after_that_is_told() {
+    let mut room = Room::new(&[]);
+    let paths: Vec<_> = (0..300).map(|number| path(&format!("d{number:03}"))).collect();
+    for path in &paths {
+        fs::create_dir(room.at(path.as_str())).unwrap();
+        fs::write(room.at(path.as_str()).join("first"), "").unwrap();
+    }
+    room.events();
+    let root = room.root();
+    let disk = &mut room.disk;
+    disk.set_watcher(room.watcher.clone());
+    for _ in 0..20 {
+        // One that is gone by then, and nobody asks for the last ones.
+        disk.will_list(paths.iter().cloned().chain([path("gone")]).collect());
+        for path in paths.iter().take(250) {
+            assert!(names(&disk.list(path).unwrap()).contains(&"first".to_owned()), "{path}");
+        }
+        assert!(matches!(disk.list(&path("gone")), Err(DiskError::NotFound)));
+    }
+    // A listing that was made may be older than this, but it was watched before.
+    disk.will_list(paths.clone());
+    let mut unlisted = Vec::new();
+    for path in &paths {
+        fs::write(root.join(path.as_str()).join("second"), "").unwrap();
+        if !names(&disk.list(path).unwrap()).contains(&"second".to_owned()) {
+            unlisted.push(created(&format!("{path}/second")));
+        }
+    }
+    disk.will_list(Vec::new());
+    let told = room.events();
+    assert!(unlisted.iter().all(|event| told.contains(event)), "{unlisted:?}");
+    // Nothing is left of what nobody asked for.
+    fs::write(room.at("d000/third"), "").unwrap();
+    assert!(names(&room.disk.list(&paths[0]).unwrap()).contains(&"third".to_owned()));
 }
 
 #[test]
