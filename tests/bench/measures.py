@@ -13,7 +13,7 @@ import time
 
 import harness
 import peers
-import proxy
+import slowline
 from lab import LONG_GLANCE, OURS, Figure, Ours
 
 DELAY = 40
@@ -66,7 +66,7 @@ def initial(lab):
 @measure("distance")
 def distance(lab):
     """The same over a long line."""
-    measured, much = proxy.round_trip(DELAY)
+    measured, much = slowline.round_trip(DELAY)
     line = (f"through a TCP proxy that adds {DELAY} ms of round trip and takes no bandwidth away "
             f"(measured through it: {measured:.1f} ms for a byte, {much:.0f} ms for 16 MiB there and back)")
     goal = 15 if lab.files <= 20_000 else None
@@ -75,7 +75,7 @@ def distance(lab):
     boot = Figure(f"bootstrapping over {DELAY} ms", "s", f"bootstrapping {line}", goal=goal)
     for _ in range(min(lab.rounds, 3)):
         ours = Ours(lab)
-        with proxy.Proxy(ours.service.port, DELAY) as line:
+        with slowline.Proxy(ours.service.port, DELAY) as line:
             url = f"http://127.0.0.1:{line.port}"
             seed.add(OURS, ours.attach(ours.one, url)[1])
             if rsync_of(lab):
@@ -99,7 +99,7 @@ def rsync_over_a_line(lab):
         stdin=subprocess.DEVNULL, env=lab.bench.environment())
     try:
         time.sleep(0.5)
-        with proxy.Proxy(port, DELAY) as line:
+        with slowline.Proxy(port, DELAY) as line:
             module = f"rsync://127.0.0.1:{line.port}/tree/"
             push = peers.timed(lambda: (peers.run(["rsync", "-a", f"{lab.template}/", module]), peers.sync()))
             pull = peers.timed(lambda: (peers.run(["rsync", "-a", module, f"{back}/"]), peers.sync()))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A TCP proxy that adds delay and takes no bandwidth away: proxy.py TARGET_PORT|check MILLISECONDS
+"""A TCP proxy that adds delay and takes no bandwidth away: slowline.py TARGET_PORT|check MILLISECONDS
 
 Half of the delay is added each way. What arrives goes into a queue with the time at which it is due, so any amount
 can be on its way at once, as on a long line; nothing is held back because something else waits. It runs as a process
