@@ -2,7 +2,9 @@
 import contextlib
 import dataclasses
 import importlib.util
+import os
 import pathlib
+import signal
 import statistics
 import subprocess
 import sys
@@ -174,11 +176,26 @@ class Lab:
         return self.pairs[kind.name]
 
     def all_pairs(self):
-        """Ours and all peers, for one round. A peer that fails is left out, and said."""
-        yield self.ours()
+        """Ours and all peers, for one round, each in its turn. A peer that fails is left out, and said."""
+        with self.turn(self.ours()) as pair:
+            yield pair
         for kind in list(self.here):
-            with self.perhaps(kind):
-                yield self.peer(kind)
+            with self.perhaps(kind), self.turn(self.peer(kind)) as pair:
+                yield pair
+
+    @contextlib.contextmanager
+    def turn(self, pair):
+        """The other peers stand still meanwhile, and what was written before is on the disk."""
+        others = [other for name, other in self.pairs.items() if name != OURS and other is not pair]
+        standing = [pid for other in others for pid in other.processes]
+        try:
+            for pid in standing:
+                os.kill(pid, signal.SIGSTOP)
+            peers.sync()
+            yield pair
+        finally:
+            for pid in standing:
+                os.kill(pid, signal.SIGCONT)
 
     @contextlib.contextmanager
     def perhaps(self, kind):

@@ -136,15 +136,14 @@ def restart(lab):
                     ["-c", "user.name=b", "-c", "user.email=b@b", "commit", "-qm", "tree"], ["status"]):
         peers.run(["git", *command], cwd=repository, env=lab.bench.environment())
     replica = lab.ours().replicas[0]
-    # What was written to make all this is not part of a start.
-    peers.sync()
-    for _ in range(lab.rounds):
-        replica.stop()
-        figure.add(OURS, peers.timed(lambda: replica.sync("start")) * 1000)
-        harness.check(replica.status()["condition"] == "in_sync", "not in sync after the start")
-        for _ in range(2):
-            took = peers.timed(lambda: peers.run(["git", "status"], cwd=repository, env=lab.bench.environment()))
-        figure.add("git status", took * 1000)
+    with lab.turn(lab.ours()):
+        for _ in range(lab.rounds):
+            replica.stop()
+            figure.add(OURS, peers.timed(lambda: replica.sync("start")) * 1000)
+            harness.check(replica.status()["condition"] == "in_sync", "not in sync after the start")
+            for _ in range(2):
+                took = peers.timed(lambda: peers.run(["git", "status"], cwd=repository, env=lab.bench.environment()))
+            figure.add("git status", took * 1000)
     return [figure]
 
 
@@ -274,10 +273,11 @@ def journal(lab):
                     "answered, and so is in the journal on the disk", goal=30_000, least=True)
     carried = Figure("journal entries with contents", "entries/s", "the same with 100 bytes of content in each file")
     service = lab.bench.service()
-    for _ in range(lab.rounds):
-        for kind, content in ((figure, False), (carried, True)):
-            volume = service.create_volume()
-            kind.add(OURS, append_rate(volume, 30, content))
+    with lab.turn(None):
+        for _ in range(lab.rounds):
+            for kind, content in ((figure, False), (carried, True)):
+                volume = service.create_volume()
+                kind.add(OURS, append_rate(volume, 30, content))
     service.stop()
     return [figure, carried]
 
