@@ -16,11 +16,14 @@ use crate::sync::{StreamEvent, SubmitError};
 
 mod files;
 mod history;
+mod mount;
 mod replica;
+mod socket;
 mod tokens;
 mod volume;
 mod watch;
 
+pub use mount::{MountReader, MountWriter};
 pub use watch::Watch;
 
 /// How long connecting may take.

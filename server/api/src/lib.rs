@@ -21,6 +21,7 @@ mod error;
 mod event_stream;
 pub mod frames;
 pub mod history;
+pub mod mounts;
 mod schema;
 pub mod sync;
 pub mod times;
@@ -29,7 +30,8 @@ pub mod volumes;
 pub mod watch;
 
 pub use client::{
-    ByteStream, Client, EventStream, FrameStream, SubmitFailure, Watch, is_this_machine,
+    ByteStream, Client, EventStream, FrameStream, MountReader, MountWriter, SubmitFailure, Watch,
+    is_this_machine,
 };
 pub use error::{Error, ErrorBody};
 pub use event_stream::{BadEvent, EventReader};

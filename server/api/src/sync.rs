@@ -140,6 +140,13 @@ pub enum Outcome {
         #[schemars(with = "String")]
         path: TreePath,
     },
+    /// Something else is there than was expected, and the change said that whoever asks
+    /// looks again ([`Change::looks_again`]). Nothing is recorded.
+    Stale {
+        /// Why.
+        #[schemars(with = "schema::Reason")]
+        reason: Reason,
+    },
     /// The Volume's quota has no room for it. Nothing is recorded; it may be sent again
     /// once there is room.
     NoRoom,

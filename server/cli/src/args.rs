@@ -242,9 +242,32 @@ Example:
         #[arg(long)]
         take_over: bool,
     },
+    /// Serve a mount of a Volume (started by others)
+    #[command(hide = true)]
+    MountHost(MountOptions),
     /// Write files as an agent (started by the tour)
     #[command(hide = true)]
     TourAgent { root: PathBuf },
+}
+
+/// What is mounted where.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MountOptions {
+    /// The Volume
+    #[arg(long, value_name = "VOLUME")]
+    pub(crate) volume_id: String,
+    /// The directory; made if missing
+    #[arg(long, value_name = "DIR")]
+    pub(crate) path: PathBuf,
+    /// Whose writes it carries
+    #[arg(long, value_name = "ID")]
+    pub(crate) sandbox_id: Option<String>,
+    /// Nothing can be written through it
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// How large its cache on the local disk becomes
+    #[arg(long, default_value = "2GiB", value_name = "SIZE")]
+    pub(crate) cache: bytesize::ByteSize,
 }
 
 /// The arguments with the command `lsp`, where an editor leaves it out.

@@ -29,6 +29,7 @@ mod held;
 mod history;
 mod live;
 mod lsp;
+mod mount;
 mod platform;
 mod screen;
 mod serve;
@@ -57,7 +58,10 @@ pub fn main() -> ExitCode {
         Command::Serve { options, .. } => options.log_format,
         _ => args::LogFormat::Text,
     };
-    let stays = matches!(args.command, Command::Host { .. } | Command::Serve { .. });
+    let stays = matches!(
+        args.command,
+        Command::Host { .. } | Command::Serve { .. } | Command::MountHost(_)
+    );
     platform::log_to_stderr(stays, format);
     if stays {
         platform::be_frugal();
@@ -102,6 +106,7 @@ async fn run(args: Args, screen: &screen::Screen) -> failure::Done {
         Command::Man { directory } => handbook::pages(screen, &directory),
         Command::Lsp { print_config_schema: true, .. } => lsp::print_config_schema(&context),
         Command::Lsp { .. } => lsp::serve(&context).await,
+        Command::MountHost(options) => mount::host(&context, options).await,
         Command::TourAgent { root } => tour::act(screen, &root).await,
         Command::Host { replica, take_over } => sync::host(&context, &replica, take_over).await,
     }

@@ -30,6 +30,7 @@ mod files;
 pub mod fuzzing;
 mod health;
 mod history;
+mod mounts;
 mod observe;
 mod posix;
 mod ranges;
@@ -132,6 +133,13 @@ fn of_a_volume() -> Routes {
         .api_route(
             "/files/watch",
             get_with(watch::watch, gives("Tells of changes, over a WebSocket.", &[(101, "")], &[])),
+        )
+        .api_route(
+            "/mounts/{session}",
+            get_with(
+                mounts::connect,
+                gives("A mount's connection, a WebSocket.", &[(101, "")], &[403, 409]),
+            ),
         )
         .api_route(
             "/snapshots",

@@ -464,6 +464,11 @@ impl Ledger {
                 Verdict::Held { node, version } => Outcome::Held { node, version },
                 Verdict::NoRoom => Outcome::NoRoom,
                 Verdict::Refused { by } => Outcome::Refused { by },
+                Verdict::Conflict { reason, .. }
+                    if change.looks_again && !reason.is_about_names() =>
+                {
+                    Outcome::Stale { reason }
+                }
                 Verdict::Conflict { reason, at, path, existing } => {
                     let id = new_conflict_id();
                     let node = existing.and_then(|(node, _)| self.tree.node(node));

@@ -32,6 +32,7 @@ mod http;
 pub mod journal;
 pub mod ledger;
 mod metrics;
+mod mounts;
 mod platform;
 mod problem;
 mod serve;

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::journal::{Append, ConflictRecord, RequestRecord, VolumeRecord};
 use crate::ledger::{Admitted, Ledger, NewConflict};
+use crate::mounts::Mounts;
 use crate::problem::Problem;
 
 mod load;
@@ -54,6 +55,9 @@ pub(crate) struct Shared {
     /// The tree, packed for replicas that start: many sandboxes start at once, and a
     /// host starts again on a Volume that rests.
     packed: tokio::sync::Mutex<Option<Packed>>,
+    mounts: Mutex<Mounts>,
+    /// Tells that mounts came, went, or saw something.
+    mounts_changed: watch::Sender<()>,
 }
 
 /// A packed tree, and what it is of.
@@ -71,7 +75,26 @@ impl Shared {
             ring: Mutex::new(ring),
             gone: AtomicBool::new(false),
             packed: tokio::sync::Mutex::default(),
+            mounts: Mutex::default(),
+            mounts_changed: watch::Sender::default(),
         }
+    }
+
+    /// Does something with the mounts of the Volume, and tells those who wait for them.
+    pub(crate) fn with_mounts<T>(&self, work: impl FnOnce(&mut Mounts) -> T) -> T {
+        let done = work(&mut self.mounts.lock().unwrap_or_else(PoisonError::into_inner));
+        self.mounts_changed.send_replace(());
+        done
+    }
+
+    /// Looks at the mounts of the Volume.
+    pub(crate) fn mounts<T>(&self, look: impl FnOnce(&Mounts) -> T) -> T {
+        look(&self.mounts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Tells whenever mounts came, went, or saw something.
+    pub(crate) fn mounts_changed(&self) -> watch::Receiver<()> {
+        self.mounts_changed.subscribe()
     }
 
     /// The recent entries after `after`, when they are still in memory.
@@ -265,6 +288,9 @@ fn conflict_metadata(conflict: &NewConflict, policy: Policy) -> Map<String, Valu
     }
     if let Some(sandbox) = &conflict.sandbox {
         put("sandbox_id", json!(sandbox));
+    }
+    if let Some(process) = &conflict.change.by {
+        put("process", json!(process));
     }
     if let Some((node, _)) = conflict.existing {
         put("existing_node", json!(node));

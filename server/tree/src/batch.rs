@@ -210,12 +210,14 @@ fn one(
     // An op that reaches a node through another of its places says the path
     // that was asked for.
     let old_path = matches!(op, Op::Rename { .. }).then(|| change.old_path().cloned()).flatten();
+    let mut actor = batch.origin.actor.clone();
+    actor.process = change.by.clone().or(actor.process);
     let entry = Entry {
         format: FORMAT,
         seq: tree.head().next(),
         time: batch.origin.time,
         source: batch.origin.source,
-        actor: batch.origin.actor.clone(),
+        actor,
         request: batch.origin.request.clone(),
         op,
         path: change.path().clone(),

@@ -135,19 +135,32 @@ pub struct Change {
     /// Make missing directories above, as the documented API does.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub make_parents: bool,
+    /// The process that asks, as `name[pid]`, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Arc<str>>,
+    /// Whoever asks looks again by himself when something else is there than he expects.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub looks_again: bool,
 }
 
 impl Change {
     /// An action with an expectation at its path.
     #[must_use]
     pub fn new(action: Action, expect: Expected) -> Self {
-        Self { action, expect: Some(expect), expect_to: None, make_parents: false }
+        Self { expect: Some(expect), ..Self::unstated(action) }
     }
 
     /// An action without stated expectations.
     #[must_use]
     pub fn unstated(action: Action) -> Self {
-        Self { action, expect: None, expect_to: None, make_parents: false }
+        Self {
+            action,
+            expect: None,
+            expect_to: None,
+            make_parents: false,
+            by: None,
+            looks_again: false,
+        }
     }
 
     /// The path that the change is about; for a rename the new one.

@@ -14,8 +14,9 @@ use crate::tree::Tree;
 /// The most bytes that [`Tree::decode`] reads: about four million nodes.
 pub const MAX_CHECKPOINT_BYTES: usize = 1 << 30;
 
-/// The layout that [`Tree::encode`] writes: `MessagePack`. The first one was JSON.
-const LAYOUT: u8 = 2;
+/// The layout that [`Tree::encode`] writes: `MessagePack`. The first one was JSON; the
+/// second did not say when nodes changed.
+const LAYOUT: u8 = 3;
 
 /// Bytes that are not a checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +64,9 @@ struct Row {
     places: Vec<Place>,
     what: What,
     more: Option<More>,
+    /// Where that is not `mtime`.
+    #[serde(default)]
+    changed: Option<Time>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -101,6 +105,7 @@ impl Row {
                 Kind::Fifo => What::Fifo,
             },
             more: (!plain).then_some(More { uid, gid, xattrs }),
+            changed: (node.changed != mtime).then_some(node.changed),
         }
     }
 
@@ -114,7 +119,8 @@ impl Row {
             What::Fifo => Kind::Fifo,
         };
         let attributes = Attributes { mode: self.mode, uid, gid, mtime: self.mtime, xattrs };
-        (self.id, Node { version: self.version, attributes, places: self.places, kind })
+        let changed = self.changed.unwrap_or(self.mtime);
+        (self.id, Node { version: self.version, changed, attributes, places: self.places, kind })
     }
 }
 
@@ -127,7 +133,7 @@ impl FirstRow {
             New::Fifo => Kind::Fifo,
         };
         let Self { id, version, attributes, places, .. } = self;
-        (id, Node { version, attributes, places, kind })
+        (id, Node { version, changed: attributes.mtime, attributes, places, kind })
     }
 }
 
@@ -257,7 +263,7 @@ mod tests {
         assert_eq!(node.kind, Kind::File(Content { id, size: 4 }));
         assert_eq!((node.attributes.uid, node.attributes.gid), (1, 2));
         assert_eq!(Tree::decode(&tree.encode()).unwrap(), tree);
-        let later = text.replace(r#""format":1"#, r#""format":3"#);
-        assert!(matches!(Tree::decode(later.as_bytes()), Err(BadCheckpoint::Layout(3))));
+        let later = text.replace(r#""format":1"#, r#""format":4"#);
+        assert!(matches!(Tree::decode(later.as_bytes()), Err(BadCheckpoint::Layout(4))));
     }
 }

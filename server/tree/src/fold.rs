@@ -3,7 +3,7 @@
 use crate::change::New;
 use crate::content::Content;
 use crate::entry::{Entry, FORMAT, Op, RenameHow};
-use crate::node::{AttributeChange, Directory, Kind, Node, NodeId, Place, Seq};
+use crate::node::{AttributeChange, Directory, Kind, Node, NodeId, Place, Seq, Time};
 use crate::tree::Tree;
 
 /// Why an entry does not fit a tree. A journal that was written through
@@ -38,6 +38,7 @@ pub fn fold(tree: &mut Tree, entry: &Entry) -> Result<(), Misfit> {
         return Err(Misfit::Gap { head: tree.head, found: entry.seq });
     }
     let seq = entry.seq;
+    let now = Now { seq, time: entry.time };
     let shape = |why| Misfit::Shape(seq, why);
     match &entry.op {
         Op::Create { at, what, attributes } => {
@@ -50,9 +51,10 @@ pub fn fold(tree: &mut Tree, entry: &Entry) -> Result<(), Misfit> {
             };
             let id = NodeId(seq.0);
             let places = vec![at.clone()];
-            let node = Node { version: seq, attributes: attributes.clone(), places, kind };
+            let attributes = attributes.clone();
+            let node = Node { version: seq, changed: entry.time, attributes, places, kind };
             tree.insert(id, node);
-            tree.attach(at.parent, &at.name, id);
+            attach(tree, at, id, now);
         }
         Op::Link { node, at } => {
             free(tree, at).map_err(shape)?;
@@ -60,25 +62,25 @@ pub fn fold(tree: &mut Tree, entry: &Entry) -> Result<(), Misfit> {
             if file.directory().is_some() {
                 return Err(shape("it links a directory"));
             }
-            tree.attach(at.parent, &at.name, *node);
-            touch(tree, *node, seq, |file| file.places.push(at.clone()));
+            attach(tree, at, *node, now);
+            touch(tree, *node, now, |file| file.places.push(at.clone()));
         }
         Op::Write { node, content, set }
         | Op::Append { node, content, set, .. }
         | Op::Truncate { node, content, set } => {
-            write(tree, *node, *content, set, seq).map_err(shape)?;
+            write(tree, *node, *content, set, now).map_err(shape)?;
         }
         Op::Attributes { node, set } => {
             tree.node(*node).ok_or(shape("it changes an unknown node"))?;
-            touch(tree, *node, seq, |node| set.apply(&mut node.attributes));
+            touch(tree, *node, now, |node| set.apply(&mut node.attributes));
         }
         Op::Rename { node, from, to, how, displaced } => {
-            rename(tree, *node, from, to, *how, *displaced, seq).map_err(shape)?;
+            rename(tree, *node, from, to, *how, *displaced, now).map_err(shape)?;
         }
         Op::Remove { node, at } => {
             occupied(tree, at, *node).map_err(shape)?;
             empty(tree, *node).map_err(shape)?;
-            release(tree, *node, at, seq);
+            release(tree, *node, at, now);
         }
     }
     tree.head = seq;
@@ -103,28 +105,55 @@ fn empty(tree: &Tree, node: NodeId) -> Fits {
     }
 }
 
-fn touch(tree: &mut Tree, id: NodeId, seq: Seq, change: impl FnOnce(&mut Node)) {
+/// The entry that is folded.
+#[derive(Clone, Copy)]
+struct Now {
+    seq: Seq,
+    time: Time,
+}
+
+fn touch(tree: &mut Tree, id: NodeId, now: Now, change: impl FnOnce(&mut Node)) {
     if let Some(node) = tree.edit(id) {
-        node.version = seq;
+        node.version = now.seq;
+        node.changed = now.time;
         change(node);
     }
 }
 
-fn write(tree: &mut Tree, node: NodeId, content: Content, set: &AttributeChange, seq: Seq) -> Fits {
+fn attach(tree: &mut Tree, at: &Place, child: NodeId, now: Now) {
+    tree.attach(at.parent, &at.name, child);
+    stamp(tree, at.parent, now);
+}
+
+fn detach(tree: &mut Tree, at: &Place, now: Now) {
+    tree.detach(at.parent, &at.name);
+    stamp(tree, at.parent, now);
+}
+
+/// A directory's times follow its children; its version does not.
+fn stamp(tree: &mut Tree, directory: NodeId, now: Now) {
+    if let Some(node) = tree.edit(directory) {
+        node.changed = now.time;
+        node.attributes.mtime = now.time;
+    }
+}
+
+fn write(tree: &mut Tree, node: NodeId, content: Content, set: &AttributeChange, now: Now) -> Fits {
     match tree.node(node).map(|node| &node.kind) {
         Some(Kind::File(_)) => {}
         _ => return Err("it writes to what is not a file"),
     }
     tree.write(node, content);
-    touch(tree, node, seq, |file| set.apply(&mut file.attributes));
+    touch(tree, node, now, |file| set.apply(&mut file.attributes));
     Ok(())
 }
 
 /// Takes `at` from the node; with its last place the node goes.
-fn release(tree: &mut Tree, node: NodeId, at: &Place, seq: Seq) {
-    tree.detach(at.parent, &at.name);
+fn release(tree: &mut Tree, node: NodeId, at: &Place, now: Now) {
+    detach(tree, at, now);
     let last = tree.edit(node).is_none_or(|node| {
-        node.version = seq;
+        node.version = now.seq;
+        node.changed = now.time;
         node.places.retain(|place| place != at);
         node.places.is_empty()
     });
@@ -140,7 +169,7 @@ fn rename(
     to: &Place,
     how: RenameHow,
     displaced: Option<NodeId>,
-    seq: Seq,
+    now: Now,
 ) -> Fits {
     occupied(tree, from, node)?;
     if from == to || below(tree, to.parent, node) {
@@ -175,17 +204,17 @@ fn rename(
     };
     match (how, displaced) {
         (RenameHow::Exchange, Some(other)) => {
-            tree.attach(from.parent, &from.name, other);
-            touch(tree, other, seq, |other| move_place(&mut other.places, to, from));
+            attach(tree, from, other, now);
+            touch(tree, other, now, |other| move_place(&mut other.places, to, from));
         }
         (_, Some(other)) => {
-            release(tree, other, to, seq);
-            tree.detach(from.parent, &from.name);
+            release(tree, other, to, now);
+            detach(tree, from, now);
         }
-        (_, None) => tree.detach(from.parent, &from.name),
+        (_, None) => detach(tree, from, now),
     }
-    tree.attach(to.parent, &to.name, node);
-    touch(tree, node, seq, |node| move_place(&mut node.places, from, to));
+    attach(tree, to, node, now);
+    touch(tree, node, now, |node| move_place(&mut node.places, from, to));
     Ok(())
 }
 

@@ -208,6 +208,9 @@ pub struct Node {
     /// The seq of the entry that last changed this node itself: its contents,
     /// attributes or places. A directory's version does not follow its children.
     pub version: Seq,
+    /// When anything about the node changed last: its contents, attributes, places, or
+    /// a directory's children.
+    pub changed: Time,
     /// Mode, owner, times.
     pub attributes: Attributes,
     /// Where the node is: one place, or several for a hard-linked file. Empty

@@ -24,6 +24,7 @@ impl Default for Tree {
     fn default() -> Self {
         let root = Node {
             version: Seq(0),
+            changed: Time(0),
             attributes: Attributes { mode: 0o755, uid: 0, gid: 0, mtime: Time(0), xattrs: None },
             places: Vec::new(),
             kind: Kind::Directory(Directory::default()),

@@ -19,6 +19,7 @@ use crate::documented::{
 use crate::error::{Error, error_body};
 use crate::event_stream::EventReader;
 use crate::frames::{FrameReader, write_frame};
+use crate::mounts::write_submission;
 use crate::sync::{Answer, Fetch, HaveList, Registered, Registration, Submission};
 
 impl Client {
@@ -76,16 +77,7 @@ impl Client {
     ) -> Result<Answer, SubmitFailure> {
         let parts = [volume, "sync", "replicas", replica, "submit"];
         let request = self.request(Method::POST, &parts).map_err(SubmitFailure::Server)?;
-        let json = serde_json::to_vec(submission)
-            .map_err(|error| SubmitFailure::Server(Error::BadRequest(error.to_string())))?;
-        let length = u32::try_from(json.len()).map_err(|_| {
-            SubmitFailure::Server(Error::BadRequest("the submission is too large".into()))
-        })?;
-        let mut body = length.to_be_bytes().to_vec();
-        body.extend_from_slice(&json);
-        for (id, bytes) in inline {
-            write_frame(&mut body, *id, bytes);
-        }
+        let body = write_submission(submission, inline).map_err(SubmitFailure::Server)?;
         let transport = |error: reqwest::Error| SubmitFailure::Transport(error.into());
         let request = request.query(&[("instance", instance)]).body(body);
         let answer = request.send().await.map_err(transport)?;

@@ -1,19 +1,16 @@
 //! Watching files over a WebSocket.
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use reqwest::StatusCode;
-use reqwest::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
-use tokio_tungstenite::tungstenite::{Message, protocol::Role};
+use tokio_tungstenite::tungstenite::Message;
 
-use super::{Client, IDLE, STREAM_IDLE, builder, whole};
+use super::socket::{Socket, broken};
+use super::{Client, STREAM_IDLE};
 use crate::error::Error;
 use crate::watch::Told;
 
 /// Changes of files, as they are told.
 pub struct Watch {
-    socket: WebSocketStream<reqwest::Upgraded>,
+    socket: Socket,
 }
 
 impl Client {
@@ -27,29 +24,8 @@ impl Client {
         path: &str,
         recursive: bool,
     ) -> Result<Watch, Error> {
-        let mut url = self.url(&[volume, "files", "watch"])?;
-        // A connection of its own: HTTP/2 has no upgrades.
-        let http = builder(&url, IDLE).http1_only().build()?;
-        url.set_query(None);
-        let key = generate_key();
-        let asked = http
-            .get(url)
-            .bearer_auth(&self.token)
-            .header(CONNECTION, "Upgrade")
-            .header(UPGRADE, "websocket")
-            .header("sec-websocket-version", "13")
-            .header(SEC_WEBSOCKET_KEY, &key);
-        let answer = asked.send().await?;
-        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            let status = answer.status().as_u16();
-            return Err(Error::from_answer(status, &whole(answer).await?));
-        }
-        let accepted = answer.headers().get(SEC_WEBSOCKET_ACCEPT);
-        if accepted.is_none_or(|it| it.as_bytes() != derive_accept_key(key.as_bytes()).as_bytes()) {
-            return Err(Error::Protocol("it is no WebSocket".into()));
-        }
-        let io = answer.upgrade().await?;
-        let mut socket = WebSocketStream::from_raw_socket(io, Role::Client, None).await;
+        let url = self.url(&[volume, "files", "watch"])?;
+        let mut socket = self.socket(url).await?;
         let ask = serde_json::json!({
             "action": "subscribe", "path": path, "recursive": recursive,
         });
@@ -86,9 +62,4 @@ impl Watch {
             }
         }
     }
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
-fn broken(error: tokio_tungstenite::tungstenite::Error) -> Error {
-    Error::Unavailable(error.to_string())
 }

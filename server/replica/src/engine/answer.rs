@@ -124,7 +124,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
                     records.push(Record::Conflict(sent.path.clone(), Some(conflict)));
                     notices.push(Notice::Conflict { path: sent.path.clone(), reason: *reason });
                 }
-                Outcome::Refused { .. } => self.retry_in(200),
+                // The second is for those who ask for it, which a replica does not.
+                Outcome::Refused { .. } | Outcome::Stale { .. } => self.retry_in(200),
                 // Others were faster. The next plan knows what room is left.
                 Outcome::NoRoom => self.retry_in(1000),
             }

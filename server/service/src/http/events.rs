@@ -148,7 +148,7 @@ impl Reader {
     async fn news(&mut self, now: &Committed) -> Kept<Option<Bytes>> {
         let published = match self.hot.shared.recent(self.at, RECENT) {
             Some(recent) => recent,
-            None => self.stored(now.head()).await?,
+            None => stored(&self.service, &self.hot, self.at, now.head()).await?,
         };
         let mut piece = BytesMut::new();
         for published in published {
@@ -171,19 +171,24 @@ impl Reader {
         }
         Ok(Some(piece.freeze()))
     }
+}
 
-    async fn stored(&self, head: Seq) -> Kept<Vec<Arc<Published>>> {
-        let mut entries =
-            self.service.journal.entries(&self.hot.record.id, self.at, STORED).await?;
-        entries.retain(|entry| entry.seq <= head);
-        let small: Vec<ContentId> = entries
-            .iter()
-            .filter_map(Entry::content)
-            .filter(s0_tree::Content::is_inline)
-            .map(|content| content.id)
-            .collect();
-        let inline = self.service.journal.inline(&self.hot.record.team, small).await?;
-        let inline = inline.into_iter().collect();
-        Ok(entries.into_iter().map(|entry| Arc::new(publish(entry, &inline))).collect())
-    }
+/// Entries that are not in memory any more, up to the head.
+pub(super) async fn stored(
+    service: &Service,
+    hot: &Hot,
+    after: Seq,
+    head: Seq,
+) -> Kept<Vec<Arc<Published>>> {
+    let mut entries = service.journal.entries(&hot.record.id, after, STORED).await?;
+    entries.retain(|entry| entry.seq <= head);
+    let small: Vec<ContentId> = entries
+        .iter()
+        .filter_map(Entry::content)
+        .filter(s0_tree::Content::is_inline)
+        .map(|content| content.id)
+        .collect();
+    let inline = service.journal.inline(&hot.record.team, small).await?;
+    let inline = inline.into_iter().collect();
+    Ok(entries.into_iter().map(|entry| Arc::new(publish(entry, &inline))).collect())
 }

@@ -20,7 +20,8 @@ use super::{State, check_id};
 use crate::journal::VolumeRecord;
 use crate::ledger::{CursorError, Ledger, ReplicaRecord, Submitted};
 use crate::problem::Problem;
-use crate::volume::{Needs, new_id};
+use crate::service::Service;
+use crate::volume::{Hot, Needs, new_id};
 
 const UNKNOWN: Problem = Problem::NotFound("not found");
 /// How long a replica counts that takes no instance and is not heard of.
@@ -199,41 +200,51 @@ pub(super) async fn submit(
 ) -> Told<Answer> {
     let instance = host.instance.and_then(|number| u64::try_from(number).ok());
     let instance = instance.ok_or_else(|| Problem::bad("instance is required"))?;
-    let (submission, inline) = read_submission(&body.0)?;
-    drop(body);
     let Volume { caller, hot, .. } = volume;
-    let held = service.holdings.held(&caller.team, &submission.changes, &inline).await?;
+    ok(commit_submission(&service, &caller.team, &hot, (&replica, instance), body.0).await?)
+}
+
+/// Commits a submission of a replica or a mount, and gives what is answered.
+pub(super) async fn commit_submission(
+    service: &Service,
+    team: &str,
+    hot: &Hot,
+    (replica, instance): (&str, u64),
+    body: Bytes,
+) -> Result<Answer, Problem> {
+    let (submission, inline) = read_submission(&body)?;
+    drop(body);
+    let held = service.holdings.held(team, &submission.changes, &inline).await?;
     let named = submission.changes.iter().filter_map(Change::content).map(|content| content.id);
     let mut brought: Vec<(ContentId, Bytes)> =
         named.filter_map(|id| Some((id, inline.get(&id)?.clone()))).collect();
     brought.sort_unstable_by_key(|(id, _)| *id);
     brought.dedup_by_key(|(id, _)| *id);
     let needs = Needs { repeatable: true, upload: None };
-    let answer = hot
-        .commit(needs, move |draft| {
-            let Submitted { entries, conflicts, answer, repeated } = draft
-                .ledger
-                .submit(&replica, instance, &submission, draft.time, &mut new_id, &|id| {
-                    held.contains(&id)
-                })
-                .map_err(Problem::Submit)?;
-            if repeated {
-                return Ok(answer);
-            }
-            draft.append.inline.clone_from(&brought);
-            draft.note_entries(&entries);
-            for conflict in &conflicts {
-                let record = draft.conflict_record(conflict, serde_json::Map::new());
-                draft.append.conflicts.push(record);
-            }
-            let known = draft.ledger.replica(&replica).ok_or(UNKNOWN)?;
-            let (id, last) = (known.id.clone(), known.last.clone());
-            draft.append.answers.extend(last.map(|last| (Arc::clone(&id), last)));
-            draft.note_replica(&id);
-            Ok(answer)
-        })
-        .await?;
-    ok(answer)
+    let replica = replica.to_owned();
+    hot.commit(needs, move |draft| {
+        let Submitted { entries, conflicts, answer, repeated } = draft
+            .ledger
+            .submit(&replica, instance, &submission, draft.time, &mut new_id, &|id| {
+                held.contains(&id)
+            })
+            .map_err(Problem::Submit)?;
+        if repeated {
+            return Ok(answer);
+        }
+        draft.append.inline.clone_from(&brought);
+        draft.note_entries(&entries);
+        for conflict in &conflicts {
+            let record = draft.conflict_record(conflict, serde_json::Map::new());
+            draft.append.conflicts.push(record);
+        }
+        let known = draft.ledger.replica(&replica).ok_or(UNKNOWN)?;
+        let (id, last) = (known.id.clone(), known.last.clone());
+        draft.append.answers.extend(last.map(|last| (Arc::clone(&id), last)));
+        draft.note_replica(&id);
+        Ok(answer)
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A request that asks for a WebSocket.
-pub(super) struct Upgrade(WebSocketUpgrade);
+pub(super) struct Upgrade(pub(super) WebSocketUpgrade);
 
 impl FromRequestParts<Arc<Service>> for Upgrade {
     type Rejection = Problem;

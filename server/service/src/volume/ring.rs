@@ -18,6 +18,17 @@ pub(crate) struct Published {
     pub(crate) event: Bytes,
 }
 
+impl Published {
+    /// The event without what server-sent events put around it.
+    pub(crate) fn json(&self) -> Bytes {
+        let begins = self.event.iter().position(|byte| *byte == b'{').unwrap_or(0);
+        self.event.slice(begins..self.event.len() - END.len())
+    }
+}
+
+/// Where an event ends.
+const END: &str = "\n\n";
+
 /// An entry with what is to be streamed of its content.
 pub(crate) fn publish(entry: Entry, inline: &HashMap<ContentId, Bytes>) -> Published {
     let bytes = entry.content().and_then(|content| inline.get(&content.id));
@@ -38,7 +49,7 @@ pub(crate) fn event_bytes(id: Option<Seq>, event: &StreamEvent) -> Bytes {
         // Writing to memory does not fail.
         let _ = writeln!(text, "id: {id}");
     }
-    let _ = write!(text, "data: {json}\n\n");
+    let _ = write!(text, "data: {json}{END}");
     text.into()
 }
 

@@ -166,7 +166,7 @@ impl Step {
         };
         let expect = self.hope.about(first, tree);
         let expect_to = second.and_then(|second| self.hope_to.about(second, tree));
-        Change { action, expect, expect_to, make_parents: self.make_parents }
+        Change { expect, expect_to, make_parents: self.make_parents, ..Change::unstated(action) }
     }
 }
 

@@ -1,0 +1,293 @@
+//! A running mount: what its parts have in common, and how it begins and ends.
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use s0_api::Client;
+use s0_api::mounts::{MountQuery, Told};
+use s0_tree::{Entry, Hash, Policy, Quota, Seq, Time};
+use tokio::sync::{oneshot, watch};
+
+use crate::cache::Cache;
+use crate::contents::Contents;
+use crate::kernel::device::Device;
+use crate::kernel::request::{Ino, LockOwner};
+use crate::link::{Connection, Incoming, Link, Whereto};
+use crate::locks::Pending;
+use crate::view::{Stale, View};
+
+/// How often what is written to files that stay open is committed.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
+
+/// What a mount needs to know.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The service, and a token that may read the Volume, or write it.
+    pub client: Client,
+    /// The Volume.
+    pub volume: String,
+    /// The sandbox that it is for, if it is for one.
+    pub sandbox: Option<String>,
+    /// The directory, for people.
+    pub mount_point: String,
+    /// The machine, for people.
+    pub host: String,
+    /// Nothing is written through it.
+    pub read_only: bool,
+    /// Where the cache lies.
+    pub cache_directory: PathBuf,
+    /// How large it becomes, in bytes.
+    pub cache_bytes: u64,
+}
+
+/// Why a Volume cannot be mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// The service.
+    #[error(transparent)]
+    Service(#[from] s0_api::Error),
+    /// The cache.
+    #[error("the cache in {} cannot be made: {error}", directory.display())]
+    Cache {
+        /// Where.
+        directory: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The kernel.
+    #[error("the mount cannot be served: {0}")]
+    Kernel(#[from] std::io::Error),
+}
+
+/// What the thread that talks to the kernel is to say.
+pub(crate) enum Tell {
+    Stale(Vec<Stale>),
+    /// All up to this entry was said.
+    Seen(Seq),
+}
+
+/// What the parts of a mount have in common.
+pub(crate) struct Core {
+    view: Mutex<View>,
+    pub(crate) contents: Contents,
+    pub(crate) link: Link,
+    pub(crate) device: Device,
+    pub(crate) session: Arc<str>,
+    pub(crate) runtime: tokio::runtime::Handle,
+    tells: Mutex<Sender<Tell>>,
+    is_current: AtomicBool,
+    /// Those who can be interrupted, by the numbers of their requests.
+    pub(crate) interrupts: Mutex<HashMap<u64, oneshot::Sender<()>>>,
+    /// Locks that were asked for.
+    pub(crate) locks: Mutex<HashMap<u64, Pending>>,
+    /// Who has taken locks of which file, so that `close` need not ask of all.
+    pub(crate) lockers: Mutex<HashSet<(Ino, LockOwner)>>,
+    pub(crate) ids: AtomicU64,
+    /// One commit of a file at a time.
+    commits: Mutex<HashMap<Ino, Arc<tokio::sync::Mutex<()>>>>,
+    lost: watch::Sender<Option<String>>,
+}
+
+/// A mount that runs.
+pub struct Mounted {
+    core: Arc<Core>,
+    serving: tokio::task::JoinHandle<std::io::Result<()>>,
+    linked: tokio::task::JoinHandle<()>,
+    lost: watch::Receiver<Option<String>>,
+}
+
+/// Serves a Volume on a device that is mounted somewhere.
+///
+/// # Errors
+/// See [`MountError`].
+pub async fn mount(options: Options, device: OwnedFd) -> Result<Mounted, MountError> {
+    let Options { client, volume, sandbox, .. } = options.clone();
+    let (epoch, tree) = client.tree(&volume).await?;
+    let directory = options.cache_directory.clone();
+    let cache = Cache::new(&directory, options.cache_bytes)
+        .map_err(|error| MountError::Cache { directory, error })?;
+    let session: Arc<str> = format!("mnt_{}", uuid::Uuid::new_v4().simple()).into();
+    let query = MountQuery {
+        after: tree.head().0,
+        epoch,
+        sandbox_id: sandbox,
+        host: options.host,
+        mount_point: options.mount_point,
+        read_only: options.read_only,
+    };
+    let head = tree.head();
+    let view = View::new(tree, session.clone());
+    let to =
+        Whereto { client: client.clone(), volume: volume.clone(), session: session.clone(), query };
+    let (tells, told) = channel();
+    let (seen, sees) = watch::channel(head);
+    let (lost, loses) = watch::channel(None);
+    let (link, orders) = Link::new();
+    let core = Arc::new(Core {
+        view: Mutex::new(view),
+        contents: Contents::new(client, volume, cache),
+        link,
+        device: Device::new(device),
+        session,
+        runtime: tokio::runtime::Handle::current(),
+        tells: Mutex::new(tells),
+        is_current: AtomicBool::new(true),
+        interrupts: Mutex::default(),
+        locks: Mutex::default(),
+        lockers: Mutex::default(),
+        ids: AtomicU64::new(1),
+        commits: Mutex::default(),
+        lost,
+    });
+    let linked = tokio::spawn(Connection::open(to, orders, core.clone(), sees).await?);
+    let device = core.device.clone();
+    std::thread::Builder::new()
+        .name("stale".into())
+        .spawn(move || tell_kernel(&device, &told, &seen))?;
+    let served = core.clone();
+    let serving = tokio::task::spawn_blocking(move || {
+        let device = served.device.clone();
+        device.serve(|head, operation| served.serve(head, operation))
+    });
+    tokio::spawn(commit_now_and_then(Arc::downgrade(&core)));
+    Ok(Mounted { core, serving, linked, lost: loses })
+}
+
+/// Tells the kernel what is stale. The kernel may let this wait for requests of the same
+/// directory; nobody waits for this thread but other mounts.
+fn tell_kernel(device: &Device, told: &Receiver<Tell>, seen: &watch::Sender<Seq>) {
+    while let Ok(tell) = told.recv() {
+        match tell {
+            Tell::Stale(stale) => {
+                for stale in stale {
+                    device.tell(&stale.message());
+                }
+            }
+            Tell::Seen(seq) => {
+                seen.send_replace(seq);
+            }
+        }
+    }
+}
+
+/// Commits what was written to files that stay open, so that others see a log grow.
+async fn commit_now_and_then(core: std::sync::Weak<Core>) {
+    let mut tick = tokio::time::interval(COMMIT_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut before = HashSet::new();
+    loop {
+        tick.tick().await;
+        let Some(core) = core.upgrade() else { return };
+        let dirty: HashSet<Ino> = core.view().dirty().into_iter().collect();
+        for ino in &dirty {
+            if before.contains(ino) {
+                // Its next close says what is the matter, if anything is.
+                let _ = core.commit(*ino, None).await;
+            }
+        }
+        before = dirty;
+    }
+}
+
+impl Mounted {
+    /// Waits until it was unmounted, or has lost what it shows; gives why, then.
+    pub async fn ended(&mut self) -> Option<String> {
+        tokio::select! {
+            _ = &mut self.serving => None,
+            lost = self.lost.wait_for(Option::is_some) => {
+                lost.ok().and_then(|why| why.clone())
+            }
+        }
+    }
+
+    /// Ends it, once it was unmounted: commits what is not, and gives locks back. Gives how
+    /// many files could not be committed.
+    pub async fn end(self) -> usize {
+        let mut left = 0;
+        for ino in self.core.view().dirty() {
+            left += usize::from(self.core.commit(ino, None).await.is_err());
+        }
+        self.core.link.end();
+        // It is bounded by itself.
+        let _ = self.linked.await;
+        left
+    }
+}
+
+impl Core {
+    pub(crate) fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether what is known here counts.
+    pub(crate) fn is_current(&self) -> bool {
+        self.is_current.load(Ordering::Acquire)
+    }
+
+    /// Has the kernel told that something is stale.
+    pub(crate) fn tell(&self, tell: Tell) {
+        let tells = self.tells.lock().unwrap_or_else(PoisonError::into_inner);
+        // The thread ends with the mount.
+        let _ = tells.send(tell);
+    }
+
+    /// One at a time commits a file.
+    pub(crate) fn commit_turn(&self, ino: Ino) -> Arc<tokio::sync::Mutex<()>> {
+        let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        if commits.len() > 1024 {
+            commits.retain(|_, turn| Arc::strong_count(turn) > 1);
+        }
+        commits.entry(ino).or_default().clone()
+    }
+}
+
+impl Incoming for Core {
+    fn head(&self) -> Seq {
+        self.view().head()
+    }
+
+    fn entry(&self, entry: &Entry, text: Option<&str>) -> Result<(), String> {
+        if let Some(text) = text {
+            self.contents.keep(Hash::of(text.as_bytes()), text.as_bytes());
+        }
+        let stale = self.view().fold(entry).map_err(|misfit| misfit.to_string())?;
+        if !stale.is_empty() {
+            self.tell(Tell::Stale(stale));
+        }
+        self.tell(Tell::Seen(entry.seq));
+        Ok(())
+    }
+
+    fn terms(&self, policy: Policy, quota: Quota) {
+        self.view().set_terms(policy, quota);
+    }
+
+    fn lock(&self, told: Told) {
+        self.heard_of_lock(told);
+    }
+
+    fn current(&self, is: bool) {
+        let was = self.is_current.swap(is, Ordering::AcqRel);
+        if was && !is {
+            tracing::warn!("the service is not heard: what is known here does not count");
+            let known = self.view().all_known();
+            self.tell(Tell::Stale(known));
+        }
+    }
+
+    fn lost(&self, why: String) {
+        tracing::warn!(why, "the mount has lost its Volume");
+        self.lost.send_replace(Some(why));
+    }
+}
+
+/// The time.
+pub(crate) fn now() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,119 @@
+//! The device that requests are read from and answers are written to.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::io::Errno as Os;
+
+use super::answer::{Answer, Errno, error};
+use super::request::{Head, Operation, parse};
+use super::{MAX_IO, MINOR};
+
+/// What a mount asks of the kernel; the bits of `FUSE_INIT`.
+mod wanted {
+    pub(super) const ASYNC_READ: u64 = 1;
+    pub(super) const POSIX_LOCKS: u64 = 1 << 1;
+    pub(super) const ATOMIC_O_TRUNC: u64 = 1 << 3;
+    pub(super) const EXPORT_SUPPORT: u64 = 1 << 4;
+    pub(super) const BIG_WRITES: u64 = 1 << 5;
+    pub(super) const FLOCK_LOCKS: u64 = 1 << 10;
+    pub(super) const DO_READDIRPLUS: u64 = 1 << 13;
+    pub(super) const READDIRPLUS_AUTO: u64 = 1 << 14;
+    pub(super) const PARALLEL_DIROPS: u64 = 1 << 18;
+    pub(super) const MAX_PAGES: u64 = 1 << 22;
+    pub(super) const CACHE_SYMLINKS: u64 = 1 << 23;
+    /// What others write is told; sizes and times alone make no cached byte stale.
+    pub(super) const EXPLICIT_INVAL_DATA: u64 = 1 << 25;
+    /// What is written loses its set-user-id bit by our hand, so that the kernel need not
+    /// ask for `security.capability` before each write.
+    pub(super) const HANDLE_KILLPRIV_V2: u64 = 1 << 28;
+    pub(super) const INIT_EXT: u64 = 1 << 30;
+}
+
+/// All of them. Not among them: `WRITEBACK_CACHE`, with which the kernel would own sizes
+/// and times, and cut what others wrote.
+const WANTED: u64 = wanted::ASYNC_READ
+    | wanted::POSIX_LOCKS
+    | wanted::ATOMIC_O_TRUNC
+    | wanted::EXPORT_SUPPORT
+    | wanted::BIG_WRITES
+    | wanted::FLOCK_LOCKS
+    | wanted::DO_READDIRPLUS
+    | wanted::READDIRPLUS_AUTO
+    | wanted::PARALLEL_DIROPS
+    | wanted::MAX_PAGES
+    | wanted::CACHE_SYMLINKS
+    | wanted::EXPLICIT_INVAL_DATA
+    | wanted::HANDLE_KILLPRIV_V2
+    | wanted::INIT_EXT;
+
+/// The device of one mount. Clones are the same one.
+#[derive(Debug, Clone)]
+pub(crate) struct Device(Arc<File>);
+
+impl Device {
+    pub(crate) fn new(fd: OwnedFd) -> Self {
+        Self(Arc::new(fd.into()))
+    }
+
+    /// Reads requests until the mount is gone, and gives each to `serve`. The first one
+    /// is answered here.
+    pub(crate) fn serve(&self, mut serve: impl FnMut(Head, Operation<'_>)) -> io::Result<()> {
+        // The largest write, and its head; the kernel asks for a page of room.
+        let mut buffer = vec![0; MAX_IO as usize + 4096];
+        loop {
+            let length = match (&*self.0).read(&mut buffer) {
+                Ok(length) => length,
+                Err(error) => match Os::from_io_error(&error) {
+                    // Unmounted, or the connection was ended.
+                    Some(Os::NODEV | Os::CONNABORTED) => return Ok(()),
+                    // A request that was taken back before it was read.
+                    Some(Os::NOENT | Os::INTR | Os::AGAIN) => continue,
+                    _ => return Err(error),
+                },
+            };
+            match parse(&buffer[..length]) {
+                Ok((head, Operation::Init { major, max_readahead, flags, .. })) => {
+                    self.agree(head, major, max_readahead, flags);
+                }
+                Ok((head, Operation::Destroy)) => {
+                    self.answer(&head, Ok(Answer::done()));
+                    return Ok(());
+                }
+                Ok((head, operation)) => serve(head, operation),
+                Err(malformed) => return Err(io::Error::other(malformed)),
+            }
+        }
+    }
+
+    fn agree(&self, head: Head, major: u32, max_readahead: u32, flags: u64) {
+        if major < 7 {
+            return self.answer(&head, Err(Errno(rustix::io::Errno::PROTO.raw_os_error())));
+        }
+        // A kernel of a later major version asks again with the one it is answered.
+        let pages = u16::try_from(MAX_IO / 4096).unwrap_or(u16::MAX);
+        let answer = Answer::init(max_readahead.min(MAX_IO), flags & WANTED, MAX_IO, pages);
+        tracing::debug!(minor = MINOR, flags = format!("{:#x}", flags & WANTED), "agreed");
+        self.answer(&head, Ok(answer));
+    }
+
+    /// Answers a request.
+    pub(crate) fn answer(&self, head: &Head, answer: Result<Answer, Errno>) {
+        let bytes = match answer {
+            Ok(answer) => answer.to(head.unique),
+            Err(errno) => error(head.unique, errno),
+        };
+        // It was taken back meanwhile (ENOENT), or the mount is gone; nobody waits for it.
+        let _ = (&*self.0).write(&bytes);
+    }
+
+    /// Tells the kernel that something is stale; see [`super::answer::stale_node`]. The
+    /// kernel may wait here for requests of the same directory, so this must be called by
+    /// a thread that none of them waits for.
+    pub(crate) fn tell(&self, what: &[u8]) {
+        // ENOENT: it does not know it anyway.
+        let _ = (&*self.0).write(what);
+    }
+}

@@ -1,0 +1,486 @@
+//! The connection to the service: changes go out in the order in which they were asked
+//! for, one submission at a time, and entries come in.
+//!
+//! Whoever asks for a change waits for [`Done`]. A connection that breaks is made again,
+//! and what was under way is sent again word for word: the service knows it by its number.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use s0_api::mounts::{MountQuery, OWN_LEASE_MS, Said, Told, write_submission};
+use s0_api::sync::{Outcome, Submission, SubmitError};
+use s0_api::{Client, MountReader, MountWriter};
+use s0_tree::{Change, ContentId, Entry, Policy, Quota, Seq};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use crate::kernel::answer::Errno;
+
+/// How many changes go in one submission, and how many bytes with them.
+const CHANGES: usize = 512;
+const BYTES: usize = 8 * 1024 * 1024;
+/// How often the service is told that the mount is there.
+const BEAT: Duration = Duration::from_millis(500);
+/// How long a mount goes by what it knows after the service was last heard.
+const LEASE: Duration = Duration::from_millis(OWN_LEASE_MS);
+/// The pauses between attempts to connect.
+const AGAIN: Duration = Duration::from_millis(250);
+/// How long a change may wait for its answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What became of a change.
+#[derive(Debug, Clone)]
+pub(crate) struct Done {
+    pub(crate) outcome: Outcome,
+    /// Where the journal was after it.
+    pub(crate) head: Seq,
+}
+
+/// What the link is asked.
+#[derive(Debug)]
+enum Order {
+    Change { change: Box<Change>, inline: Option<(ContentId, Bytes)>, done: Answered },
+    Say(Said),
+    End,
+}
+
+type Answered = oneshot::Sender<Result<Done, Errno>>;
+
+/// What comes in, for the mount.
+pub(crate) trait Incoming: Send + Sync {
+    /// Up to where the journal is folded.
+    fn head(&self) -> Seq;
+    /// An entry, with its content when that is small and is text.
+    fn entry(&self, entry: &Entry, text: Option<&str>) -> Result<(), String>;
+    /// What the Volume takes.
+    fn terms(&self, policy: Policy, quota: Quota);
+    /// An answer about locks.
+    fn lock(&self, told: Told);
+    /// The service has not been heard for so long that nothing that is known here counts;
+    /// or it counts again.
+    fn current(&self, is: bool);
+    /// The Volume, or its journal, is not what it was.
+    fn lost(&self, why: String);
+}
+
+/// The connection's handle; clones are the same one.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    orders: mpsc::UnboundedSender<Order>,
+    settled: watch::Receiver<Seq>,
+}
+
+/// The other end of a link.
+#[derive(Debug)]
+pub(crate) struct Orders {
+    queue: mpsc::UnboundedReceiver<Order>,
+    settled: watch::Sender<Seq>,
+}
+
+/// What a link needs to connect.
+pub(crate) struct Whereto {
+    pub(crate) client: Client,
+    pub(crate) volume: String,
+    pub(crate) session: Arc<str>,
+    pub(crate) query: MountQuery,
+}
+
+impl Link {
+    /// A link whose connection is not made yet.
+    pub(crate) fn new() -> (Self, Orders) {
+        let (orders, queue) = mpsc::unbounded_channel();
+        let (settled, settles) = watch::channel(Seq(0));
+        (Self { orders, settled: settles }, Orders { queue, settled })
+    }
+
+    /// Has a change committed. The small content that it brings goes with it.
+    pub(crate) async fn submit(
+        &self,
+        change: Change,
+        inline: Option<(ContentId, Bytes)>,
+    ) -> Result<Done, Errno> {
+        let (done, answered) = oneshot::channel();
+        let order = Order::Change { change: Box::new(change), inline, done };
+        self.orders.send(order).map_err(|_| Errno::IO)?;
+        match timeout(PATIENCE, answered).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(_)) => Err(Errno::IO),
+            Err(_) => Err(Errno::TIMEDOUT),
+        }
+    }
+
+    /// Waits until every other mount has seen the journal up to here.
+    pub(crate) async fn settle(&self, seq: Seq) -> Result<(), Errno> {
+        let mut settled = self.settled.clone();
+        let seen = settled.wait_for(|settled| *settled >= seq);
+        match timeout(PATIENCE, seen).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(Errno::IO),
+            Err(_) => Err(Errno::TIMEDOUT),
+        }
+    }
+
+    /// Says something to the service.
+    pub(crate) fn say(&self, said: Said) {
+        // The task ends with the mount; then there is nobody to say it to.
+        let _ = self.orders.send(Order::Say(said));
+    }
+
+    /// Ends the connection, in order.
+    pub(crate) fn end(&self) {
+        let _ = self.orders.send(Order::End);
+    }
+}
+
+struct Wanted {
+    change: Change,
+    inline: Option<(ContentId, Bytes)>,
+    done: Answered,
+}
+
+struct UnderWay {
+    number: u64,
+    message: Bytes,
+    wanted: Vec<Wanted>,
+}
+
+/// When the service was last known to hear this mount.
+#[derive(Debug, Default)]
+struct Beats {
+    last: u64,
+    said: Option<(u64, Instant)>,
+    /// When that was said which the service heard last.
+    heard: Option<Instant>,
+}
+
+/// The connection of a link.
+pub(crate) struct Connection {
+    to: Whereto,
+    incoming: Arc<dyn Incoming>,
+    seen: watch::Receiver<Seq>,
+    queue: mpsc::UnboundedReceiver<Order>,
+    settled: watch::Sender<Seq>,
+    waiting: Vec<Wanted>,
+    under_way: Option<UnderWay>,
+    /// The number of the last submission; known once the service has said it.
+    last: Option<u64>,
+    beats: Beats,
+    is_current: bool,
+}
+
+/// Why a connection ended.
+enum Ended {
+    /// It is to be made again.
+    Broken(String),
+    /// There is nothing to connect to any more.
+    Lost(String),
+    /// The mount ends.
+    Done,
+}
+
+impl Connection {
+    /// Connects for the first time. `seen` says up to where the kernel knows.
+    pub(crate) async fn open(
+        to: Whereto,
+        orders: Orders,
+        incoming: Arc<dyn Incoming>,
+        seen: watch::Receiver<Seq>,
+    ) -> Result<impl Future<Output = ()> + Send + use<>, s0_api::Error> {
+        let connected = to.client.mount(&to.volume, &to.session, &to.query).await?;
+        let Orders { queue, settled } = orders;
+        let connection = Self {
+            to,
+            incoming,
+            seen,
+            queue,
+            settled,
+            waiting: Vec::new(),
+            under_way: None,
+            last: None,
+            beats: Beats::default(),
+            is_current: true,
+        };
+        Ok(connection.run(connected))
+    }
+
+    async fn run(mut self, first: (MountWriter, MountReader)) {
+        let mut connected = Ok(first);
+        loop {
+            let ended = match connected {
+                Ok((writer, reader)) => self.serve(writer, reader).await,
+                Err(ended) => ended,
+            };
+            match ended {
+                Ended::Done => return,
+                Ended::Lost(why) => {
+                    self.fail_all();
+                    self.set_current(false);
+                    self.incoming.lost(why);
+                    return;
+                }
+                Ended::Broken(why) => tracing::info!(why, "the connection to the service broke"),
+            }
+            if self.wait_a_moment().await {
+                return;
+            }
+            connected = self.connect().await;
+        }
+    }
+
+    /// A pause, in which orders are taken. True when the mount ends.
+    async fn wait_a_moment(&mut self) -> bool {
+        let until = tokio::time::Instant::now() + AGAIN;
+        loop {
+            self.check_lease();
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return false,
+                order = self.queue.recv() => match order {
+                    Some(Order::Change { change, inline, done }) => {
+                        self.waiting.push(Wanted { change: *change, inline, done });
+                    }
+                    // What was said about locks is said again when they are taken again.
+                    Some(Order::Say(_)) => {}
+                    Some(Order::End) | None => return true,
+                },
+            }
+        }
+    }
+
+    async fn connect(&mut self) -> Result<(MountWriter, MountReader), Ended> {
+        let query = MountQuery { after: self.incoming.head().0, ..self.to.query.clone() };
+        let connecting = self.to.client.mount(&self.to.volume, &self.to.session, &query);
+        let connected = tokio::select! {
+            connected = timeout(PATIENCE, connecting) => connected,
+            () = sleep(LEASE) => return Err(Ended::Broken("it takes too long".into())),
+        };
+        match connected {
+            Ok(Ok(connected)) => Ok(connected),
+            Ok(Err(error)) if !error.is_transient() => Err(Ended::Lost(error.to_string())),
+            Ok(Err(error)) => Err(Ended::Broken(error.to_string())),
+            Err(_) => Err(Ended::Broken("it does not answer".into())),
+        }
+    }
+
+    async fn serve(&mut self, mut writer: MountWriter, mut reader: MountReader) -> Ended {
+        let broken = |error: s0_api::Error| Ended::Broken(error.to_string());
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            if let Err(error) = self.send_next(&mut writer).await {
+                return broken(error);
+            }
+            let done = tokio::select! {
+                told = reader.next() => match told {
+                    Ok(Some(told)) => match self.hear(told) {
+                        Ok(true) => {
+                            // It was welcomed: what was under way goes again.
+                            let again = self.under_way.as_ref().map(|it| it.message.clone());
+                            match again {
+                                Some(message) => writer.submit(message).await,
+                                None => Ok(()),
+                            }
+                        }
+                        Ok(false) => Ok(()),
+                        Err(ended) => return ended,
+                    },
+                    Ok(None) => return Ended::Broken("it was closed".into()),
+                    Err(error) => return broken(error),
+                },
+                order = self.queue.recv() => match self.take(&mut writer, order).await {
+                    Ok(false) => Ok(()),
+                    Ok(true) => {
+                        let _ = writer.say(&Said::Bye).await;
+                        // The service closes it when it has let go of the mount.
+                        let closed = async { while let Ok(Some(_)) = reader.next().await {} };
+                        let _ = timeout(LEASE, closed).await;
+                        return Ended::Done;
+                    }
+                    Err(error) => Err(error),
+                },
+                Ok(()) = self.seen.changed() => self.beat(&mut writer).await,
+                _ = beat.tick() => {
+                    self.check_lease();
+                    self.beat(&mut writer).await
+                }
+            };
+            if let Err(error) = done {
+                return broken(error);
+            }
+        }
+    }
+
+    /// Takes an order, and all that wait behind it, so that changes go together. True when
+    /// the mount ends.
+    async fn take(
+        &mut self,
+        writer: &mut MountWriter,
+        first: Option<Order>,
+    ) -> Result<bool, s0_api::Error> {
+        let mut next = first;
+        loop {
+            match next {
+                Some(Order::Change { change, inline, done }) => {
+                    self.waiting.push(Wanted { change: *change, inline, done });
+                }
+                // Whoever has locks waits for his changes before he says more of them.
+                Some(Order::Say(said)) => writer.say(&said).await?,
+                Some(Order::End) | None => return Ok(true),
+            }
+            match self.queue.try_recv() {
+                Ok(order) => next = Some(order),
+                Err(_) => return Ok(false),
+            }
+        }
+    }
+
+    /// Sends what waits, unless an answer is awaited.
+    async fn send_next(&mut self, writer: &mut MountWriter) -> Result<(), s0_api::Error> {
+        let (None, Some(last)) = (&self.under_way, self.last) else { return Ok(()) };
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        let mut bytes = 0;
+        let fits = |wanted: &&Wanted| {
+            bytes += wanted.inline.as_ref().map_or(0, |(_, bytes)| bytes.len());
+            bytes <= BYTES
+        };
+        let count = self.waiting.iter().take(CHANGES).take_while(fits).count().max(1);
+        let wanted: Vec<Wanted> = self.waiting.drain(..count).collect();
+        let submission = Submission {
+            number: last + 1,
+            changes: wanted.iter().map(|wanted| wanted.change.clone()).collect(),
+        };
+        let inline: Vec<_> = wanted.iter().filter_map(|wanted| wanted.inline.clone()).collect();
+        let message = Bytes::from(write_submission(&submission, &inline)?);
+        let number = submission.number;
+        self.under_way = Some(UnderWay { number, message: message.clone(), wanted });
+        writer.submit(message).await
+    }
+
+    async fn beat(&mut self, writer: &mut MountWriter) -> Result<(), s0_api::Error> {
+        let seq = *self.seen.borrow_and_update();
+        self.beats.last += 1;
+        let beat = self.beats.last;
+        if self.beats.said.is_none() {
+            self.beats.said = Some((beat, Instant::now()));
+        }
+        writer.say(&Said::Seen { seq, beat }).await
+    }
+
+    /// Takes what the service tells. True when it is a welcome.
+    fn hear(&mut self, told: Told) -> Result<bool, Ended> {
+        match told {
+            Told::Welcome { last_number } => {
+                self.last = Some(last_number);
+                if let Some(under_way) = &self.under_way
+                    && under_way.number > last_number + 1
+                {
+                    return Err(Ended::Lost("the journal is an older one".into()));
+                }
+                self.beats.said = None;
+                return Ok(true);
+            }
+            Told::Head { policy, quota, .. } => self.incoming.terms(policy, quota),
+            Told::Entry { entry, text } => {
+                let taken = self.incoming.entry(&entry, text.as_deref());
+                taken.map_err(Ended::Lost)?;
+            }
+            Told::Answer { number, head, outcomes, settled } => {
+                if settled {
+                    self.settled.send_if_modified(|seq| {
+                        let later = head > *seq;
+                        *seq = head.max(*seq);
+                        later
+                    });
+                }
+                for (wanted, outcome) in self.answered(number)?.into_iter().zip(outcomes) {
+                    // Whoever asked may have given up; it is done all the same.
+                    let _ = wanted.done.send(Ok(Done { outcome, head }));
+                }
+            }
+            Told::Refused { number, error } => {
+                if let SubmitError::Fenced { .. } | SubmitError::UnknownReplica = error {
+                    return Err(Ended::Broken(error.to_string()));
+                }
+                let wanted = self.answered(number)?;
+                // Nothing was done, so the number is free.
+                self.last = Some(number - 1);
+                self.refused(wanted, &error);
+            }
+            Told::Failed { number, full } => {
+                let wanted = self.answered(number)?;
+                self.last = Some(number - 1);
+                let errno = if full { Errno::NOSPC } else { Errno::AGAIN };
+                wanted.into_iter().for_each(|it| drop(it.done.send(Err(errno))));
+            }
+            Told::Settled { seq } => {
+                self.settled.send_replace(seq);
+            }
+            Told::Heard { beat } => {
+                if let Some((said, at)) = self.beats.said
+                    && beat >= said
+                {
+                    self.beats.heard = Some(at);
+                    self.beats.said = None;
+                    self.check_lease();
+                }
+            }
+            Told::Locked { .. } | Told::Busy { .. } | Told::Deadlock { .. } => {
+                self.incoming.lock(told);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Those who wait for the submission with this number.
+    fn answered(&mut self, number: u64) -> Result<Vec<Wanted>, Ended> {
+        match self.under_way.take() {
+            Some(under_way) if under_way.number == number => {
+                self.last = Some(number);
+                Ok(under_way.wanted)
+            }
+            _ => Err(Ended::Broken("it answers what was not asked".into())),
+        }
+    }
+
+    /// A submission was refused as a whole: the one change that is to blame is answered,
+    /// the others go again.
+    fn refused(&mut self, wanted: Vec<Wanted>, error: &SubmitError) {
+        tracing::warn!(%error, "changes were refused");
+        let mut again = Vec::with_capacity(wanted.len());
+        for (at, wanted) in wanted.into_iter().enumerate() {
+            let errno = match error {
+                SubmitError::Invalid { index, .. } if *index == at => Errno::INVAL,
+                SubmitError::Invalid { .. } => {
+                    again.push(wanted);
+                    continue;
+                }
+                // Contents that nothing names are not kept for ever; they are sent again.
+                _ => Errno::AGAIN,
+            };
+            let _ = wanted.done.send(Err(errno));
+        }
+        again.append(&mut self.waiting);
+        self.waiting = again;
+    }
+
+    fn check_lease(&mut self) {
+        let current = self.beats.heard.is_none_or(|heard| heard.elapsed() < LEASE);
+        self.set_current(current);
+    }
+
+    fn set_current(&mut self, current: bool) {
+        if self.is_current != current {
+            self.is_current = current;
+            self.incoming.current(current);
+        }
+    }
+
+    fn fail_all(&mut self) {
+        let under_way = self.under_way.take().into_iter().flat_map(|it| it.wanted);
+        for wanted in under_way.chain(self.waiting.drain(..)) {
+            let _ = wanted.done.send(Err(Errno::IO));
+        }
+    }
+}

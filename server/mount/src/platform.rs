@@ -1,0 +1,79 @@
+//! What is Linux's: mounting, and where a mount's figures are.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountFlags, UnmountFlags};
+
+use crate::kernel::MAX_IO;
+
+/// The device that FUSE is spoken on.
+pub const DEVICE: &str = "/dev/fuse";
+
+/// Whether this machine can mount at all.
+///
+/// # Errors
+/// It cannot; why.
+pub fn can_mount() -> io::Result<()> {
+    open_device().map(|_| ())
+}
+
+/// Opens the device, for one mount. It must be opened in the user namespace in which it is
+/// mounted.
+///
+/// # Errors
+/// There is none, or it may not be opened.
+pub fn open_device() -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(DEVICE, flags, Mode::empty())?)
+}
+
+/// What the kernel is told when a device is mounted.
+#[must_use]
+pub fn mount_options(device: &OwnedFd) -> String {
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    format!(
+        "fd={},rootmode=40000,user_id={uid},group_id={gid},default_permissions,allow_other,max_read={MAX_IO}",
+        device.as_raw_fd()
+    )
+}
+
+/// Mounts a device at a directory.
+///
+/// # Errors
+/// It is no directory, or this process may not mount.
+pub fn mount_at(device: &OwnedFd, directory: &Path, read_only: bool) -> io::Result<()> {
+    let options = CString::new(mount_options(device)).map_err(io::Error::other)?;
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
+    if read_only {
+        flags |= MountFlags::RDONLY;
+    }
+    rustix::mount::mount("s0", directory, "fuse.s0", flags, options.as_c_str())?;
+    Ok(())
+}
+
+/// Has the kernel read further ahead than it does by itself.
+pub fn read_ahead(directory: &Path) {
+    let Ok(stat) = rustix::fs::stat(directory) else { return };
+    let (major, minor) = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
+    let setting = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    // In a sandbox it is not ours to set; reads are smaller then.
+    let _ = fs::write(setting, (MAX_IO / 1024).to_string());
+}
+
+/// Takes a mount away. Files that are open in it stay open until they are closed.
+///
+/// # Errors
+/// Nothing is mounted there, or this process may not.
+pub fn unmount(directory: &Path) -> io::Result<()> {
+    match rustix::mount::unmount(directory, UnmountFlags::NOFOLLOW) {
+        Err(rustix::io::Errno::BUSY) => {
+            Ok(rustix::mount::unmount(directory, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?)
+        }
+        done => Ok(done?),
+    }
+}

@@ -1,0 +1,183 @@
+//! How what was written here becomes an entry of the journal.
+
+use s0_tree::{
+    Action, AttributeChange, Change, Content, Expected, Kind, New, Node, NodeId, Seq, Time,
+};
+
+use super::{Is, View, without_ids};
+use crate::kernel::answer::Errno;
+use crate::kernel::request::Ino;
+
+/// A draft that is to be committed, as it is at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Commit {
+    pub(crate) generation: u64,
+    pub(crate) size: u64,
+    mtime: Time,
+}
+
+/// How a commit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Committed {
+    /// It is in the journal, or was there already, as this node.
+    As(NodeId),
+    /// A replica wrote the file meanwhile, or it is gone; what was written here is a
+    /// recorded conflict.
+    Conflict,
+}
+
+impl View {
+    /// Whether a file has something to commit.
+    pub(crate) fn is_dirty(&self, ino: Ino) -> bool {
+        let draft = self.inodes.get(&ino).and_then(|inode| inode.draft.as_ref());
+        draft.is_some_and(crate::draft::Draft::is_dirty)
+    }
+
+    /// The files that have something to commit.
+    pub(crate) fn dirty(&self) -> Vec<Ino> {
+        let dirty = self.inodes.keys().filter(|ino| self.is_dirty(**ino));
+        dirty.copied().collect()
+    }
+
+    /// Begins to commit a file; none when there is nothing to commit, as of one that has
+    /// no name any more.
+    pub(crate) fn begin_commit(&mut self, ino: Ino) -> Option<Commit> {
+        let inode = self.inodes.get_mut(&ino)?;
+        let draft = inode.draft.as_ref().filter(|draft| draft.is_dirty())?;
+        if matches!(inode.is, Is::Gone(_)) {
+            return None;
+        }
+        let commit =
+            Commit { generation: draft.generation(), size: draft.size(), mtime: draft.mtime };
+        inode.committing = Some(commit.generation);
+        Some(commit)
+    }
+
+    /// The change that commits a file with this content. It goes by what the tree is now,
+    /// so it is asked for again when it was stale.
+    pub(crate) fn commit_change(
+        &self,
+        ino: Ino,
+        commit: &Commit,
+        content: Content,
+    ) -> Result<Option<Change>, Errno> {
+        let inode = self.inodes.get(&ino).ok_or(Errno::STALE)?;
+        let mut set = AttributeChange { mtime: Some(commit.mtime), ..AttributeChange::default() };
+        match &inode.is {
+            Is::Gone(_) => Ok(None),
+            Is::Fresh(fresh) => {
+                let path = self.path_at(fresh.at.parent, &fresh.at.name)?;
+                let mode = if inode.kill_ids { without_ids(fresh.mode) } else { fresh.mode };
+                set.mode = Some(mode);
+                set.uid = Some(fresh.uid);
+                set.gid = Some(fresh.gid);
+                let action = Action::Create { path, what: New::File { content }, set };
+                let change = Change::new(action, Expected::Absent);
+                Ok(Some(Change { looks_again: true, ..change }))
+            }
+            Is::Node(id) => {
+                let node = self.tree.node(*id).ok_or(Errno::STALE)?;
+                let path = self.tree.path_of(*id).ok_or(Errno::STALE)?;
+                if inode.kill_ids {
+                    set.mode = Some(without_ids(node.attributes.mode));
+                }
+                let expect = Expected::Node { id: *id, version: inode.based };
+                let change = Change::new(Action::Write { path, content, set }, expect);
+                // What a replica wrote unseen is not written over: that is a conflict.
+                Ok(Some(Change { looks_again: !inode.overtaken, ..change }))
+            }
+        }
+    }
+
+    /// The change that sets a file's time where its content was in the tree already.
+    pub(crate) fn time_change(&self, ino: Ino, commit: &Commit) -> Option<Change> {
+        let id = self.node_id(ino)?;
+        let node = self.tree.node(id)?;
+        if node.attributes.mtime == commit.mtime {
+            return None;
+        }
+        let set = AttributeChange { mtime: Some(commit.mtime), ..AttributeChange::default() };
+        let expect = Expected::Node { id, version: node.version };
+        let change = Change::new(Action::Attributes { path: self.tree.path_of(id)?, set }, expect);
+        Some(Change { looks_again: true, ..change })
+    }
+
+    /// A commit ended. What came after it began is dirty still.
+    pub(crate) fn end_commit(
+        &mut self,
+        ino: Ino,
+        commit: &Commit,
+        content: Content,
+        ended: Committed,
+    ) {
+        if let Committed::As(node) = ended {
+            self.became(ino, node);
+        }
+        let version = self.node(ino).map_or(Seq(0), |node| node.version);
+        let Some(inode) = self.inodes.get_mut(&ino) else { return };
+        inode.committing = None;
+        match ended {
+            Committed::As(_) => {
+                inode.kill_ids = false;
+                inode.based = version;
+                if let Some(draft) = &mut inode.draft {
+                    draft.commit(commit.generation, content);
+                }
+            }
+            Committed::Conflict => {
+                // It is kept in the conflict; here is what the Volume has.
+                inode.draft = None;
+                inode.overtaken = false;
+                if let Is::Fresh(fresh) = &inode.is {
+                    self.fresh.remove(&fresh.at);
+                    let node = gone(fresh.mode, fresh.made);
+                    inode.is = Is::Gone(Box::new(node));
+                }
+            }
+        }
+        if let Some(inode) = self.inodes.get_mut(&ino)
+            && inode.draft.as_ref().is_some_and(|draft| !draft.is_dirty())
+        {
+            // All that is in it is in the tree.
+            inode.draft = None;
+        }
+        self.sweep(ino);
+    }
+
+    /// A commit was given up; what was written stays, and is tried again.
+    pub(crate) fn abandon_commit(&mut self, ino: Ino) {
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.committing = None;
+        }
+    }
+
+    /// A new file is a node of the tree now.
+    pub(super) fn became(&mut self, ino: Ino, node: NodeId) {
+        let Some(inode) = self.inodes.get_mut(&ino) else { return };
+        if let Is::Fresh(fresh) = &inode.is {
+            self.fresh.remove(&fresh.at);
+            inode.is = Is::Node(node);
+            self.aliases.insert(node, ino);
+            self.nodes.insert(ino, node);
+        }
+    }
+
+    /// Gives up a new file that was never committed: its name is taken away.
+    pub(crate) fn drop_fresh(&mut self, ino: Ino) -> bool {
+        let Some(inode) = self.inodes.get_mut(&ino) else { return false };
+        let Is::Fresh(fresh) = &inode.is else { return false };
+        if inode.committing.is_some() {
+            return false;
+        }
+        self.fresh.remove(&fresh.at);
+        inode.is = Is::Gone(Box::new(gone(fresh.mode, fresh.made)));
+        true
+    }
+}
+
+/// What is left of a file that no journal knew.
+fn gone(mode: u32, made: Time) -> Node {
+    let attributes = s0_tree::Attributes { mode, uid: 0, gid: 0, mtime: made, xattrs: None };
+    let kind = Kind::File(Content::empty());
+    Node { version: Seq(0), changed: made, attributes, places: Vec::new(), kind }
+}

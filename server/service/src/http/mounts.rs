@@ -1,0 +1,422 @@
+//! The connection of a mount: what is committed goes out, what is written comes in, and
+//! a write is settled once every other mount has seen it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use bytes::Bytes;
+use futures_util::SinkExt as _;
+use s0_api::mounts::{LockSpace, MountQuery, Said, Told};
+use s0_api::sync::{Answer, Registration, StreamEvent};
+use s0_api::tokens::Permission;
+use s0_tree::{Policy, Quota, Seq};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::answers::Answered;
+use super::asked::{Named, Params, ReadVolume, Volume};
+use super::replicas::commit_submission;
+use super::watch::Upgrade;
+use super::{LARGE, State, check_id};
+use crate::metrics::Open;
+use crate::mounts::{Asked, Settled};
+use crate::problem::Problem;
+use crate::service::{Caller, Service};
+use crate::volume::{Committed, Hot, Needs};
+
+/// How many entries are told before the mount is heard again.
+const AT_ONCE: usize = 256;
+/// How many submissions of a mount may be under way; it sends one at a time, but may have
+/// to send one again.
+const UNDER_WAY: usize = 4;
+/// How often mounts that fell silent are looked for.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often the token is looked at.
+const CHECK: Duration = Duration::from_secs(15);
+/// How long a mount may take to read one message.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(super) async fn connect(
+    service: State,
+    volume: Volume<ReadVolume>,
+    Named(session): Named,
+    Params(query): Params<MountQuery>,
+    Upgrade(upgrade): Upgrade,
+) -> Answered {
+    let Volume { caller, hot, .. } = volume;
+    if !query.read_only {
+        caller.may(Permission::WriteVolume)?;
+    }
+    check_id("the mount's id", &session)?;
+    check_id("sandbox_id", query.sandbox_id.as_deref().unwrap_or_default())?;
+    let committed = hot.subscribe();
+    let now = committed.borrow().clone();
+    let (head, epoch) = (now.head(), now.ledger.epoch());
+    let after = Seq(query.after);
+    if after > head || query.epoch != epoch {
+        return Err(Problem::epoch_changed(epoch, head));
+    }
+    if after < now.retained_after {
+        return Err(Problem::reseed(now.retained_after, head));
+    }
+    let session: Arc<str> = session.into();
+    let (tell, told) = mpsc::unbounded_channel();
+    let mode = hot.record.access_mode;
+    let seen = (after, query.read_only);
+    let connection = hot
+        .shared
+        .with_mounts(|all| all.join(&session, seen, mode, tell, Instant::now()))
+        .map_err(Problem::conflict)?;
+    let (instance, last_number) = register(&hot, &session, &query, after).await?;
+    let open = service.metrics.stream();
+    let closing = service.closing.clone();
+    let mount = Mount {
+        _open: open,
+        service: service.0,
+        caller,
+        hot,
+        session,
+        connection,
+        instance,
+        read_only: query.read_only,
+        at: after,
+        terms: None,
+        owed: None,
+        answers: JoinSet::new(),
+    };
+    let upgrade = upgrade.max_message_size(LARGE).max_frame_size(LARGE);
+    Ok(upgrade.on_upgrade(move |socket| mount.run(socket, last_number, committed, told, closing)))
+}
+
+/// A mount writes as a replica does whose disk is always up to date.
+async fn register(
+    hot: &Hot,
+    session: &Arc<str>,
+    query: &MountQuery,
+    after: Seq,
+) -> Result<(u64, u64), Problem> {
+    let registration = Registration {
+        display_name: format!("{}:{}", query.host, query.mount_point),
+        platform: "linux".into(),
+        root_path: query.mount_point.clone(),
+        case_sensitive: true,
+        capabilities: Policy::default().into(),
+        take_instance: true,
+        // Without a sandbox of its own a mount is its own sandbox: what comes through it
+        // is no user's edit.
+        sandbox_id: Some(query.sandbox_id.clone().unwrap_or_else(|| session.to_string())),
+    };
+    let session = session.clone();
+    hot.commit(Needs::default(), move |draft| {
+        let known = draft.ledger.register(&session, &registration, draft.time);
+        if known.cursor < after {
+            // It was compared with the head; a reader behind it pins what it needs.
+            let _ = draft.ledger.set_cursor(&session, after, draft.time);
+        }
+        draft.note_replica(&session);
+        Ok((known.instance, known.last_number))
+    })
+    .await
+}
+
+/// The connection is of no use any more, or the mount has ended.
+enum Ended {
+    Broken,
+    Bye,
+}
+
+struct Mount {
+    _open: Open,
+    service: Arc<Service>,
+    caller: Caller,
+    hot: Arc<Hot>,
+    session: Arc<str>,
+    connection: u64,
+    instance: u64,
+    read_only: bool,
+    /// Up to where it was told.
+    at: Seq,
+    terms: Option<(Policy, Quota)>,
+    /// Its newest entry that is answered and not settled.
+    owed: Option<Seq>,
+    answers: JoinSet<(u64, Result<Answer, Problem>)>,
+}
+
+impl Mount {
+    async fn run(
+        mut self,
+        mut socket: WebSocket,
+        last_number: u64,
+        mut committed: watch::Receiver<Arc<Committed>>,
+        mut locks: mpsc::UnboundedReceiver<Told>,
+        mut closing: watch::Receiver<bool>,
+    ) {
+        let welcome = tell(&mut socket, &Told::Welcome { last_number }).await;
+        let ended = match welcome {
+            Ok(()) => self.serve(&mut socket, &mut committed, &mut locks, &mut closing).await,
+            Err(ended) => ended,
+        };
+        let frame = CloseFrame { code: close_code::AWAY, reason: "".into() };
+        // Whoever has hung up already need not be told.
+        let _ = timeout(LOOK, socket.send(Message::Close(Some(frame)))).await;
+        if matches!(ended, Ended::Bye) {
+            self.hot.shared.with_mounts(|all| all.leave(&self.session, self.connection));
+            let session = self.session.clone();
+            let forgotten = self.hot.commit(Needs::default(), move |draft| {
+                if draft.ledger.unregister(&session) {
+                    draft.append.forgotten.push(session.clone());
+                }
+                Ok(())
+            });
+            if let Err(problem) = forgotten.await {
+                tracing::info!(?problem, "a mount that ended is still registered");
+            }
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        socket: &mut WebSocket,
+        committed: &mut watch::Receiver<Arc<Committed>>,
+        locks: &mut mpsc::UnboundedReceiver<Told>,
+        closing: &mut watch::Receiver<bool>,
+    ) -> Ended {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut checked = Instant::now();
+        let mut mounts = self.hot.shared.mounts_changed();
+        loop {
+            if self.hot.is_gone() || *closing.borrow_and_update() {
+                return Ended::Broken;
+            }
+            let now = committed.borrow_and_update().clone();
+            if let Err(ended) = self.news(socket, &now).await {
+                return ended;
+            }
+            let lapse = match self.settle(socket).await {
+                Ok(at) => at.map(tokio::time::Instant::from_std),
+                Err(ended) => return ended,
+            };
+            if self.at < now.head() {
+                // What is heard goes first, so that a long tail does not make it deaf.
+                match timeout(Duration::ZERO, socket.recv()).await {
+                    Ok(heard) => match self.hear(socket, heard).await {
+                        Ok(()) => continue,
+                        Err(ended) => return ended,
+                    },
+                    Err(_) => continue,
+                }
+            }
+            let done = tokio::select! {
+                heard = socket.recv() => self.hear(socket, heard).await,
+                Some(answer) = self.answers.join_next() => match answer {
+                    Ok((number, answer)) => self.answer(socket, number, answer).await,
+                    Err(_) => Err(Ended::Broken),
+                },
+                Some(told) = locks.recv() => tell(socket, &told).await,
+                changed = committed.changed() => changed.map_err(|_| Ended::Broken),
+                _ = mounts.changed(), if self.owed.is_some() => Ok(()),
+                () = lapses(lapse) => Ok(()),
+                changed = closing.changed() => changed.map_err(|_| Ended::Broken),
+                _ = look.tick() => {
+                    if self.hot.shared.mounts(|all| all.has_lapsed(Instant::now())) {
+                        self.hot.shared.with_mounts(|all| all.expire(Instant::now()));
+                    }
+                    if checked.elapsed() < CHECK {
+                        Ok(())
+                    } else if self.service.is_good(&self.caller).await {
+                        checked = Instant::now();
+                        Ok(())
+                    } else {
+                        Err(Ended::Broken)
+                    }
+                }
+            };
+            if let Err(ended) = done {
+                return ended;
+            }
+        }
+    }
+
+    /// Tells what was committed.
+    async fn news(&mut self, socket: &mut WebSocket, now: &Committed) -> Result<(), Ended> {
+        if self.at < now.head() {
+            let recent = match self.hot.shared.recent(self.at, AT_ONCE) {
+                Some(recent) => recent,
+                None => super::events::stored(&self.service, &self.hot, self.at, now.head())
+                    .await
+                    .map_err(|_| Ended::Broken)?,
+            };
+            if recent.is_empty() {
+                return Err(Ended::Broken);
+            }
+            for published in recent {
+                // A gap: what comes next was let go. It comes again and is told so.
+                if published.entry.seq != self.at.next() {
+                    return Err(Ended::Broken);
+                }
+                self.at = published.entry.seq;
+                feed(socket, published.json()).await?;
+            }
+        }
+        let terms = (now.ledger.policy(), now.ledger.quota());
+        if self.at == now.head() && self.terms != Some(terms) {
+            self.terms = Some(terms);
+            let (head, epoch) = (now.head(), now.ledger.epoch().into());
+            let event = StreamEvent::Head { head, epoch, policy: terms.0, quota: terms.1 };
+            let json = serde_json::to_vec(&event).map_err(|_| Ended::Broken)?;
+            feed(socket, json.into()).await?;
+        }
+        flush(socket).await
+    }
+
+    async fn hear(
+        &mut self,
+        socket: &mut WebSocket,
+        heard: Option<Result<Message, axum::Error>>,
+    ) -> Result<(), Ended> {
+        match heard {
+            Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
+                Ok(said) => self.do_as_said(socket, said).await,
+                Err(_) => Err(Ended::Broken),
+            },
+            Some(Ok(Message::Binary(body))) => self.submit(body),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
+            Some(Ok(Message::Close(_)) | Err(_)) | None => Err(Ended::Broken),
+        }
+    }
+
+    async fn do_as_said(&mut self, socket: &mut WebSocket, said: Said) -> Result<(), Ended> {
+        let (shared, session) = (&self.hot.shared, &self.session);
+        match said {
+            Said::Seen { seq, beat } => {
+                let seq = seq.min(self.at);
+                let now = Instant::now();
+                if !shared.with_mounts(|all| all.saw(session, self.connection, seq, now)) {
+                    return Err(Ended::Broken);
+                }
+                tell(socket, &Told::Heard { beat }).await
+            }
+            Said::Lock { id, node, space, holder, range, wait, pid } => {
+                let asked = Asked { id, node, space, holder, range, pid };
+                match shared.with_mounts(|all| all.lock(session, asked, wait)) {
+                    Some(told) => tell(socket, &told).await,
+                    None => Ok(()),
+                }
+            }
+            Said::Cancel { id } => {
+                shared.with_mounts(|all| all.change_locks(|locks| locks.cancel(session, id)));
+                Ok(())
+            }
+            Said::Unlock { node, space, holder, start, end } => {
+                shared.with_mounts(|all| {
+                    all.change_locks(|it| it.unlock(session, (node, space), holder, (start, end)));
+                });
+                Ok(())
+            }
+            Said::Test { id, node, holder, range } => {
+                let space = LockSpace::Ranges;
+                let asked = Asked { id, node, space, holder, range, pid: 0 };
+                let told = shared.mounts(|all| all.test(session, &asked));
+                tell(socket, &told).await
+            }
+            Said::Bye => Err(Ended::Bye),
+        }
+    }
+
+    fn submit(&mut self, body: Bytes) -> Result<(), Ended> {
+        if self.read_only || self.answers.len() >= UNDER_WAY {
+            return Err(Ended::Broken);
+        }
+        let Some(number) = number_of(&body) else { return Err(Ended::Broken) };
+        let (service, hot, team) =
+            (self.service.clone(), self.hot.clone(), self.caller.team.clone());
+        let (session, instance) = (self.session.clone(), self.instance);
+        self.answers.spawn(async move {
+            let who = (&*session, instance);
+            (number, commit_submission(&service, &team, &hot, who, body).await)
+        });
+        Ok(())
+    }
+
+    async fn answer(
+        &mut self,
+        socket: &mut WebSocket,
+        number: u64,
+        answer: Result<Answer, Problem>,
+    ) -> Result<(), Ended> {
+        match answer {
+            Ok(Answer { head, outcomes }) => {
+                // Its entries go first.
+                while self.at < head {
+                    let now = self.hot.committed();
+                    self.news(socket, &now).await?;
+                }
+                let settled = self.settled().covers(head);
+                if !settled {
+                    self.owed = self.owed.max(Some(head));
+                }
+                tell(socket, &Told::Answer { number, head, outcomes, settled }).await
+            }
+            Err(Problem::Submit(error)) => tell(socket, &Told::Refused { number, error }).await,
+            Err(problem) => {
+                tracing::warn!(?problem, "a mount's changes were not committed");
+                let full = matches!(problem, Problem::Full(_));
+                tell(socket, &Told::Failed { number, full }).await
+            }
+        }
+    }
+
+    fn settled(&self) -> Settled {
+        self.hot.shared.mounts(|all| all.settled(&self.session, Instant::now()))
+    }
+
+    /// Tells when what it wrote is seen by all; gives when that may change by itself.
+    async fn settle(&mut self, socket: &mut WebSocket) -> Result<Option<Instant>, Ended> {
+        let Some(seq) = self.owed else { return Ok(None) };
+        let settled = self.settled();
+        if !settled.covers(seq) {
+            return Ok(settled.at);
+        }
+        self.owed = None;
+        tell(socket, &Told::Settled { seq }).await?;
+        Ok(None)
+    }
+}
+
+/// The number of a submission, without reading all of it.
+fn number_of(body: &[u8]) -> Option<u64> {
+    #[derive(serde::Deserialize)]
+    struct Numbered {
+        number: u64,
+    }
+    let (length, rest) = body.split_first_chunk::<4>()?;
+    let json = rest.get(..u32::from_be_bytes(*length) as usize)?;
+    serde_json::from_slice::<Numbered>(json).ok().map(|it| it.number)
+}
+
+async fn lapses(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn feed(socket: &mut WebSocket, json: Bytes) -> Result<(), Ended> {
+    let text = json.try_into().map_err(|_| Ended::Broken)?;
+    let fed = timeout(PATIENCE, socket.feed(Message::Text(text))).await;
+    fed.map_err(|_| Ended::Broken)?.map_err(|_| Ended::Broken)
+}
+
+async fn flush(socket: &mut WebSocket) -> Result<(), Ended> {
+    let flushed = timeout(PATIENCE, socket.flush()).await;
+    flushed.map_err(|_| Ended::Broken)?.map_err(|_| Ended::Broken)
+}
+
+async fn tell(socket: &mut WebSocket, told: &Told) -> Result<(), Ended> {
+    let json = serde_json::to_vec(told).map_err(|_| Ended::Broken)?;
+    feed(socket, json.into()).await?;
+    flush(socket).await
+}

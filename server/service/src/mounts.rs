@@ -1,0 +1,232 @@
+//! The mounts of a Volume: what each has seen, how long it counts, and the locks that are
+//! held through them.
+//!
+//! A mount keeps what it knows in its kernel's caches, and is told what others change. A
+//! write is *settled* when every other mount has seen it, or does not count any more: then
+//! an `open` anywhere finds it. A mount that is not heard of for [`LEASE`] does not count;
+//! it knows by its own clock, and sooner, that it may not go by its caches any more.
+//!
+//! All of this is memory. A service that starts knows no mounts; those that were connected
+//! come back with what they hold.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use s0_api::mounts::{LEASE_MS, Told};
+use s0_api::volumes::AccessMode;
+use s0_tree::Seq;
+use tokio::sync::mpsc::UnboundedSender;
+
+mod locks;
+
+pub(crate) use locks::{Asked, Locks};
+
+/// How long a mount counts that is not heard of.
+const LEASE: Duration = Duration::from_millis(LEASE_MS);
+
+/// All mounts of a Volume.
+#[derive(Debug, Default)]
+pub(crate) struct Mounts {
+    sessions: HashMap<Arc<str>, Session>,
+    locks: Locks,
+    connections: u64,
+}
+
+#[derive(Debug)]
+struct Session {
+    /// Which of the session's connections it is; an older one has nothing to say.
+    connection: u64,
+    seen: Seq,
+    heard: Instant,
+    read_only: bool,
+    /// How it is told of locks.
+    tell: UnboundedSender<Told>,
+}
+
+impl Session {
+    fn counts_until(&self) -> Instant {
+        self.heard + LEASE
+    }
+}
+
+/// Up to where everybody has seen the journal, and when that may change by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Settled {
+    /// None when there is nobody whom one would have to wait for.
+    pub(crate) by_all: Option<Seq>,
+    /// When the next of them does not count any more.
+    pub(crate) at: Option<Instant>,
+}
+
+impl Settled {
+    /// Whether an entry is seen by all.
+    pub(crate) fn covers(self, seq: Seq) -> bool {
+        self.by_all.is_none_or(|all| seq <= all)
+    }
+}
+
+impl Mounts {
+    /// A mount connects, or comes back. Gives the number of its connection.
+    ///
+    /// # Errors
+    /// The Volume's access mode does not let it; why, in words.
+    pub(crate) fn join(
+        &mut self,
+        session: &Arc<str>,
+        (seen, read_only): (Seq, bool),
+        mode: AccessMode,
+        tell: UnboundedSender<Told>,
+        now: Instant,
+    ) -> Result<u64, &'static str> {
+        self.expire(now);
+        if mode == AccessMode::ReadOnlyMany && !read_only {
+            return Err("the Volume's access mode is ROX: mount it read-only");
+        }
+        let others = self.sessions.iter().any(|(id, other)| id != session && !other.read_only);
+        if mode == AccessMode::ReadWriteOnce && !read_only && others {
+            return Err("the Volume's access mode is RWO, and it is mounted already");
+        }
+        self.connections += 1;
+        let connection = self.connections;
+        let joined = Session { connection, seen, heard: now, read_only, tell };
+        self.sessions.insert(session.clone(), joined);
+        Ok(connection)
+    }
+
+    /// A mount has seen the journal up to an entry. False when the connection is not its
+    /// newest.
+    pub(crate) fn saw(&mut self, session: &str, connection: u64, seq: Seq, now: Instant) -> bool {
+        match self.sessions.get_mut(session) {
+            Some(known) if known.connection == connection => {
+                known.seen = known.seen.max(seq);
+                known.heard = now;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A mount ends: nobody waits for it, and its locks are free.
+    pub(crate) fn leave(&mut self, session: &str, connection: u64) {
+        if self.sessions.get(session).is_some_and(|known| known.connection == connection) {
+            self.sessions.remove(session);
+            let granted = self.locks.drop_session(session);
+            self.tell_all(granted);
+        }
+    }
+
+    /// Whether there are mounts that do not count any more.
+    pub(crate) fn has_lapsed(&self, now: Instant) -> bool {
+        self.sessions.values().any(|session| session.counts_until() <= now)
+    }
+
+    /// Lets go of mounts that do not count any more.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        let ended: Vec<_> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.counts_until() <= now)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for session in &ended {
+            self.sessions.remove(session);
+            let granted = self.locks.drop_session(session);
+            self.tell_all(granted);
+        }
+    }
+
+    /// Up to where all mounts but one have seen the journal.
+    pub(crate) fn settled(&self, but: &str, now: Instant) -> Settled {
+        let others = self.sessions.iter().filter(|(id, _)| ***id != *but);
+        let counting = others.filter(|(_, session)| session.counts_until() > now);
+        let (mut by_all, mut at): (Option<Seq>, Option<Instant>) = (None, None);
+        for (_, session) in counting {
+            by_all = Some(by_all.map_or(session.seen, |all| all.min(session.seen)));
+            let until = session.counts_until();
+            at = Some(at.map_or(until, |at| at.min(until)));
+        }
+        Settled { by_all, at }
+    }
+
+    /// Takes a lock, or says what is in its way; a mount that waits is told later.
+    pub(crate) fn lock(&mut self, session: &Arc<str>, asked: Asked, wait: bool) -> Option<Told> {
+        self.locks.lock(session, asked, wait)
+    }
+
+    /// Does what a mount says about locks it has or waits for.
+    pub(crate) fn change_locks(
+        &mut self,
+        change: impl FnOnce(&mut Locks) -> Vec<(Arc<str>, Told)>,
+    ) {
+        let granted = change(&mut self.locks);
+        self.tell_all(granted);
+    }
+
+    /// What is in the way of a lock.
+    pub(crate) fn test(&self, session: &str, asked: &Asked) -> Told {
+        self.locks.test(session, asked)
+    }
+
+    fn tell_all(&self, granted: Vec<(Arc<str>, Told)>) {
+        for (session, told) in granted {
+            if let Some(session) = self.sessions.get(&session) {
+                // A connection that just broke: the mount comes back, or its lease ends.
+                let _ = session.tell.send(told);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+
+    fn join(
+        mounts: &mut Mounts,
+        id: &str,
+        mode: AccessMode,
+        now: Instant,
+    ) -> Result<u64, &'static str> {
+        mounts.join(&id.into(), (Seq(5), false), mode, unbounded_channel().0, now)
+    }
+
+    #[test]
+    fn a_write_is_settled_when_all_others_have_seen_it_or_are_gone() {
+        let (mut mounts, begin) = (Mounts::default(), Instant::now());
+        let mode = AccessMode::ReadWriteMany;
+        join(&mut mounts, "a", mode, begin).unwrap();
+        assert!(mounts.settled("a", begin).covers(Seq(100)));
+        let other = join(&mut mounts, "b", mode, begin).unwrap();
+        assert!(mounts.settled("a", begin).covers(Seq(5)));
+        assert!(!mounts.settled("a", begin).covers(Seq(6)));
+        assert!(mounts.saw("b", other, Seq(6), begin));
+        assert!(mounts.settled("a", begin).covers(Seq(6)));
+        // It falls silent.
+        let late = begin + LEASE;
+        assert!(!mounts.settled("a", late - Duration::from_millis(1)).covers(Seq(7)));
+        assert!(mounts.settled("a", late).covers(Seq(7)));
+        // An old connection has nothing to say.
+        let newer = join(&mut mounts, "b", mode, late).unwrap();
+        assert!(!mounts.saw("b", other, Seq(9), late));
+        mounts.leave("b", other);
+        assert!(!mounts.settled("a", late).covers(Seq(7)));
+        mounts.leave("b", newer);
+        assert!(mounts.settled("a", late).covers(Seq(7)));
+    }
+
+    #[test]
+    fn access_modes_govern_mounts() {
+        let (mut mounts, now) = (Mounts::default(), Instant::now());
+        assert!(join(&mut mounts, "a", AccessMode::ReadOnlyMany, now).is_err());
+        join(&mut mounts, "a", AccessMode::ReadWriteOnce, now).unwrap();
+        join(&mut mounts, "a", AccessMode::ReadWriteOnce, now).unwrap();
+        assert!(join(&mut mounts, "b", AccessMode::ReadWriteOnce, now).is_err());
+        let read_only = (Seq(0), true);
+        let tell = unbounded_channel().0;
+        mounts.join(&"c".into(), read_only, AccessMode::ReadWriteOnce, tell, now).unwrap();
+        join(&mut mounts, "b", AccessMode::ReadWriteOnce, now + LEASE).unwrap();
+    }
+}
