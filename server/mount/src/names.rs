@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use s0_api::sync::Outcome;
 use s0_tree::{
-    AttributeChange, Change, Content, MAX_PATH_BYTES, New, NodeId, Reason, RenameHow, Seq,
+    Action, AttributeChange, Change, Content, MAX_PATH_BYTES, New, NodeId, Reason, RenameHow, Seq,
 };
 
 use crate::core::{Core, now};
@@ -173,11 +173,14 @@ impl Core {
 
     /// Submits a change; none when something else is there than it expects.
     async fn submit(&self, change: Change, by: Option<Arc<str>>) -> Result<Option<Changed>, Errno> {
+        let makes = matches!(change.action, Action::Create { .. });
         let done = self.link.submit(Change { by, ..change }, None).await?;
         match done.outcome {
             Outcome::Accepted { node, .. } => {
                 Ok(Some(Changed { node: Some(node), head: done.head }))
             }
+            // It is as it was to become.
+            Outcome::Held { node, .. } if !makes => Ok(Some(Changed { node, head: done.head })),
             // What was to be made is there already: so says the next look at the tree.
             Outcome::Held { .. } | Outcome::Stale { .. } | Outcome::Refused { .. } => Ok(None),
             Outcome::Conflict { reason, .. } => Err(errno_of(reason)),
