@@ -5,7 +5,7 @@
 //! come as bytes, with the small contents that they bring.
 
 use bytes::Bytes;
-use s0_tree::{ContentId, Entry, NodeId, Policy, Quota, Seq};
+use s0_tree::{ContentId, Entry, NodeId, Policy, Quota, Seq, TreePath};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +76,19 @@ pub enum Said {
         seq: Seq,
         /// A number that comes back.
         beat: u64,
+    },
+    /// Keeps a name that is free, so that no other mount makes it, until it is made or
+    /// given up.
+    Reserve {
+        /// A number that the answer bears.
+        id: u64,
+        /// The path.
+        path: TreePath,
+    },
+    /// Gives up a name.
+    Release {
+        /// The path.
+        path: TreePath,
     },
     /// Takes a lock.
     Lock {
@@ -191,6 +204,13 @@ pub enum Told {
     Heard {
         /// Its number.
         beat: u64,
+    },
+    /// Whether a name is kept.
+    Reserved {
+        /// The number of its [`Said::Reserve`].
+        id: u64,
+        /// It was free.
+        granted: bool,
     },
     /// The lock is taken.
     Locked {

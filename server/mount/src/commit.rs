@@ -49,7 +49,12 @@ impl Core {
             let Some(commit) = self.view().begin_commit(ino) else { return Ok(None) };
             let done = self.try_commit(ino, &commit, by.clone()).await;
             match done {
-                Ok(Some(seq)) => return Ok(Some(seq)),
+                Ok(Some(seq)) => {
+                    // Its times are those of the journal from now on. Of attributes alone the
+                    // kernel can be told anywhere.
+                    self.device.tell(&Stale::Node { ino, contents: false }.message());
+                    return Ok(Some(seq));
+                }
                 // Others were faster; what is written here is over what they made.
                 Ok(None) => self.view().abandon_commit(ino),
                 Err(Errno::AGAIN) => {

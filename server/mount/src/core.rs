@@ -15,6 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::cache::Cache;
 use crate::contents::Contents;
+use crate::kernel::answer::Errno;
 use crate::kernel::device::Device;
 use crate::kernel::request::{Ino, LockOwner};
 use crate::link::{Connection, Incoming, Link, Whereto};
@@ -77,14 +78,18 @@ pub(crate) struct Core {
     pub(crate) contents: Contents,
     pub(crate) link: Link,
     pub(crate) device: Device,
-    pub(crate) session: Arc<str>,
     pub(crate) runtime: tokio::runtime::Handle,
     tells: Mutex<Sender<Tell>>,
     is_current: AtomicBool,
+    /// The directory of which the kernel is being told that a name is stale. It waits there
+    /// for whoever changes names in it.
+    telling: watch::Sender<Option<Ino>>,
     /// Those who can be interrupted, by the numbers of their requests.
     pub(crate) interrupts: Mutex<HashMap<u64, oneshot::Sender<()>>>,
     /// Locks that were asked for.
     pub(crate) locks: Mutex<HashMap<u64, Pending>>,
+    /// Names that are to be kept for this mount.
+    pub(crate) reserves: Mutex<HashMap<u64, oneshot::Sender<bool>>>,
     /// Who has taken locks of which file, so that `close` need not ask of all.
     pub(crate) lockers: Mutex<HashSet<(Ino, LockOwner)>>,
     pub(crate) ids: AtomicU64,
@@ -128,44 +133,72 @@ pub async fn mount(options: Options, device: OwnedFd) -> Result<Mounted, MountEr
     let (seen, sees) = watch::channel(head);
     let (lost, loses) = watch::channel(None);
     let (link, orders) = Link::new();
+    let runtime = one_thread()?;
     let core = Arc::new(Core {
         view: Mutex::new(view),
         contents: Contents::new(client, volume, cache),
         link,
         device: Device::new(device),
-        session,
-        runtime: tokio::runtime::Handle::current(),
+        runtime: runtime.clone(),
         tells: Mutex::new(tells),
         is_current: AtomicBool::new(true),
+        telling: watch::Sender::new(None),
         interrupts: Mutex::default(),
         locks: Mutex::default(),
+        reserves: Mutex::default(),
         lockers: Mutex::default(),
         ids: AtomicU64::new(1),
         commits: Mutex::default(),
         lost,
     });
-    let linked = tokio::spawn(Connection::open(to, orders, core.clone(), sees).await?);
-    let device = core.device.clone();
+    let connection = Connection::open(to, orders, core.clone(), sees);
+    let connected = runtime.spawn(connection).await;
+    let connected = connected.map_err(|_| s0_api::Error::Unavailable("it was ended".into()))??;
+    let linked = runtime.spawn(connected);
+    let (device, telling) = (core.device.clone(), core.telling.clone());
     std::thread::Builder::new()
         .name("stale".into())
-        .spawn(move || tell_kernel(&device, &told, &seen))?;
+        .spawn(move || tell_kernel(&device, &told, &telling, &seen))?;
     let served = core.clone();
     let serving = tokio::task::spawn_blocking(move || {
         let device = served.device.clone();
         device.serve(|head, operation| served.serve(head, operation))
     });
-    tokio::spawn(commit_now_and_then(Arc::downgrade(&core)));
+    runtime.spawn(commit_now_and_then(Arc::downgrade(&core)));
     Ok(Mounted { core, serving, linked, lost: loses })
+}
+
+/// A thread for all that waits for the service. What one request wakes is mostly another
+/// task of the same mount, and to wake a thread takes longer than most of them do.
+fn one_thread() -> std::io::Result<tokio::runtime::Handle> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    std::thread::Builder::new()
+        .name("link".into())
+        .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+    Ok(handle)
 }
 
 /// Tells the kernel what is stale. The kernel may let this wait for requests of the same
 /// directory; nobody waits for this thread but other mounts.
-fn tell_kernel(device: &Device, told: &Receiver<Tell>, seen: &watch::Sender<Seq>) {
+fn tell_kernel(
+    device: &Device,
+    told: &Receiver<Tell>,
+    telling: &watch::Sender<Option<Ino>>,
+    seen: &watch::Sender<Seq>,
+) {
     while let Ok(tell) = told.recv() {
         match tell {
             Tell::Stale(stale) => {
                 for stale in stale {
+                    let directory = stale.directory();
+                    if directory.is_some() {
+                        telling.send_replace(directory);
+                    }
                     device.tell(&stale.message());
+                    if directory.is_some() {
+                        telling.send_replace(None);
+                    }
                 }
             }
             Tell::Seen(seq) => {
@@ -209,7 +242,8 @@ impl Mounted {
     /// many files could not be committed.
     pub async fn end(self) -> usize {
         let mut left = 0;
-        for ino in self.core.view().dirty() {
+        let dirty = self.core.view().dirty();
+        for ino in dirty {
             left += usize::from(self.core.commit(ino, None).await.is_err());
         }
         self.core.link.end();
@@ -234,6 +268,21 @@ impl Core {
         let tells = self.tells.lock().unwrap_or_else(PoisonError::into_inner);
         // The thread ends with the mount.
         let _ = tells.send(tell);
+    }
+
+    /// Waits until every other mount has seen the journal up to an entry that changed names
+    /// in these directories.
+    ///
+    /// The kernel holds a directory while names in it are changed. If it has to be told of a
+    /// name in it meanwhile, another mount waits for that; and if that mount is who has yet
+    /// to see this entry, each would wait for the other. So this ends the wait.
+    pub(crate) async fn settle_names(&self, directories: [Ino; 2], seq: Seq) -> Result<(), Errno> {
+        let mut telling = self.telling.subscribe();
+        let held = telling.wait_for(|it| it.is_some_and(|it| directories.contains(&it)));
+        tokio::select! {
+            done = self.link.settle(seq) => done,
+            _ = held => Ok(()),
+        }
     }
 
     /// One at a time commits a file.
@@ -265,6 +314,14 @@ impl Incoming for Core {
 
     fn terms(&self, policy: Policy, quota: Quota) {
         self.view().set_terms(policy, quota);
+    }
+
+    fn reserved(&self, id: u64, granted: bool) {
+        let waits = self.reserves.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        if let Some(waits) = waits {
+            // Whoever made it gave up waiting; the name is given up with the connection.
+            let _ = waits.send(granted);
+        }
     }
 
     fn lock(&self, told: Told) {

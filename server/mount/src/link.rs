@@ -55,6 +55,8 @@ pub(crate) trait Incoming: Send + Sync {
     fn entry(&self, entry: &Entry, text: Option<&str>) -> Result<(), String>;
     /// What the Volume takes.
     fn terms(&self, policy: Policy, quota: Quota);
+    /// Whether a name is kept for this mount.
+    fn reserved(&self, id: u64, granted: bool);
     /// An answer about locks.
     fn lock(&self, told: Told);
     /// The service has not been heard for so long that nothing that is known here counts;
@@ -426,6 +428,7 @@ impl Connection {
                     self.check_lease();
                 }
             }
+            Told::Reserved { id, granted } => self.incoming.reserved(id, granted),
             Told::Locked { .. } | Told::Busy { .. } | Told::Deadlock { .. } => {
                 self.incoming.lock(told);
             }

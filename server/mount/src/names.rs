@@ -1,14 +1,19 @@
 //! Operations that change names and attributes: each is committed before it is answered.
 
 use std::ffi::{OsStr, OsString};
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
+use s0_api::mounts::Said;
 use s0_api::sync::Outcome;
 use s0_tree::{
     Action, AttributeChange, Change, Content, MAX_PATH_BYTES, New, NodeId, Reason, RenameHow, Seq,
+    TreePath,
 };
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::core::{Core, now};
 use crate::kernel::answer::{Answer, Errno};
@@ -18,6 +23,8 @@ use crate::view::{Asked, View};
 
 /// How often an operation is tried that others were faster than.
 const TRIES: usize = 32;
+/// How long the service may take to keep a name.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause after the service could not commit.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -34,6 +41,8 @@ struct Changed {
 
 impl Core {
     /// Starts what is not answered at once; gives an answer where there is one after all.
+    #[expect(clippy::needless_pass_by_value, reason = "the request is used up by it")]
+    #[expect(clippy::too_many_lines, reason = "one arm for each request")]
     pub(crate) fn slow(self: &Arc<Self>, head: Head, operation: Operation<'_>) -> Option<Answered> {
         let (core, ino, owner) = (self.clone(), head.node, (head.uid, head.gid));
         let by = by(&head);
@@ -75,7 +84,12 @@ impl Core {
                     (name.to_owned(), matches!(operation, Operation::RmDir { .. }));
                 self.spawn(head, async move {
                     let ask = |view: &mut View| view.ask_remove(ino, &name, directory);
-                    core.change(ask, by).await.map(|_| Answer::done())
+                    let changed = core.change(ask, by).await?;
+                    if changed.node.is_none() {
+                        core.give_up(ino, &name);
+                    }
+                    core.settle_names([ino, ino], changed.head).await?;
+                    Ok(Answer::done())
                 });
             }
             Operation::Rename { name, to, new, flags } => {
@@ -88,14 +102,17 @@ impl Core {
                 let (name, new) = (name.to_owned(), new.to_owned());
                 self.spawn(head, async move {
                     let ask = |view: &mut View| view.ask_rename((ino, &name), (to, &new), how);
-                    core.change(ask, by).await.map(|_| Answer::done())
+                    let changed = core.change(ask, by).await?;
+                    core.settle_names([ino, to], changed.head).await?;
+                    Ok(Answer::done())
                 });
             }
             Operation::Link { node, name } => {
                 let name = name.to_owned();
                 self.spawn(head, async move {
                     let ask = |view: &mut View| view.ask_link(node, ino, &name);
-                    core.change(ask, by).await?;
+                    let changed = core.change(ask, by).await?;
+                    core.settle_names([ino, ino], changed.head).await?;
                     let attr = core.view().known(node)?;
                     Ok(entry(&attr))
                 });
@@ -196,23 +213,13 @@ impl Core {
         how: (Option<u32>, (u32, u32)),
         by: Option<Arc<str>>,
     ) -> Answered {
-        let ino = self.make_node(parent, &name, what, how, by).await?;
-        let attr = self.view().known(ino)?;
-        Ok(entry(&attr))
-    }
-
-    async fn make_node(
-        self: &Arc<Self>,
-        parent: Ino,
-        name: &OsStr,
-        what: New,
-        how: (Option<u32>, (u32, u32)),
-        by: Option<Arc<str>>,
-    ) -> Result<Ino, Errno> {
-        let ask = |view: &mut View| view.ask_make(parent, name, what.clone(), how);
+        let ask = |view: &mut View| view.ask_make(parent, &name, what.clone(), how);
         let changed = self.change(ask, by).await?;
-        let node = changed.node.ok_or(Errno::IO)?;
-        Ok(self.view().ino(node))
+        self.settle_names([parent, parent], changed.head).await?;
+        let mut view = self.view();
+        let ino = view.ino(changed.node.ok_or(Errno::IO)?);
+        let attr = view.known(ino)?;
+        Ok(entry(&attr))
     }
 
     /// Makes a file and opens it. Without `O_EXCL` nobody needs to be asked: it is made here,
@@ -245,20 +252,45 @@ impl Core {
             drop(view);
             return Some(known.and_then(|_| self.created(ino, flags)));
         }
+        let path = view.path_of(&at);
         drop(view);
-        let (core, by, name) = (self.clone(), by(&head), name.to_owned());
+        let (core, by) = (self.clone(), by(&head));
         self.spawn(head, async move {
             if refused {
+                // It is sent all the same, so that it is recorded.
                 let change = core.view().ask_refused(&at)?;
-                core.submit(change, by.clone()).await?;
+                core.submit(change, by).await?;
                 // The replica that could not hold it has just gone.
             }
-            let what = New::File { content: Content::empty() };
-            let ino = core.make_node(parent, &name, what, (Some(mode), owner), by).await?;
-            core.view().known(ino)?;
+            if !core.reserve(path?).await? {
+                return Err(Errno::EXIST);
+            }
+            let ino = {
+                let mut view = core.view();
+                let ino = view.make(at, mode, owner, now());
+                view.known(ino)?;
+                ino
+            };
             core.created(ino, flags)
         });
         None
+    }
+
+    /// Has a name kept for this mount, until it is committed. Whether it was free.
+    async fn reserve(&self, path: TreePath) -> Result<bool, Errno> {
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        let (reserved, waits) = oneshot::channel();
+        self.reserves.lock().unwrap_or_else(PoisonError::into_inner).insert(id, reserved);
+        self.link.say(Said::Reserve { id, path });
+        let granted = timeout(PATIENCE, waits).await.map_err(|_| Errno::TIMEDOUT)?;
+        granted.map_err(|_| Errno::IO)
+    }
+
+    /// A new file was removed before it was committed: its name is kept no longer.
+    fn give_up(&self, parent: Ino, name: &OsStr) {
+        if let Ok(path) = self.view().path_in(parent, name) {
+            self.link.say(Said::Release { path });
+        }
     }
 
     /// Opens what was just made and is known to the kernel.

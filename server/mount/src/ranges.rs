@@ -39,11 +39,6 @@ impl Ranges {
         self.0.last_key_value().map_or(0, |(_, end)| *end)
     }
 
-    /// Whether there is none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Cuts `range` into parts that are in the set and parts that are not, in order.
     pub(crate) fn cut(&self, range: Range<u64>) -> Vec<(Range<u64>, bool)> {
         let mut parts = Vec::new();

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
+use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::core::{Core, Tell, now};
 use crate::draft::Piece;
 use crate::kernel::answer::{Answer, Attr, BLOCK, Errno, Listing, Space};
-use crate::kernel::request::{Handle, Head, Ino, Operation};
+use crate::kernel::request::{Handle, Head, Ino, Operation, SetAttr};
 use crate::view::Stale;
 
 /// How long the kernel may go by what it was told. Until it is told otherwise, really.
@@ -75,7 +76,10 @@ impl Core {
             Operation::ReadLink => {
                 self.view().target(ino).map(|target| Answer::bytes(target.as_bytes()))
             }
-            Operation::Open { flags, kill_ids } => self.open(ino, flags, kill_ids),
+            Operation::Open { flags } => self.open(ino, flags),
+            Operation::SetAttr(set) if set.is_cut() && self.view().is_open(ino) => {
+                self.cut_open(ino, set)
+            }
             Operation::OpenDir => {
                 let opened = self.view().open_directory(ino);
                 opened.map(|handle| Answer::opened(handle, KEEP_CACHE | CACHE_DIR))
@@ -112,7 +116,7 @@ impl Core {
         self.interrupts().insert(head.unique, interrupt);
         let core = self.clone();
         self.runtime.spawn(async move {
-            let mut work = tokio::spawn(work);
+            let mut work = pin!(work);
             let grace = async {
                 if interrupted.await.is_err() {
                     std::future::pending::<()>().await;
@@ -120,17 +124,18 @@ impl Core {
                 tokio::time::sleep(GRACE).await;
             };
             let answer = tokio::select! {
-                done = &mut work => done.unwrap_or(Err(Errno::IO)),
-                () = grace => Err(Errno::INTR),
+                done = &mut work => Some(done),
+                () = grace => None,
             };
             core.interrupts().remove(&head.unique);
-            core.device.answer(&head, answer);
-            if !work.is_finished() {
-                // It is done all the same, and the kernel must not go by its not being done.
-                let _ = work.await;
-                let known = core.view().all_known();
-                core.tell(Tell::Stale(known));
+            if let Some(answer) = answer {
+                return core.device.answer(&head, answer);
             }
+            core.device.answer(&head, Err(Errno::INTR));
+            // It is done all the same, and the kernel must not go by its not being done.
+            let _ = work.await;
+            let known = core.view().all_known();
+            core.tell(Tell::Stale(known));
         });
     }
 
@@ -159,17 +164,17 @@ impl Core {
         }
     }
 
-    fn open(&self, ino: Ino, flags: u32, kill_ids: bool) -> Answered {
-        let flags = OFlags::from_bits_retain(flags);
-        let mut view = self.view();
-        let handle = view.open(ino, flags.contains(OFlags::APPEND))?;
-        if flags.contains(OFlags::TRUNC)
-            && let Err(errno) = view.truncate(ino, 0, kill_ids, now())
-        {
-            view.close(handle);
-            return Err(errno);
-        }
+    fn open(&self, ino: Ino, flags: u32) -> Answered {
+        let append = OFlags::from_bits_retain(flags).contains(OFlags::APPEND);
+        let handle = self.view().open(ino, append)?;
         Ok(Answer::opened(handle, KEEP_CACHE))
+    }
+
+    /// Cuts or extends a file that is open: it is committed when it is closed.
+    fn cut_open(&self, ino: Ino, set: SetAttr) -> Answered {
+        let mut view = self.view();
+        view.truncate(ino, set.size.unwrap_or(0), set.kill_ids, now())?;
+        view.attr(ino).map(|attr| Answer::attr(&attr, VALID))
     }
 
     fn list(&self, ino: Ino, handle: Handle, (offset, size): (u64, u32), plus: bool) -> Answered {

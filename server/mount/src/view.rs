@@ -241,10 +241,11 @@ impl View {
     fn sweep(&mut self, ino: Ino) {
         let idle = self.inodes.get(&ino).is_some_and(Inode::is_idle);
         // A new file that was never dirty has been given up by whoever made it.
-        if idle && let Some(inode) = self.inodes.remove(&ino) {
-            if let Is::Fresh(fresh) = inode.is {
-                self.fresh.remove(&fresh.at);
-            }
+        if idle
+            && let Some(inode) = self.inodes.remove(&ino)
+            && let Is::Fresh(fresh) = inode.is
+        {
+            self.fresh.remove(&fresh.at);
         }
     }
 
@@ -345,11 +346,6 @@ impl View {
         self.node(ino)?.content()
     }
 
-    /// Whether a file has bytes of its own here.
-    pub(crate) fn has_draft(&self, ino: Ino) -> bool {
-        self.inodes.get(&ino).is_some_and(|inode| inode.draft.is_some())
-    }
-
     pub(crate) fn opened(&self, handle: Handle) -> Option<Open> {
         self.opens.get(&handle).copied()
     }
@@ -359,7 +355,16 @@ impl View {
         Handle(self.last)
     }
 
-    /// A path of a node, and that of a name in a directory.
+    /// The path of a place.
+    pub(crate) fn path_of(&self, at: &Place) -> Result<TreePath, Errno> {
+        self.path_at(at.parent, &at.name)
+    }
+
+    /// The path of a name in a directory.
+    pub(crate) fn path_in(&self, parent: Ino, name: &OsStr) -> Result<TreePath, Errno> {
+        self.path_at(self.directory(parent)?, &valid(name)?)
+    }
+
     fn path_at(&self, parent: NodeId, name: &Name) -> Result<TreePath, Errno> {
         let above = self.tree.path_of(parent).ok_or(Errno::NOENT)?;
         Ok(above.join(name))

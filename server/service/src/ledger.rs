@@ -5,6 +5,7 @@
 //! simulator drives the same code. Cloning is O(1), so a clone is the point to
 //! roll back to.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,9 +13,9 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use s0_api::sync::{Answer, Outcome, Registered, Registration, Submission, SubmitError};
 use s0_tree::{
-    Actor, Batch, Change, Content, ContentId, Entry, Expected, Hash, Misfit, News, NodeId, Origin,
-    Policy, Quota, Reason, RequestId, Seq, Source, Time, Tree, TreePath, Verdict, admit_batch,
-    fold,
+    Action, Actor, Batch, Change, Content, ContentId, Entry, Expected, Hash, Misfit, News, NodeId,
+    Origin, Policy, Quota, Reason, RequestId, Seq, Source, Time, Tree, TreePath, Verdict,
+    admit_batch, fold,
 };
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,9 @@ pub struct Ledger {
     policy: Policy,
     quota: Quota,
     replicas: OrdMap<Arc<str>, Arc<ReplicaRecord>>,
+    /// Names that a mount has made and not committed yet, so that no other makes them.
+    /// They are memory: a service that starts knows none.
+    reserved: OrdMap<TreePath, Arc<str>>,
 }
 
 /// What the service knows of a replica.
@@ -202,6 +206,7 @@ impl Ledger {
             policy: Policy::default(),
             quota: Quota::default(),
             replicas: OrdMap::new(),
+            reserved: OrdMap::new(),
         }
     }
 
@@ -350,6 +355,49 @@ impl Ledger {
         }
     }
 
+    /// Keeps a name for a mount, if it is free: then no other mount can make it before this
+    /// one has committed it, or gives it up.
+    pub fn reserve(&mut self, mount: &Arc<str>, path: &TreePath) -> bool {
+        let free = self.tree.lookup(path).is_none()
+            && self.reserved.get(path).is_none_or(|other| other == mount);
+        if free {
+            self.reserved.insert(path.clone(), mount.clone());
+        }
+        free
+    }
+
+    /// A mount gives up a name that it reserved; without one, all of them.
+    pub fn release(&mut self, mount: &str, path: Option<&TreePath>) {
+        match path {
+            Some(path) if self.reserved.get(path).is_some_and(|it| **it == *mount) => {
+                self.reserved.remove(path);
+            }
+            Some(_) => {}
+            None => {
+                let others = self.reserved.iter().filter(|(_, other)| ***other != *mount);
+                self.reserved = others.map(|(path, it)| (path.clone(), it.clone())).collect();
+            }
+        }
+    }
+
+    /// A change that makes what another mount has reserved: it expects what is nowhere.
+    fn barred(&self, mount: &str, change: &Change) -> Option<Change> {
+        let (Action::Create { path, .. }
+        | Action::Link { path, .. }
+        | Action::Rename { to: path, .. }) = &change.action
+        else {
+            return None;
+        };
+        self.reserved.get(path).filter(|other| ***other != *mount)?;
+        let nowhere = Some(Expected::Node { id: NodeId(u64::MAX), version: Seq(0) });
+        let mut barred = change.clone();
+        match &change.action {
+            Action::Rename { .. } => barred.expect_to = nowhere,
+            _ => barred.expect = nowhere,
+        }
+        Some(barred)
+    }
+
     /// Admits a submission of one of our replicas. It is folded into this
     /// ledger's tree at once; whoever cannot commit it drops the ledger.
     ///
@@ -412,15 +460,19 @@ impl Ledger {
             gid: self.owner.1,
         };
         let known = known.clone();
+        let mut changes = Cow::Borrowed(&submission.changes);
+        if !self.reserved.is_empty() {
+            let own = |change: &Change| self.barred(replica, change).unwrap_or(change.clone());
+            changes = Cow::Owned(submission.changes.iter().map(own).collect());
+        }
         let admitted = self
-            .admit_within(
-                self.quota,
-                &origin,
-                &submission.changes,
-                &News::default(),
-                new_conflict_id,
-            )
+            .admit_within(self.quota, &origin, &changes, &News::default(), new_conflict_id)
             .map_err(|(index, why)| SubmitError::Invalid { index, why: why.into() })?;
+        if !self.reserved.is_empty() {
+            for entry in &admitted.entries {
+                self.reserved.remove(&entry.path);
+            }
+        }
         let answer = Answer { head: self.head(), outcomes: admitted.outcomes };
         let last = Answered { number: submission.number, body, answer: answer.clone() };
         self.keep(ReplicaRecord { last: Some(Arc::new(last)), seen: time, ..known });

@@ -107,6 +107,11 @@ impl Mounts {
         }
     }
 
+    /// Whether a mount has come back with a newer connection.
+    pub(crate) fn is_newer(&self, session: &str, connection: u64) -> bool {
+        self.sessions.get(session).is_some_and(|known| known.connection > connection)
+    }
+
     /// A mount ends: nobody waits for it, and its locks are free.
     pub(crate) fn leave(&mut self, session: &str, connection: u64) {
         if self.sessions.get(session).is_some_and(|known| known.connection == connection) {

@@ -21,7 +21,6 @@ macro_rules! errnos {
     };
 }
 errnos!(
-    ACCESS,
     AGAIN,
     BADF,
     DEADLK,
@@ -33,8 +32,6 @@ errnos!(
     INVAL,
     IO,
     ISDIR,
-    LOOP,
-    MLINK,
     NAMETOOLONG,
     NODATA,
     NOENT,
@@ -44,10 +41,8 @@ errnos!(
     NOTEMPTY,
     NOTSUP,
     NXIO,
-    OVERFLOW,
     PERM,
     RANGE,
-    ROFS,
     STALE,
     TIMEDOUT
 );

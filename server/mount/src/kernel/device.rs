@@ -15,7 +15,6 @@ use super::{MAX_IO, MINOR};
 mod wanted {
     pub(super) const ASYNC_READ: u64 = 1;
     pub(super) const POSIX_LOCKS: u64 = 1 << 1;
-    pub(super) const ATOMIC_O_TRUNC: u64 = 1 << 3;
     pub(super) const EXPORT_SUPPORT: u64 = 1 << 4;
     pub(super) const BIG_WRITES: u64 = 1 << 5;
     pub(super) const FLOCK_LOCKS: u64 = 1 << 10;
@@ -33,10 +32,10 @@ mod wanted {
 }
 
 /// All of them. Not among them: `WRITEBACK_CACHE`, with which the kernel would own sizes
-/// and times, and cut what others wrote.
+/// and times, and cut what others wrote; `ATOMIC_O_TRUNC`, with which it asks for a file to
+/// be cut before it has looked whether the file is a program that runs.
 const WANTED: u64 = wanted::ASYNC_READ
     | wanted::POSIX_LOCKS
-    | wanted::ATOMIC_O_TRUNC
     | wanted::EXPORT_SUPPORT
     | wanted::BIG_WRITES
     | wanted::FLOCK_LOCKS

@@ -56,6 +56,16 @@ pub(crate) struct SetAttr {
     pub(crate) kill_ids: bool,
 }
 
+impl SetAttr {
+    /// Whether it changes nothing but the size.
+    pub(crate) fn is_cut(&self) -> bool {
+        let Self { mode, uid, gid, size, atime, mtime, kill_ids: _ } = self;
+        let ids = mode.is_some() || uid.is_some() || gid.is_some();
+        let set = matches!((atime, mtime), (Some(SetTime::To(_)), _) | (_, Some(SetTime::To(_))));
+        size.is_some() && !ids && !set
+    }
+}
+
 /// A range of bytes that is to be locked, ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lock {
@@ -128,7 +138,6 @@ pub(crate) enum Operation<'a> {
     },
     Open {
         flags: u32,
-        kill_ids: bool,
     },
     Create {
         name: &'a OsStr,
@@ -265,7 +274,7 @@ fn operation<'a>(opcode: u32, fields: &mut Fields<'a>) -> Read<Operation<'a>> {
             Operation::Rename { to, flags: 0, name: fields.name()?, new: fields.name()? }
         }
         13 => Operation::Link { node: Ino(fields.u64()?), name: fields.name()? },
-        14 => Operation::Open { flags: fields.u32()?, kill_ids: fields.u32()? & 1 != 0 },
+        14 => Operation::Open { flags: fields.u32()? },
         15 => {
             let handle = Handle(fields.u64()?);
             Operation::Read { handle, offset: fields.u64()?, size: fields.u32()? }

@@ -167,6 +167,14 @@ impl View {
 }
 
 impl Stale {
+    /// The directory that the kernel must have to itself to hear this.
+    pub(crate) fn directory(&self) -> Option<Ino> {
+        match self {
+            Self::Name { parent, .. } => Some(*parent),
+            Self::Node { .. } => None,
+        }
+    }
+
     /// The message to the kernel.
     pub(crate) fn message(&self) -> Vec<u8> {
         use crate::kernel::answer::{stale_name, stale_node};

@@ -167,7 +167,7 @@ impl View {
 
     /// Writes zeros, as far as the file reaches.
     pub(crate) fn clear(&mut self, ino: Ino, range: Range<u64>, now: Time) -> Result<(), Errno> {
-        const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
         let end = range.end.min(self.attr(ino)?.size);
         let mut at = range.start;
         while at < end {

@@ -1,18 +1,19 @@
 //! The connection of a mount: what is committed goes out, what is written comes in, and
 //! a write is settled once every other mount has seen it.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use bytes::Bytes;
-use futures_util::SinkExt as _;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{SinkExt as _, StreamExt as _};
 use s0_api::mounts::{LockSpace, MountQuery, Said, Told};
 use s0_api::sync::{Answer, Registration, StreamEvent};
 use s0_api::tokens::Permission;
-use s0_tree::{Policy, Quota, Seq};
+use s0_tree::{Policy, Quota, Seq, TreePath};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::answers::Answered;
@@ -84,7 +85,6 @@ pub(super) async fn connect(
         at: after,
         terms: None,
         owed: None,
-        answers: JoinSet::new(),
     };
     let upgrade = upgrade.max_message_size(LARGE).max_frame_size(LARGE);
     Ok(upgrade.on_upgrade(move |socket| mount.run(socket, last_number, committed, told, closing)))
@@ -121,6 +121,9 @@ async fn register(
     .await
 }
 
+/// A submission that is being committed, with its number.
+type Submitting = Pin<Box<dyn Future<Output = (u64, Result<Answer, Problem>)> + Send>>;
+
 /// The connection is of no use any more, or the mount has ended.
 enum Ended {
     Broken,
@@ -141,7 +144,6 @@ struct Mount {
     terms: Option<(Policy, Quota)>,
     /// Its newest entry that is answered and not settled.
     owed: Option<Seq>,
-    answers: JoinSet<(u64, Result<Answer, Problem>)>,
 }
 
 impl Mount {
@@ -158,6 +160,9 @@ impl Mount {
             Ok(()) => self.serve(&mut socket, &mut committed, &mut locks, &mut closing).await,
             Err(ended) => ended,
         };
+        if self.hot.shared.mounts(|all| !all.is_newer(&self.session, self.connection)) {
+            self.release(None).await;
+        }
         let frame = CloseFrame { code: close_code::AWAY, reason: "".into() };
         // Whoever has hung up already need not be told.
         let _ = timeout(LOOK, socket.send(Message::Close(Some(frame)))).await;
@@ -186,6 +191,7 @@ impl Mount {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut checked = Instant::now();
+        let mut answers = FuturesUnordered::new();
         let mut mounts = self.hot.shared.mounts_changed();
         loop {
             if self.hot.is_gone() || *closing.borrow_and_update() {
@@ -203,18 +209,23 @@ impl Mount {
                 // What is heard goes first, so that a long tail does not make it deaf.
                 match timeout(Duration::ZERO, socket.recv()).await {
                     Ok(heard) => match self.hear(socket, heard).await {
-                        Ok(()) => continue,
+                        Ok(submitting) => {
+                            answers.extend(submitting);
+                            continue;
+                        }
                         Err(ended) => return ended,
                     },
                     Err(_) => continue,
                 }
             }
             let done = tokio::select! {
-                heard = socket.recv() => self.hear(socket, heard).await,
-                Some(answer) = self.answers.join_next() => match answer {
-                    Ok((number, answer)) => self.answer(socket, number, answer).await,
-                    Err(_) => Err(Ended::Broken),
-                },
+                heard = socket.recv(), if answers.len() < UNDER_WAY => {
+                    let heard = self.hear(socket, heard).await;
+                    heard.map(|submitting| answers.extend(submitting))
+                }
+                Some((number, answer)) = answers.next() => {
+                    self.answer(socket, number, answer).await
+                }
                 Some(told) = locks.recv() => tell(socket, &told).await,
                 changed = committed.changed() => changed.map_err(|_| Ended::Broken),
                 _ = mounts.changed(), if self.owed.is_some() => Ok(()),
@@ -276,14 +287,14 @@ impl Mount {
         &mut self,
         socket: &mut WebSocket,
         heard: Option<Result<Message, axum::Error>>,
-    ) -> Result<(), Ended> {
+    ) -> Result<Option<Submitting>, Ended> {
         match heard {
             Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
-                Ok(said) => self.do_as_said(socket, said).await,
+                Ok(said) => self.do_as_said(socket, said).await.map(|()| None),
                 Err(_) => Err(Ended::Broken),
             },
-            Some(Ok(Message::Binary(body))) => self.submit(body),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
+            Some(Ok(Message::Binary(body))) => self.submit(body).map(Some),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(None),
             Some(Ok(Message::Close(_)) | Err(_)) | None => Err(Ended::Broken),
         }
     }
@@ -298,6 +309,19 @@ impl Mount {
                     return Err(Ended::Broken);
                 }
                 tell(socket, &Told::Heard { beat }).await
+            }
+            Said::Reserve { id, path } => {
+                let session = session.clone();
+                let kept = self
+                    .hot
+                    .commit(Needs::default(), move |it| Ok(it.ledger.reserve(&session, &path)))
+                    .await;
+                let granted = kept.map_err(|_| Ended::Broken)?;
+                tell(socket, &Told::Reserved { id, granted }).await
+            }
+            Said::Release { path } => {
+                self.release(Some(path)).await;
+                Ok(())
             }
             Said::Lock { id, node, space, holder, range, wait, pid } => {
                 let asked = Asked { id, node, space, holder, range, pid };
@@ -326,19 +350,15 @@ impl Mount {
         }
     }
 
-    fn submit(&mut self, body: Bytes) -> Result<(), Ended> {
-        if self.read_only || self.answers.len() >= UNDER_WAY {
-            return Err(Ended::Broken);
-        }
-        let Some(number) = number_of(&body) else { return Err(Ended::Broken) };
+    fn submit(&self, body: Bytes) -> Result<Submitting, Ended> {
+        let number = number_of(&body).filter(|_| !self.read_only).ok_or(Ended::Broken)?;
         let (service, hot, team) =
             (self.service.clone(), self.hot.clone(), self.caller.team.clone());
         let (session, instance) = (self.session.clone(), self.instance);
-        self.answers.spawn(async move {
+        Ok(Box::pin(async move {
             let who = (&*session, instance);
             (number, commit_submission(&service, &team, &hot, who, body).await)
-        });
-        Ok(())
+        }))
     }
 
     async fn answer(
@@ -366,6 +386,19 @@ impl Mount {
                 let full = matches!(problem, Problem::Full(_));
                 tell(socket, &Told::Failed { number, full }).await
             }
+        }
+    }
+
+    /// Gives up a name that was kept; without one, all of them.
+    async fn release(&self, path: Option<TreePath>) {
+        let session = self.session.clone();
+        let released = self.hot.commit(Needs::default(), move |draft| {
+            draft.ledger.release(&session, path.as_ref());
+            Ok(())
+        });
+        if let Err(problem) = released.await {
+            // The Volume is gone, or is read anew; either way nothing is reserved.
+            tracing::debug!(?problem, "a name was not given up");
         }
     }
 

@@ -233,7 +233,7 @@ mod tests {
     }
 
     fn is_taken(told: Option<Told>) -> bool {
-        matches!(told, Some(Told::Locked { .. }))
+        told.is_some_and(|told| matches!(told, Told::Locked { .. }))
     }
 
     #[test]

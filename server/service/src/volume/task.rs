@@ -185,6 +185,8 @@ impl Task {
         }
         append.conflicts.extend(self.not_open_yet(told).await?);
         if append.is_empty() {
+            // What mounts have reserved is nowhere else.
+            self.ledger = ledger;
             return Ok(settles);
         }
         self.find_bases(&mut append).await?;
