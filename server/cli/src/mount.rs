@@ -31,6 +31,7 @@ pub(crate) async fn host(context: &Context, options: MountOptions) -> Done {
         mount_point: path.display().to_string(),
         host: s0_host::host_name(),
         read_only,
+        reached: kernel::device_of(&path).ok().map(|device| (path.clone(), device)),
         cache_directory: std::env::temp_dir(),
         cache_bytes: cache.as_u64(),
     };

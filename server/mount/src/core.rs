@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use s0_api::Client;
@@ -15,12 +15,13 @@ use tokio::sync::{oneshot, watch};
 
 use crate::cache::Cache;
 use crate::contents::Contents;
+use crate::echo::Echoes;
 use crate::kernel::answer::Errno;
 use crate::kernel::device::Device;
 use crate::kernel::request::{Ino, LockOwner};
 use crate::link::{Connection, Incoming, Link, Whereto};
 use crate::locks::Pending;
-use crate::view::{Stale, View};
+use crate::view::{News, Stale, View};
 
 /// How often what is written to files that stay open is committed.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
@@ -40,6 +41,9 @@ pub struct Options {
     pub host: String,
     /// Nothing is written through it.
     pub read_only: bool,
+    /// Where the mount is reached from this process, and the number of its device, for what
+    /// is done once more there; see [`crate::platform::device_of`].
+    pub reached: Option<(PathBuf, u64)>,
     /// Where the cache lies.
     pub cache_directory: PathBuf,
     /// How large it becomes, in bytes.
@@ -68,6 +72,7 @@ pub enum MountError {
 /// What the thread that talks to the kernel is to say.
 pub(crate) enum Tell {
     Stale(Vec<Stale>),
+    News(News),
     /// All up to this entry was said.
     Seen(Seq),
 }
@@ -78,6 +83,7 @@ pub(crate) struct Core {
     pub(crate) contents: Contents,
     pub(crate) link: Link,
     pub(crate) device: Device,
+    pub(crate) echoes: Option<Arc<Echoes>>,
     pub(crate) runtime: tokio::runtime::Handle,
     tells: Mutex<Sender<Tell>>,
     is_current: AtomicBool,
@@ -139,6 +145,7 @@ pub async fn mount(options: Options, device: OwnedFd) -> Result<Mounted, MountEr
         contents: Contents::new(client, volume, cache),
         link,
         device: Device::new(device),
+        echoes: options.reached.map(|(root, device)| Arc::new(Echoes::new(root, device))),
         runtime: runtime.clone(),
         tells: Mutex::new(tells),
         is_current: AtomicBool::new(true),
@@ -156,9 +163,10 @@ pub async fn mount(options: Options, device: OwnedFd) -> Result<Mounted, MountEr
     let connected = connected.map_err(|_| s0_api::Error::Unavailable("it was ended".into()))??;
     let linked = runtime.spawn(connected);
     let (device, telling) = (core.device.clone(), core.telling.clone());
-    std::thread::Builder::new()
-        .name("stale".into())
-        .spawn(move || tell_kernel(&device, &told, &telling, &seen))?;
+    std::thread::Builder::new().name("stale".into()).spawn({
+        let core = Arc::downgrade(&core);
+        move || tell_kernel(&core, &device, &told, &telling, &seen)
+    })?;
     let served = core.clone();
     let serving = tokio::task::spawn_blocking(move || {
         let device = served.device.clone();
@@ -182,23 +190,45 @@ fn one_thread() -> std::io::Result<tokio::runtime::Handle> {
 /// Tells the kernel what is stale. The kernel may let this wait for requests of the same
 /// directory; nobody waits for this thread but other mounts.
 fn tell_kernel(
+    core: &Weak<Core>,
     device: &Device,
     told: &Receiver<Tell>,
     telling: &watch::Sender<Option<Ino>>,
     seen: &watch::Sender<Seq>,
 ) {
-    while let Ok(tell) = told.recv() {
-        match tell {
-            Tell::Stale(stale) => {
-                for stale in stale {
-                    let directory = stale.directory();
-                    if directory.is_some() {
-                        telling.send_replace(directory);
+    let echoes = core.upgrade().and_then(|core| core.echoes.clone());
+    if let Some(echoes) = &echoes {
+        echoes.begin();
+    }
+    let tell = |stale: &Stale| {
+        let directory = stale.directory();
+        if directory.is_some() {
+            telling.send_replace(directory);
+        }
+        device.tell(&stale.message());
+        if directory.is_some() {
+            telling.send_replace(None);
+        }
+    };
+    while let Ok(told) = told.recv() {
+        match told {
+            Tell::Stale(stale) => stale.iter().for_each(tell),
+            Tell::News(News { stale, echo }) => {
+                let (names, nodes): (Vec<_>, Vec<_>) =
+                    stale.into_iter().partition(|stale| stale.directory().is_some());
+                nodes.iter().for_each(tell);
+                let echoed = echoes.as_ref().zip(echo).is_some_and(|(echoes, echo)| {
+                    telling.send_replace(echo.directory());
+                    let echoed = echoes.echo(&echo);
+                    telling.send_replace(None);
+                    if let (Some(gone), Some(core)) = (echo.gone(), core.upgrade()) {
+                        // It was kept for this.
+                        core.view().forget(gone, 0);
                     }
-                    device.tell(&stale.message());
-                    if directory.is_some() {
-                        telling.send_replace(None);
-                    }
+                    echoed
+                });
+                if !echoed {
+                    names.iter().for_each(tell);
                 }
             }
             Tell::Seen(seq) => {
@@ -209,7 +239,7 @@ fn tell_kernel(
 }
 
 /// Commits what was written to files that stay open, so that others see a log grow.
-async fn commit_now_and_then(core: std::sync::Weak<Core>) {
+async fn commit_now_and_then(core: Weak<Core>) {
     let mut tick = tokio::time::interval(COMMIT_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut before = HashSet::new();
@@ -304,9 +334,9 @@ impl Incoming for Core {
         if let Some(text) = text {
             self.contents.keep(Hash::of(text.as_bytes()), text.as_bytes());
         }
-        let stale = self.view().fold(entry).map_err(|misfit| misfit.to_string())?;
-        if !stale.is_empty() {
-            self.tell(Tell::Stale(stale));
+        let news = self.view().fold(entry).map_err(|misfit| misfit.to_string())?;
+        if !news.stale.is_empty() {
+            self.tell(Tell::News(news));
         }
         self.tell(Tell::Seen(entry.seq));
         Ok(())

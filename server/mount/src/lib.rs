@@ -28,6 +28,7 @@ mod commit;
 mod contents;
 mod core;
 mod draft;
+mod echo;
 mod kernel;
 mod link;
 mod locks;

@@ -56,6 +56,19 @@ pub fn mount_at(device: &OwnedFd, directory: &Path, read_only: bool) -> io::Resu
     Ok(())
 }
 
+/// The number of the device that is mounted at a directory. It asks the mount nothing.
+///
+/// # Errors
+/// It cannot be looked at.
+pub fn device_of(directory: &Path) -> io::Result<u64> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(directory, flags, Mode::empty())?;
+    let wanted = rustix::fs::StatxFlags::empty();
+    let flags = rustix::fs::AtFlags::EMPTY_PATH | rustix::fs::AtFlags::STATX_DONT_SYNC;
+    let stat = rustix::fs::statx(&opened, "", flags, wanted)?;
+    Ok(rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor))
+}
+
 /// Has the kernel read further ahead than it does by itself.
 pub fn read_ahead(directory: &Path) {
     let Ok(stat) = rustix::fs::stat(directory) else { return };

@@ -56,6 +56,9 @@ impl Core {
         if !self.is_current() {
             return self.device.answer(&head, Err(Errno::IO));
         }
+        if let Some(answer) = self.answer_echo(&head, &operation) {
+            return self.device.answer(&head, answer);
+        }
         if let Some(answer) = self.at_once(head, operation) {
             self.device.answer(&head, answer);
         }

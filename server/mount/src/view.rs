@@ -21,7 +21,7 @@ mod local;
 mod prepare;
 
 pub(crate) use commits::{Commit, Committed};
-pub(crate) use fold::Stale;
+pub(crate) use fold::{News, Stale};
 pub(crate) use prepare::Asked;
 
 /// Nodes that were made here are known to the kernel by numbers from here on: what they
@@ -227,6 +227,13 @@ impl View {
     pub(crate) fn known(&mut self, ino: Ino) -> Result<Attr, Errno> {
         self.inode(ino)?.lookups += 1;
         self.attr(ino)
+    }
+
+    /// Notes that the kernel knows a node that may be gone already.
+    pub(crate) fn known_ghost(&mut self, ino: Ino) {
+        if let Ok(inode) = self.inode(ino) {
+            inode.lookups += 1;
+        }
     }
 
     /// The kernel forgets a node.

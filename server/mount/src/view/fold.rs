@@ -2,9 +2,10 @@
 
 use std::ffi::OsStr;
 
-use s0_tree::{Entry, Misfit, Name, NodeId, Op, Place, RenameHow, Source, fold};
+use s0_tree::{Entry, Kind, Misfit, Name, New, NodeId, Op, Place, RenameHow, Source, fold};
 
 use super::{Is, View};
+use crate::echo::{At, Echo};
 use crate::kernel::request::Ino;
 
 /// Something that the kernel must not go by any more.
@@ -16,16 +17,97 @@ pub(crate) enum Stale {
     Name { parent: Ino, name: Name },
 }
 
+/// What an entry of others means to the kernel.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct News {
+    pub(crate) stale: Vec<Stale>,
+    /// The same as something to be done once more.
+    pub(crate) echo: Option<Echo>,
+}
+
 impl View {
     /// Folds an entry in. Gives what the kernel must look at again: of what others did
     /// all, of what was done here nothing, since the kernel did it.
-    pub(crate) fn fold(&mut self, entry: &Entry) -> Result<Vec<Stale>, Misfit> {
+    pub(crate) fn fold(&mut self, entry: &Entry) -> Result<News, Misfit> {
         let own = entry.actor.replica.as_deref() == Some(&*self.session);
+        let before = if own { None } else { self.echo_of_removal(&entry.op) };
         self.keep_what_goes(&entry.op);
         fold(&mut self.tree, entry)?;
         self.adopt(entry, own);
         self.carry_over(entry, own);
-        Ok(if own { Vec::new() } else { self.stale(&entry.op) })
+        if own {
+            return Ok(News::default());
+        }
+        let stale = self.stale(&entry.op);
+        let echo = if stale.is_empty() { None } else { before.or_else(|| self.echo(&entry.op)) };
+        Ok(News { stale, echo })
+    }
+
+    fn at(&self, place: &Place) -> Option<At> {
+        let path = self.tree.path_of_place(place)?;
+        Some(At { parent: self.ino(place.parent), name: place.name.clone(), path })
+    }
+
+    /// What takes a node away is told by what it was before.
+    fn echo_of_removal(&mut self, op: &Op) -> Option<Echo> {
+        match op {
+            Op::Remove { node, at } => {
+                let (at, attr) = (self.at(at)?, self.attr(self.ino(*node)).ok()?);
+                // The kernel may have to be told of it once more, though it is gone.
+                self.inode(attr.ino).ok()?;
+                Some(Echo::Removed { at, attr })
+            }
+            Op::Rename { node, from, to, how, displaced } => {
+                let attr = self.attr(self.ino(*node)).ok()?;
+                let over = match displaced {
+                    Some(over) => Some(self.attr(self.ino(*over)).ok()?),
+                    None => None,
+                };
+                for attr in [Some(&attr), over.as_ref()].into_iter().flatten() {
+                    self.inode(attr.ino).ok()?;
+                }
+                let (from, to) = (self.at(from)?, self.at(to)?);
+                Some(match (how, over) {
+                    (RenameHow::Exchange, Some(back)) => {
+                        Echo::Exchanged { one: from, other: to, moved: attr, back }
+                    }
+                    (_, over) => Echo::Moved { from, to, attr, over },
+                })
+            }
+            _ => None,
+        }
+    }
+
+    fn echo(&self, op: &Op) -> Option<Echo> {
+        match op {
+            Op::Create { at, what, .. } => {
+                let attr = self.attr(self.ino(self.tree.at_place(at)?)).ok()?;
+                let target = match what {
+                    New::Symlink { target } => Some(target.to_string()),
+                    _ => None,
+                };
+                Some(Echo::Made { at: self.at(at)?, attr, target })
+            }
+            Op::Link { node, at } => {
+                let place = self.tree.node(*node)?.places.iter().find(|place| *place != at)?;
+                let existing = self.tree.path_of_place(place)?;
+                Some(Echo::Linked { at: self.at(at)?, existing, ino: self.ino(*node) })
+            }
+            Op::Write { node, .. } | Op::Append { node, .. } | Op::Truncate { node, .. } => {
+                let at = self.at(self.tree.node(*node)?.places.first()?)?;
+                Some(Echo::Written { at, ino: self.ino(*node) })
+            }
+            Op::Attributes { node, .. } => {
+                let found = self.tree.node(*node)?;
+                if matches!(found.kind, Kind::Symlink(_)) {
+                    return None;
+                }
+                let at = self.at(found.places.first()?)?;
+                let (ino, mode) = (self.ino(*node), found.attributes.mode);
+                Some(Echo::Touched { at, ino, mode })
+            }
+            Op::Rename { .. } | Op::Remove { .. } => None,
+        }
     }
 
     /// Keeps nodes that lose their last name while they are open here, or known.
@@ -115,8 +197,12 @@ impl View {
             }
             Op::Write { node, .. } | Op::Append { node, .. } | Op::Truncate { node, .. } => {
                 self.stale_node(*node, true, &mut stale);
+                self.stale_above(*node, &mut stale);
             }
-            Op::Attributes { node, .. } => self.stale_node(*node, false, &mut stale),
+            Op::Attributes { node, .. } => {
+                self.stale_node(*node, false, &mut stale);
+                self.stale_above(*node, &mut stale);
+            }
             Op::Rename { node, from, to, displaced, .. } => {
                 self.stale_place(from, &mut stale);
                 self.stale_place(to, &mut stale);
@@ -142,6 +228,18 @@ impl View {
         let ino = self.ino(node);
         if self.is_known(ino) {
             stale.push(Stale::Node { ino, contents });
+        }
+    }
+
+    /// A file that the kernel does not know has nothing stale, but who watches its directory
+    /// is to hear of it.
+    fn stale_above(&self, node: NodeId, stale: &mut Vec<Stale>) {
+        let above = self.tree.node(node).and_then(|node| node.places.first());
+        if let Some(place) = above.filter(|_| stale.is_empty()) {
+            let ino = self.ino(place.parent);
+            if self.is_known(ino) {
+                stale.push(Stale::Node { ino, contents: false });
+            }
         }
     }
 
