@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use s0_api::sync::Outcome;
@@ -14,8 +14,8 @@ use crate::kernel::request::Ino;
 use crate::names::errno_of;
 use crate::view::{Commit, Committed, Stale};
 
-/// How often a commit is tried that others were faster than.
-const TRIES: usize = 16;
+/// How long a commit is tried that others are faster than.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The pause after the service could not commit.
 const AGAIN: Duration = Duration::from_millis(100);
 /// How many bytes of chunks are sent together.
@@ -45,7 +45,8 @@ impl Core {
     ) -> Result<Option<Seq>, Errno> {
         let turn = self.commit_turn(ino);
         let _turn = turn.lock().await;
-        for _ in 0..TRIES {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
             let Some(commit) = self.view().begin_commit(ino) else { return Ok(None) };
             let done = self.try_commit(ino, &commit, by.clone()).await;
             match done {
@@ -67,7 +68,7 @@ impl Core {
                 }
             }
         }
-        Err(Errno::IO)
+        Err(Errno::TIMEDOUT)
     }
 
     async fn try_commit(
@@ -90,7 +91,9 @@ impl Core {
                 Ok(Some(done.head))
             }
             Outcome::Held { node: Some(node), .. } => {
-                self.view().end_commit(ino, commit, content, Committed::As(node));
+                if !self.view().end_commit(ino, commit, content, Committed::As(node)) {
+                    return Ok(None);
+                }
                 let time = self.view().time_change(ino, commit);
                 let Some(mut change) = time else { return Ok(Some(done.head)) };
                 change.by = by;

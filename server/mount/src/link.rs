@@ -390,11 +390,7 @@ impl Connection {
             }
             Told::Answer { number, head, outcomes, settled } => {
                 if settled {
-                    self.settled.send_if_modified(|seq| {
-                        let later = head > *seq;
-                        *seq = head.max(*seq);
-                        later
-                    });
+                    self.settle(head);
                 }
                 for (wanted, outcome) in self.answered(number)?.into_iter().zip(outcomes) {
                     // Whoever asked may have given up; it is done all the same.
@@ -416,9 +412,7 @@ impl Connection {
                 let errno = if full { Errno::NOSPC } else { Errno::AGAIN };
                 wanted.into_iter().for_each(|it| drop(it.done.send(Err(errno))));
             }
-            Told::Settled { seq } => {
-                self.settled.send_replace(seq);
-            }
+            Told::Settled { seq } => self.settle(seq),
             Told::Heard { beat } => {
                 if let Some((said, at)) = self.beats.said
                     && beat >= said
@@ -434,6 +428,15 @@ impl Connection {
             }
         }
         Ok(false)
+    }
+
+    /// What was settled stays so, whatever is told late.
+    fn settle(&self, seq: Seq) {
+        self.settled.send_if_modified(|settled| {
+            let later = seq > *settled;
+            *settled = seq.max(*settled);
+            later
+        });
     }
 
     /// Those who wait for the submission with this number.

@@ -14,6 +14,9 @@ pub(crate) struct Commit {
     pub(crate) generation: u64,
     pub(crate) size: u64,
     mtime: Time,
+    /// The version that it is over, of a file that the journal knows. What comes in while the
+    /// content is put together is not in it.
+    based: Option<Seq>,
 }
 
 /// How a commit ended.
@@ -47,8 +50,12 @@ impl View {
         if matches!(inode.is, Is::Gone(_)) {
             return None;
         }
-        let commit =
-            Commit { generation: draft.generation(), size: draft.size(), mtime: draft.mtime };
+        let commit = Commit {
+            generation: draft.generation(),
+            size: draft.size(),
+            mtime: draft.mtime,
+            based: matches!(inode.is, Is::Node(_)).then_some(inode.based),
+        };
         inode.committing = Some(commit.generation);
         Some(commit)
     }
@@ -81,7 +88,9 @@ impl View {
                 if inode.kill_ids {
                     set.mode = Some(without_ids(node.attributes.mode));
                 }
-                let expect = Expected::Node { id: *id, version: inode.based };
+                // A new file that another has made meanwhile is over nothing of his yet.
+                let version = commit.based.unwrap_or(Seq(0));
+                let expect = Expected::Node { id: *id, version };
                 let change = Change::new(Action::Write { path, content, set }, expect);
                 // What a replica wrote unseen is not written over: that is a conflict.
                 Ok(Some(Change { looks_again: !inode.overtaken, ..change }))
@@ -102,22 +111,28 @@ impl View {
         Some(Change { looks_again: true, ..change })
     }
 
-    /// A commit ended. What came after it began is dirty still.
+    /// A commit ended; what was written since it began is dirty still. When it was journaled,
+    /// its entry has said so already. False when what it found has been written over since.
     pub(crate) fn end_commit(
         &mut self,
         ino: Ino,
         commit: &Commit,
         content: Content,
         ended: Committed,
-    ) {
+    ) -> bool {
         if let Committed::As(node) = ended {
             self.became(ino, node);
         }
-        let version = self.node(ino).map_or(Seq(0), |node| node.version);
-        let Some(inode) = self.inodes.get_mut(&ino) else { return };
-        inode.committing = None;
+        let node = self.node(ino).map(|node| (node.version, node.content()));
+        let Some(inode) = self.inodes.get_mut(&ino) else { return true };
+        let told = inode.committing.take().is_none();
         match ended {
+            Committed::As(_) if told => {}
             Committed::As(_) => {
+                let Some((version, Some(held))) = node else { return true };
+                if held != content {
+                    return false;
+                }
                 inode.kill_ids = false;
                 inode.based = version;
                 if let Some(draft) = &mut inode.draft {
@@ -142,6 +157,7 @@ impl View {
             inode.draft = None;
         }
         self.sweep(ino);
+        true
     }
 
     /// A commit was given up; what was written stays, and is tried again.

@@ -175,6 +175,11 @@ impl View {
             return;
         };
         if own {
+            // At once: what others write next is over it.
+            if let Some(generation) = inode.committing.take() {
+                draft.commit(generation, content);
+                inode.kill_ids = false;
+            }
             inode.based = entry.seq;
         } else if entry.source == Source::Replica && draft.is_dirty() {
             inode.overtaken = true;
