@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal as Caught, SignalKind, signal};
 
 use crate::inside;
+use crate::layout::PROGRAM;
 use crate::platform::{self, Process};
 use crate::terminal::{Inner, Terminal};
 
@@ -73,8 +74,8 @@ impl Exec<'_> {
         let terminal = terminal.map_err(|_| ExecError::NoTerminal)?;
         let init = self.init.hold()?.ok_or(ExecError::Ended)?;
         platform::enter(&init).map_err(ExecError::Enter)?;
-        // That process could begin others in the sandbox until the command ends, and no longer.
-        drop(init);
+        // Before anything of this process's is inside, whatever is there now.
+        platform::give_up_rights()?;
         if !self.directory.is_dir() {
             return Err(ExecError::NoDirectory(self.directory.into()));
         }
@@ -100,9 +101,9 @@ impl Exec<'_> {
     }
 
     fn command(&self, word: &str) -> Command {
-        // The program in this process, whatever has its name inside.
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0("s0").arg(word).args(self.command).current_dir(self.directory);
+        // Not `/proc/self/exe`, which would be the host's file, and could be written inside.
+        let mut command = Command::new(PROGRAM);
+        command.arg(word).args(self.command).current_dir(self.directory);
         command.env_clear();
         let is_passed = |name: &OsStr| {
             let name = name.to_string_lossy();

@@ -103,7 +103,12 @@ pub(crate) fn arguments(view: &View<'_>) -> io::Result<Vec<OsString>> {
     for file in files.into_iter().filter(|file| file.is_file()) {
         made.add([OsStr::new("--ro-bind"), OsStr::new("/dev/null"), file.as_os_str()]);
     }
+    // Who enters from outside begins with this program. It has a mount of its own, which nobody
+    // inside can move away or write to, also not by way of `/proc/PID/exe`.
+    let place = Path::new(PROGRAM).parent().unwrap_or(Path::new("/"));
+    made.add([OsStr::new("--perms"), OsStr::new("755"), OsStr::new("--tmpfs"), place.as_os_str()]);
     made.add([OsStr::new("--ro-bind"), view.program.as_os_str(), OsStr::new(PROGRAM)]);
+    made.add([OsStr::new("--remount-ro"), place.as_os_str()]);
     // On many systems it is a link into /run.
     if let Ok(file) = std::fs::canonicalize("/etc/resolv.conf")
         && file.starts_with("/run")

@@ -184,8 +184,7 @@ pub fn help(pid: u32, started: Option<u64>, path: &Path, what: &Help<'_>) -> io:
         }
         Help::Unmount => {
             platform::enter_to_mount(&init, || Ok(()))?;
-            go_to(path)?;
-            // The place itself, and not what was mounted there when it was opened.
+            // By its path: what is mounted there may be dead, and cannot be opened.
             rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
                 .map_err(|error| at(path, error))?;
             Ok((Said::Unmounted, None))

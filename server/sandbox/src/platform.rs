@@ -199,11 +199,11 @@ pub(crate) const KEPT: [(&str, CapabilitySet); 10] = [
     ("CAP_SETUID", CapabilitySet::SETUID),
 ];
 
-/// Gives up, for this process and all that it starts, what nothing inside may do.
+/// Gives up, for all that this process starts, what nothing inside may do.
 pub(crate) fn give_up_rights() -> io::Result<()> {
     rustix::thread::set_no_new_privs(true)?;
     if !is_root() {
-        // Others have nothing to give up after they were started anew.
+        // What others start has no rights in any case.
         return Ok(());
     }
     for number in 0..u64::BITS {
