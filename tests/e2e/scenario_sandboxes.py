@@ -1,6 +1,7 @@
 """Sandboxes: what is inside, what goes in and out, and that nothing is left of one, whoever dies."""
 import concurrent.futures
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -10,7 +11,10 @@ import select
 import shutil
 import signal
 import socket
+import stat
+import struct
 import subprocess
+import termios
 import time
 
 from harness import BIN, PATIENCE, Skip, check, end, is_running, wait_until, write
@@ -30,6 +34,8 @@ class Desk:
         self.home, self.state = self.dir / "home", self.dir / "state"
         self.home.mkdir(parents=True)
         self.program = BIN
+        # What is put before the program, to be that user in some other way.
+        self.become = []
         if user is not None:
             if os.geteuid() != 0:
                 raise Skip("root, to become somebody else")
@@ -43,12 +49,17 @@ class Desk:
             HOME=str(self.home), S0_STATE_DIR=str(self.state), S0_DATA_DIR=str(self.dir / "data"),
             SANDBOX0_TOKEN="s0_secret_of_the_host", **environment)
 
+    def popen(self, *arguments, **how):
+        """Begins `s0 …` as this user."""
+        if self.user is not None and not self.become:
+            how.update(user=self.user, group=self.user, extra_groups=[])
+        command = [*self.become, self.program, *map(str, arguments)]
+        return subprocess.Popen(command, env=self.environment, cwd="/", **how)
+
     def start(self, *arguments, **how):
         """Begins `s0 sandbox …`."""
-        if self.user is not None:
-            how.update(user=self.user, group=self.user, extra_groups=[])
         how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
-        return subprocess.Popen([self.program, "sandbox", *map(str, arguments)], env=self.environment, cwd="/", **how)
+        return self.popen("sandbox", *arguments, **how)
 
     def run(self, *arguments, code=0, input=None):
         """Runs it; gives what it said on both streams."""
@@ -196,7 +207,7 @@ def inside_is_apart(desk):
     box.sh("mount -o remount,rw,bind /usr", code=None)
     box.sh(": > /usr/s0-e2e-test", code=2)
     check(not os.path.exists("/usr/s0-e2e-test"), "the host was written to")
-    for path in (desk.home / "secret", desk.state / "sandboxes", bench_of(desk) / "s0"):
+    for path in (desk.home / "secret", desk.state / "sandboxes", desk.bench.dir / "s0"):
         check(box.sh(f"test -e {path} && echo there || echo none") == "none\n", f"{path} is seen inside")
     check(box.sh("ls -A ~").strip() == "", "the home is not empty")
     pids = [int(it) for it in box.sh("ls /proc").split() if it.isdigit()]
@@ -215,10 +226,6 @@ def inside_is_apart(desk):
           or rights == 0, "init has other rights than commands")
     desk.run("stop", box.id)
     box.check_gone()
-
-
-def bench_of(desk):
-    return desk.bench.dir
 
 
 def test_what_is_outside_stays_outside(bench):
@@ -322,7 +329,7 @@ def test_nothing_is_left_whoever_is_killed(bench):
         end(box.pid if victim == "init" else parent)
         check(process.wait(30 * PATIENCE) == 137, f"{process.returncode}")
         box.check_gone()
-    # A warden of the one that made the sandbox while it makes it: whenever it dies, nothing stays.
+    # The one that makes a sandbox, while it does: whenever it dies, nothing stays.
     for delay in range(12):
         process = desk.start("run", "--", "sleep", "600")
         time.sleep(delay * bench.random.random() * 0.01)
@@ -355,6 +362,15 @@ def test_stopping_asks_first_and_then_does_not(bench):
     desk.run("stop", box.id, "--force")
     check(time.monotonic() - begun < 4 * PATIENCE, "it was asked")
     check(deaf.wait(10) == 137, f"{deaf.returncode}")
+    # A caller that stands still keeps a dead process from being buried, and nobody from stopping.
+    box = desk.create()
+    caller = box.begin("echo ready; sleep 600")
+    os.kill(caller.pid, signal.SIGSTOP)
+    desk.run("stop", box.id, "--force")
+    check(desk.kept() == [] and not is_running(box.warden), "stopping waited for somebody outside")
+    os.kill(caller.pid, signal.SIGCONT)
+    check(caller.wait(10) == 137, f"{caller.returncode}")
+    box.check_gone()
     # A warden that hangs.
     box = desk.create()
     os.kill(box.warden, signal.SIGSTOP)
@@ -369,9 +385,6 @@ def test_a_command_can_have_a_terminal(bench):
     check("no terminal" in desk.run("exec", box.id, "-t", "--", "true", code=1)[1], "there was one")
     outer, end_of_it = pty.openpty()
     os.set_blocking(outer, False)
-    import fcntl
-    import struct
-    import termios
     fcntl.ioctl(end_of_it, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
     before = termios.tcgetattr(end_of_it)
     script = "tty; stty size; trap 'echo caught' INT; echo ready; while read line; do echo \"<$line>\"; done; exit 6"
@@ -413,9 +426,7 @@ def mounts(pid, at):
 def helper(desk, box, *arguments):
     """Asks the helper; gives what it says, and the descriptor."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    how = {} if desk.user is None else {"user": desk.user, "group": desk.user, "extra_groups": []}
-    process = subprocess.Popen([desk.program, "sandbox-mount-helper", "--pid", str(box.pid), *arguments],
-                               stdin=its, env=desk.environment, cwd="/", **how)
+    process = desk.popen("sandbox-mount-helper", "--pid", box.pid, *arguments, stdin=its)
     its.close()
     said, fds, _, _ = socket.recv_fds(ours, 4096, 1)
     ours.close()
@@ -432,7 +443,11 @@ def mounting(desk):
         raise Skip(f"FUSE: {said}")
     check(list(said) == ["mounted"] and len(fds) == 1, f"{said}, {fds}")
     check(mounts(box.pid, "/workspace")[-1] == "fuse.s0", f"{mounts(box.pid, '/workspace')}")
-    check("fuse.s0" not in pathlib.Path("/proc/self/mountinfo").read_text(), "the host has it, too")
+    # By its device: others may have such mounts on the host.
+    inside = pathlib.Path(f"/proc/{box.pid}/mountinfo").read_text().splitlines()
+    device, = (line.split()[2] for line in inside if " - fuse.s0 " in line and line.split()[4] == "/workspace")
+    outside = [line.split()[2] for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()]
+    check(device not in outside, "the host has it, too")
     # FUSE's first word is FUSE_INIT, 26: the descriptor is that of the mount.
     wait_until("the mount speaks", lambda: select.select(fds, [], [], 0)[0], 10)
     check(int.from_bytes(os.read(fds[0], 1 << 20)[4:8], "little") == 26, "it says something else than FUSE_INIT")
@@ -457,6 +472,13 @@ def test_fuse_is_mounted_inside_and_served_from_outside(bench):
 
 
 def test_fuse_is_mounted_for_users_without_rights(bench):
-    if os.geteuid() == 0 and os.path.exists("/dev/fuse") and not os.stat("/dev/fuse").st_mode & 0o006 == 0o006:
-        raise Skip("/dev/fuse that everybody may open")
-    mounting(Desk(bench, user=SOMEBODY))
+    desk = Desk(bench, user=SOMEBODY)
+    if not os.path.exists("/dev/fuse"):
+        raise Skip("/dev/fuse")
+    # On many machines everybody may open it. Here they may in a mount namespace of their own.
+    device = desk.dir / "fuse"
+    os.mknod(device, 0o666 | stat.S_IFCHR, os.stat("/dev/fuse").st_rdev)
+    device.chmod(0o666)
+    script = f'mount --bind "$0" /dev/fuse && exec setpriv --reuid {SOMEBODY} --regid {SOMEBODY} --clear-groups "$@"'
+    desk.become = ["unshare", "--mount", "sh", "-c", script, str(device)]
+    mounting(desk)

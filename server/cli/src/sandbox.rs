@@ -156,6 +156,13 @@ fn stop(context: &Context, found: &Listed, force: bool) -> Result<(), Failure> {
         Err(_) if force => found.kill()?,
         // It ended in this moment.
         Err(ControlError::NotRunning) if !found.directory.path().exists() => {}
+        Err(ControlError::NotRunning) => {
+            return Err(Failure::other(format!(
+                "the sandbox {} is being made, or ends, just now; try again, or end it with \
+                 --force",
+                found.record.id
+            )));
+        }
         Err(error) => return Err(error.into()),
     }
     sandboxes(context).clean()?;
@@ -198,9 +205,9 @@ fn list(context: &Context) -> Result<Vec<Row>, Failure> {
     let mut rows = Vec::new();
     let listed = sandboxes.list()?;
     for found in listed {
-        let asked = found.lives.then(|| {
-            Control::connect(&found.directory).and_then(|mut control| control.status())
-        });
+        let asked = found
+            .lives
+            .then(|| Control::connect(&found.directory).and_then(|mut control| control.status()));
         let (state, status) = match asked {
             None => ("ended", None),
             Some(Ok(status)) => ("running", Some(status)),

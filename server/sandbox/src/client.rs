@@ -9,8 +9,10 @@ use crate::platform::{self, GuestStream, Held};
 use crate::protocol::{Answer, Request, Status};
 use crate::state::SandboxDir;
 
-/// How long a warden that lives may take to answer.
-const ANSWER: Duration = Duration::from_secs(10);
+/// How long a warden that lives may take to say so.
+const LIVES: Duration = Duration::from_secs(5);
+/// How long it may take to do what it is asked.
+const ANSWER: Duration = Duration::from_secs(60);
 /// How long one may take to end its sandbox: its processes have five seconds of that.
 const ENDING: Duration = Duration::from_secs(25);
 /// The longest answer.
@@ -62,10 +64,11 @@ impl Control {
     /// None runs.
     pub fn connect(directory: &SandboxDir) -> Result<Self, ControlError> {
         let stream = platform::connect(&directory.socket())?;
-        stream.set_write_timeout(Some(ANSWER))?;
-        stream.set_read_timeout(Some(ANSWER))?;
+        stream.set_write_timeout(Some(LIVES))?;
+        stream.set_read_timeout(Some(LIVES))?;
         let mut control = Self { stream: BufReader::new(stream), warden: None };
         control.warden = control.status()?.warden.hold()?;
+        control.stream.get_mut().set_read_timeout(Some(ANSWER))?;
         Ok(control)
     }
 
@@ -115,7 +118,7 @@ impl Control {
             Err(error) => return Err(error.into()),
         }
         // It has nothing left to do but to end.
-        match self.warden.map(|warden| warden.ends_within(ANSWER)).transpose()? {
+        match self.warden.map(|warden| warden.ends_within(LIVES)).transpose()? {
             Some(false) => Err(ControlError::NoAnswer),
             _ => Ok(()),
         }

@@ -70,8 +70,7 @@ pub(crate) fn arguments(view: &View<'_>) -> io::Result<Vec<OsString>> {
     // On some systems, one of them is a link to where it really is.
     let own = OWN.iter().filter_map(|place| std::fs::canonicalize(place).ok());
     let mode = |place: &Path| if place.ends_with("tmp") { "1777" } else { "755" };
-    let mut empty: Vec<(PathBuf, &str)> =
-        own.map(|place| (place.clone(), mode(&place))).collect();
+    let mut empty: Vec<(PathBuf, &str)> = own.map(|place| (place.clone(), mode(&place))).collect();
     // What is in one of those is hidden by it, and need not be there at all.
     let is_there = |it: &&PathBuf| !empty.iter().any(|(place, _)| it.starts_with(place));
     let hidden: Vec<_> = view.hidden.iter().filter(is_there).collect();
@@ -260,7 +259,8 @@ mod tests {
         let mut paths = [inner.join("new"), host.path().join("new")];
         paths.sort();
         let said = words(&view(&paths, std::slice::from_ref(&secret)));
-        let at = |text: String| said.find(&text).unwrap_or_else(|| panic!("{text}\nis not in\n{said}"));
+        let at =
+            |text: String| said.find(&text).unwrap_or_else(|| panic!("{text}\nis not in\n{said}"));
         let outer = at(format!("--tmpfs {} ", host.path().display()));
         let inner = at(format!("--tmpfs {} ", inner.display()));
         let secret = at(format!("--perms 700 --tmpfs {} ", secret.display()));

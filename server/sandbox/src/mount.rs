@@ -58,7 +58,10 @@ pub struct FuseMount {
 #[serde(rename_all = "snake_case")]
 enum Said {
     /// With the descriptor.
-    Mounted { uid: u32, gid: u32 },
+    Mounted {
+        uid: u32,
+        gid: u32,
+    },
     Unmounted,
     Failed(String),
 }
@@ -110,13 +113,9 @@ fn ask_helper(
     path: &Path,
     more: &[&str],
 ) -> Result<(Said, Option<OwnedFd>), MountError> {
-    let (ours, its) = socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .map_err(io::Error::from)?;
+    let (ours, its) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(io::Error::from)?;
     let mut command = Command::new(program);
     command.arg("sandbox-mount-helper").args(["--pid", &init.pid.to_string()]);
     command.args(["--started", &init.started.to_string()]).arg("--path").arg(path).args(more);
@@ -217,8 +216,7 @@ fn mount_inside(init: &Held, path: &Path, options: &str) -> io::Result<OwnedFd> 
     })?;
     go_to(path)?;
     let (uid, gid) = platform::user_and_group();
-    let mut all =
-        format!("fd={},rootmode=40000,user_id={uid},group_id={gid}", fuse.as_raw_fd());
+    let mut all = format!("fd={},rootmode=40000,user_id={uid},group_id={gid}", fuse.as_raw_fd());
     if !options.is_empty() {
         all = format!("{all},{options}");
     }

@@ -67,7 +67,10 @@ mod tests {
     fn requests_look_as_they_are_documented() {
         let said = serde_json::to_string(&Request::Stop { force: true }).unwrap();
         assert_eq!(said, r#"{"request":"stop","force":true}"#);
-        assert_eq!(serde_json::from_str::<Request>(r#"{"request":"ping"}"#).unwrap(), Request::Ping);
+        assert_eq!(
+            serde_json::from_str::<Request>(r#"{"request":"ping"}"#).unwrap(),
+            Request::Ping
+        );
         assert!(serde_json::from_str::<Request>(r#"{"request":"fly"}"#).is_err());
     }
 }

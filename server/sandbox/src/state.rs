@@ -103,7 +103,8 @@ impl Listed {
                 held.kill();
                 if !held.ends_within(ENDS).map_err(&at)? {
                     let pid = process.pid;
-                    let error = io::Error::other(format!("process {pid} was killed and is still there"));
+                    let error =
+                        io::Error::other(format!("process {pid} was killed and is still there"));
                     return Err(at(error));
                 }
             }
@@ -152,7 +153,8 @@ impl Sandboxes {
         let _making = self.lock()?;
         if let Some(name) = &record.name
             && let Some(other) = self.look()?.into_iter().find(|other| {
-                other.lives && (other.record.name.as_ref() == Some(name) || other.record.id == *name)
+                other.lives
+                    && (other.record.name.as_ref() == Some(name) || other.record.id == *name)
             })
         {
             return Err(StateError::NameTaken { name: name.clone(), id: other.record.id });
@@ -294,10 +296,7 @@ impl SandboxDir {
     /// Removes it. Another one may be doing the same.
     pub(crate) fn remove(&self) -> Result<(), StateError> {
         // First what makes it a sandbox, so that no half of one is found.
-        for gone in [
-            std::fs::remove_file(self.0.join(RECORD)),
-            std::fs::remove_dir_all(&self.0),
-        ] {
+        for gone in [std::fs::remove_file(self.0.join(RECORD)), std::fs::remove_dir_all(&self.0)] {
             match gone {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(file(&self.0)(error));

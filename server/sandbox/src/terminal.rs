@@ -10,9 +10,7 @@ use std::pin::pin;
 
 use rustix::fs::OFlags;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
-use rustix::termios::{
-    OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
-};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -64,7 +62,8 @@ impl Inner {
         let ends = [end.try_clone()?, end.try_clone()?, end];
         let nonblocking = rustix::fs::fcntl_getfl(&master)? | OFlags::NONBLOCK;
         rustix::fs::fcntl_setfl(&master, nonblocking)?;
-        let inner = Self { master: watched(master.into(), Interest::READABLE | Interest::WRITABLE)? };
+        let inner =
+            Self { master: watched(master.into(), Interest::READABLE | Interest::WRITABLE)? };
         inner.resize(terminal);
         Ok((inner, ends))
     }
@@ -94,7 +93,7 @@ impl Inner {
             }
         };
         // What was written before the end is all there.
-        let mut piece = [0; PIECE];
+        let mut piece = vec![0; PIECE];
         while let Ok(read @ 1..) = self.master.get_ref().read(&mut piece) {
             show(&piece[..read])?;
         }
@@ -102,7 +101,7 @@ impl Inner {
     }
 
     async fn show(&self) -> io::Result<()> {
-        let mut piece = [0; PIECE];
+        let mut piece = vec![0; PIECE];
         loop {
             let read = self.master.async_io(Interest::READABLE, |mut it| it.read(&mut piece));
             match read.await? {
@@ -113,7 +112,7 @@ impl Inner {
     }
 
     async fn type_in(&self, terminal: &Terminal) -> io::Result<()> {
-        let mut piece = [0; PIECE];
+        let mut piece = vec![0; PIECE];
         loop {
             let read = terminal.keys.async_io(Interest::READABLE, |mut it| it.read(&mut piece));
             let read = read.await?;

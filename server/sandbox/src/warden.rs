@@ -9,7 +9,7 @@ use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::Child;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -28,7 +28,7 @@ use crate::state::{Record, SandboxDir, StateError};
 const ASKED: Duration = Duration::from_secs(5);
 /// How long the system may take to end those that were not asked. One that is outside and
 /// stands still can keep a dead one from being buried.
-const KILLED: Duration = Duration::from_secs(10);
+const KILLED: Duration = Duration::from_secs(5);
 /// The longest request.
 const MAX_REQUEST: u64 = 1 << 20;
 
@@ -71,6 +71,8 @@ pub async fn run(
     let program = bwrap::find().ok_or_else(|| io::Error::other("bubblewrap is missing"))?;
     let own = Process::own()?;
     record.warden = Some(own);
+    // Whoever loses patience with what comes next knows whom to end.
+    directory.save(&record)?;
     let Begun { bwrap, leash, init } = bwrap::begin(&program, &record)?;
     record.init = Some(init.process);
     directory.save(&record)?;
@@ -82,7 +84,7 @@ pub async fn run(
     let mut keeping = Keeping { init, ended, leash: ChildStdin::from_std(leash)?, bwrap };
     let kept = async {
         keeping.keep(stops, is_leashed, end).await;
-        keeping.bury().await;
+        keeping.bury();
         directory.remove()
     };
     // The conversations go on while the sandbox ends; guests wait for their end.
@@ -144,15 +146,11 @@ impl Keeping {
         }
     }
 
-    /// Bubblewrap ends when init does.
-    async fn bury(&mut self) {
-        let deadline = Instant::now() + KILLED;
-        while matches!(self.bwrap.try_wait(), Ok(None)) {
-            if Instant::now() > deadline {
-                let _ = self.bwrap.kill();
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
+    /// Bubblewrap waits for init, for which nobody waits here any more.
+    fn bury(&mut self) {
+        let buried = self.bwrap.kill().and_then(|()| self.bwrap.wait());
+        if let Err(error) = buried {
+            tracing::warn!(%error, "bubblewrap could not be ended");
         }
     }
 }
@@ -203,7 +201,7 @@ async fn talk(warden: &Warden, stream: Stream) -> io::Result<()> {
             return Ok(());
         }
         let answer = match serde_json::from_slice(&line) {
-            Ok(request) => warden.answer(request),
+            Ok(request) => warden.answer(&request),
             Err(error) => {
                 Answer::Error { message: format!("the warden does not understand this: {error}") }
             }
@@ -215,7 +213,7 @@ async fn talk(warden: &Warden, stream: Stream) -> io::Result<()> {
 }
 
 impl Warden {
-    fn answer(&self, request: Request) -> Answer {
+    fn answer(&self, request: &Request) -> Answer {
         match request {
             Request::Ping => Answer::Ok,
             Request::Status => Answer::Status(Status {
@@ -226,7 +224,7 @@ impl Warden {
             }),
             Request::Stop { force } => {
                 // Nobody takes it when the sandbox ends already, which is what is wanted.
-                let _ = self.stop.send(force);
+                let _ = self.stop.send(*force);
                 Answer::Ok
             }
         }
