@@ -78,7 +78,14 @@ pub(crate) fn begin(bwrap: &Path, record: &Record) -> io::Result<Begun> {
     // Init says a word when it runs; before that it may still be bubblewrap, making mounts.
     if ready.read(&mut [0])? == 0 {
         let ended = bwrap.wait()?;
-        return Err(io::Error::other(format!("bubblewrap made no sandbox ({ended})")));
+        let next = if platform::is_root() {
+            ""
+        } else {
+            "; without root it needs user namespaces, which some systems forbid: `sysctl \
+             user.max_user_namespaces kernel.unprivileged_userns_clone \
+             kernel.apparmor_restrict_unprivileged_userns`"
+        };
+        return Err(io::Error::other(format!("bubblewrap made no sandbox ({ended}){next}")));
     }
     let info: Info = serde_json::from_str(&said)?;
     // It cannot have ended unnoticed and its number be another's: bubblewrap buries it, and

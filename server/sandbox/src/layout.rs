@@ -131,6 +131,12 @@ fn without_room(place: &Path) -> io::Result<Option<&Path>> {
              name the directory that it leads to"
         )));
     }
+    if place.exists() && !is_directory(place) {
+        let place = place.display();
+        return Err(io::Error::other(format!(
+            "{place} cannot be a directory of the sandbox, since it is a file; name another one"
+        )));
+    }
     let nearest = place.ancestors().find(|it| is_directory(it));
     Ok(nearest.filter(|it| *it != place && *it != Path::new("/")))
 }
@@ -147,7 +153,12 @@ impl Arguments {
 
     /// The entries of a directory of the host, each by itself.
     fn list(&mut self, directory: &Path) -> io::Result<()> {
-        let read = std::fs::read_dir(directory)?;
+        let read = std::fs::read_dir(directory).map_err(|error| {
+            io::Error::other(format!(
+                "{}: {error}; choose a place in another directory, such as /workspace",
+                directory.display()
+            ))
+        })?;
         let mut entries: Vec<_> = read.collect::<Result<_, _>>()?;
         if entries.len() > LARGE {
             return Err(io::Error::other(format!(

@@ -87,11 +87,14 @@ pub fn spawn(
     wanted: Wanted,
 ) -> Result<Spawned, SpawnError> {
     bwrap::find().ok_or(SpawnError::NoBubblewrap)?;
-    let paths = wanted.paths.iter().map(|path| mount_point(path));
-    let mut paths = paths.collect::<Result<Vec<_>, _>>()?;
-    // What lies in another one comes after it.
-    paths.sort();
-    paths.dedup();
+    let mut paths = Vec::new();
+    for path in &wanted.paths {
+        let path = mount_point(path)?;
+        // The first one that was named is where commands begin.
+        if !paths.contains(&path) {
+            paths.push(path);
+        }
+    }
     let now = OffsetDateTime::now_utc();
     let now = now.replace_nanosecond(0).unwrap_or(now);
     let record = Record {

@@ -3,7 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,8 @@ const LOG: &str = "warden.log";
 const LOCK: &str = "lock";
 /// Held for the moment in which a sandbox is made or removed.
 const MAKING: &str = "making.lock";
+/// How long another one may take to make a sandbox's directory, or to remove some.
+const MAKES: Duration = Duration::from_secs(20);
 /// How long a process may take to end that was killed.
 const ENDS: Duration = Duration::from_secs(10);
 /// Letters that are told apart when they are read out.
@@ -33,13 +35,16 @@ pub enum StateError {
         error: io::Error,
     },
     /// A file does not say what it should.
-    #[error("{} cannot be read: {why}; `s0 sandbox stop --all --force` removes the sandbox", .path.display())]
+    #[error("{} cannot be read: {why}; something else has written to it", .path.display())]
     Damaged {
         /// Which.
         path: PathBuf,
         /// Why.
         why: String,
     },
+    /// Somebody else makes or removes a sandbox, and does not come to an end.
+    #[error("another s0 has been making or removing a sandbox for long ({} is locked); end it", .0.display())]
+    Making(PathBuf),
     /// The name is another's.
     #[error("the sandbox {id} is named {name} already; choose another name, or stop that one")]
     NameTaken {
@@ -145,8 +150,17 @@ impl Sandboxes {
         platform::private_directory(&self.0).map_err(file(&self.0))?;
         let path = self.0.join(MAKING);
         let lock = platform::private_file(&path).map_err(file(&path))?;
-        lock.lock().map_err(file(&path))?;
-        Ok(lock)
+        let deadline = Instant::now() + MAKES;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(lock),
+                Err(TryLockError::Error(error)) => return Err(file(&path)(error)),
+                Err(TryLockError::WouldBlock) if Instant::now() > deadline => {
+                    return Err(StateError::Making(path));
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(2)),
+            }
+        }
     }
 
     pub(crate) fn make(&self, mut record: Record) -> Result<New, StateError> {
