@@ -123,7 +123,8 @@ class Box:
 
 
 def test_a_sandbox_is_made_used_listed_and_ended(bench):
-    desk = Desk(bench)
+    # The address of a socket in there is too long for the system.
+    desk = Desk(bench, "desk-" + 100 * "x")
     check(desk.json("list") == [], "there is a sandbox before any was made")
     box = desk.create("--name", "agent")
     check(re.fullmatch(r"sb_[a-z2-9]{16}", box.id), f"{box.id}")
@@ -273,6 +274,14 @@ def test_bubblewrap_that_is_missing_or_fails_is_said(bench):
     desk.environment["PATH"] = f"{broken}:{usual}"
     said = desk.run("create", code=1)[1]
     check("no luck today" in said and "bubblewrap made no sandbox" in said, said)
+    # One that hangs, as when a disk does not answer.
+    write(broken / "bwrap", "#!/bin/sh\nexec cat >/dev/null\n")
+    making = desk.start("create")
+    wait_until("it is being made", lambda: [it["state"] for it in desk.json("list")] == ["changing"])
+    check("being made" in desk.run("stop", desk.json("list")[0]["id"], code=1)[1], "it is not said that it is being made")
+    desk.run("stop", "--all", "--force")
+    check(making.wait(30 * PATIENCE) == 1, f"{making.returncode}")
+    wait_until("nothing is left", lambda: not list(bench.own_processes()), 10)
     check(desk.kept() == [], f"something is left: {desk.kept()}")
 
 
@@ -293,7 +302,7 @@ def test_many_commands_at_once(bench):
 
 def running(desk, script):
     """A sandbox that `run` has made, and the process of `run`."""
-    process = desk.start("run", "--", "sh", "-c", f"echo ready; {script}")
+    process = desk.start("run", "--", "sh", "-c", f"echo ready; {script}", stdin=subprocess.PIPE)
     check(process.stdout.readline() == b"ready\n", lambda: f"{process.stderr.read()!r}")
     said, = desk.json("list")
     return process, Box(desk, said)
@@ -302,7 +311,8 @@ def running(desk, script):
 def test_a_sandbox_of_one_command_ends_with_it(bench):
     desk = Desk(bench)
     # What it leaves in the background, too.
-    process, box = running(desk, "sleep 600 & exit 4")
+    process, box = running(desk, "sleep 600 & read line; exit 4")
+    process.stdin.close()
     check(process.wait(30 * PATIENCE) == 4, f"{process.returncode}")
     check(not box.processes() and desk.kept() == [], "it was not gone when the command returned")
     process, box = running(desk, "sleep 600")
@@ -460,6 +470,8 @@ def mounting(desk):
     wait_until("the mount is dead", lambda: "not connected" in desk.run("exec", box.id, "-w", "/", "--", "ls", "/workspace", code=None)[1], 10)
     check(helper(desk, box, "--path", "/workspace", "--unmount")[0] == "unmounted", "it stays")
     check(mounts(box.pid, "/workspace") == ["tmpfs"], f"{mounts(box.pid, '/workspace')}")
+    said, _ = helper(desk, box, "--path", "/workspace", "--unmount")
+    check("nothing is mounted" in said.get("failed", ""), f"the sandbox's own directory was taken away: {said}")
     box.sh("touch /workspace/again")
     box.sh("ln -s /usr /workspace/link; touch /workspace/file")
     for path, why in (("/", "all of it"), ("workspace", "slash"), ("/no/where", "no such directory"), ("/proc", "system"),

@@ -90,10 +90,9 @@ pub(crate) fn begin(bwrap: &Path, record: &Record) -> io::Result<Begun> {
     let info: Info = serde_json::from_str(&said)?;
     // It cannot have ended unnoticed and its number be another's: bubblewrap buries it, and
     // ends then.
-    let init = Process::of(info.child_pid)?.hold()?;
-    let init = init.ok_or_else(|| io::Error::other("the sandbox ended at once"))?;
-    if bwrap.try_wait()?.is_some() {
-        return Err(io::Error::other("the sandbox ended at once"));
+    let init = Process::of(info.child_pid).ok().map(|init| init.hold()).transpose()?.flatten();
+    match (init, bwrap.try_wait()?) {
+        (Some(init), None) => Ok(Begun { bwrap, leash, init }),
+        _ => Err(io::Error::other("the sandbox ended at once")),
     }
-    Ok(Begun { bwrap, leash, init })
 }

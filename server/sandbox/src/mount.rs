@@ -88,7 +88,7 @@ pub fn mount(
     }
 }
 
-/// Takes the uppermost mount at a directory of the sandbox away. Who has files of it open goes on
+/// Takes what [`mount`] mounted at a directory of the sandbox away. Who has files of it open goes on
 /// with them as long as it is served.
 ///
 /// # Errors
@@ -182,6 +182,10 @@ pub fn help(pid: u32, started: Option<u64>, path: &Path, what: &Help<'_>) -> io:
             Ok((Said::Mounted { uid, gid }, Some(fuse)))
         }
         Help::Unmount => {
+            // What else is there is the sandbox's own directory, and stays.
+            if platform::mounted_at(&init, path)?.as_deref() != Some(KIND) {
+                return Err(at(path, rustix::io::Errno::INVAL));
+            }
             platform::enter_to_mount(&init, || Ok(()))?;
             // By its path: what is mounted there may be dead, and cannot be opened.
             rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)

@@ -184,6 +184,36 @@ fn owner(name_space: &File) -> io::Result<File> {
     }
 }
 
+/// What kind of file system is uppermost at a place, as a process sees it.
+pub(crate) fn mounted_at(process: &Held, place: &Path) -> io::Result<Option<String>> {
+    let table = std::fs::read_to_string(format!("/proc/{}/mountinfo", process.process.pid))?;
+    Ok(uppermost(&table, place).map(str::to_owned))
+}
+
+/// The kind in a table of mounts, in which those that cover others come later.
+fn uppermost<'a>(table: &'a str, place: &Path) -> Option<&'a str> {
+    let line = table.lines().rfind(|line| {
+        line.split(' ').nth(4).is_some_and(|at| unescaped(at) == place.as_os_str().as_bytes())
+    });
+    line?.split_once(" - ")?.1.split(' ').next()
+}
+
+/// A name in a table of mounts: blanks, line ends and backslashes are octal there.
+fn unescaped(name: &str) -> Vec<u8> {
+    let mut pieces = name.split('\\');
+    let mut bytes = pieces.next().unwrap_or_default().as_bytes().to_vec();
+    for piece in pieces {
+        match piece.split_at_checked(3).map(|(code, rest)| (u8::from_str_radix(code, 8), rest)) {
+            Some((Ok(byte), rest)) => {
+                bytes.push(byte);
+                bytes.extend_from_slice(rest.as_bytes());
+            }
+            _ => bytes.extend_from_slice(piece.as_bytes()),
+        }
+    }
+    bytes
+}
+
 /// What root may do inside: what it needs to be root of its own files, and nothing that
 /// reaches the host (mounts, devices, modules, the network's set-up).
 pub(crate) const KEPT: [(&str, CapabilitySet); 10] = [
@@ -330,6 +360,19 @@ mod tests {
         let said = "7 (a) b (c)) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 99 1";
         assert_eq!(started(said), Some(4711));
         assert_eq!(started("7"), None);
+    }
+
+    #[test]
+    fn the_uppermost_mount_counts() {
+        let table = "\
+            30 1 0:9 / / rw - tmpfs tmpfs rw\n\
+            31 30 0:8 / /a\\040b rw,nosuid shared:1 - tmpfs tmpfs rw\n\
+            32 31 0:7 / /a\\040b rw - fuse.s0 s0 rw,fd=3\n\
+            33 30 0:6 / /a\\134 rw - ext4 /dev/x rw\n";
+        assert_eq!(uppermost(table, Path::new("/a b")), Some("fuse.s0"));
+        assert_eq!(uppermost(table, Path::new("/a\\")), Some("ext4"));
+        assert_eq!(uppermost(table, Path::new("/a")), None);
+        assert_eq!(uppermost(table, Path::new("/")), Some("tmpfs"));
     }
 
     #[test]
