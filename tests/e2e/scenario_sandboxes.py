@@ -334,8 +334,12 @@ def test_nothing_is_left_whoever_is_killed(bench):
     check(process.wait(30 * PATIENCE) == 137, f"{process.returncode}")
     box.check_gone(kept=True)
     check("has ended" in desk.run("exec", box.id, "--", "true", code=1)[1], "what was killed is entered")
-    check([it["state"] for it in desk.json("list")] == ["ended"], "it is not said that it ended")
-    check(desk.json("list") == [] and desk.kept() == [], "it is not forgotten")
+    other = desk.create()
+    check([it["state"] for it in desk.json("list")] == ["ended", "running"], "it is not said that it ended")
+    check([it["id"] for it in desk.json("list")] == [other.id] == desk.kept(), "it is not forgotten")
+    end(other.warden)
+    check(desk.json("stop", other.id) == {"stopped": [other.id]}, "one that has ended cannot be stopped")
+    check(desk.kept() == [], "it is not forgotten")
     # Its first process, and bubblewrap: the warden cleans up.
     for victim in ("init", "bwrap"):
         box = desk.create()

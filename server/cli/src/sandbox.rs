@@ -43,7 +43,7 @@ pub(crate) async fn sandbox(context: &Context, command: Sandbox) -> Done {
         Sandbox::Stop { all: true, force, .. } => {
             let all = sandboxes(context).list()?;
             // One that does not end keeps nobody else from ending.
-            let ended: Vec<_> = all.iter().map(|it| stop(context, it, force)).collect();
+            let ended: Vec<_> = all.iter().map(|it| stop(it, force)).collect();
             ended.into_iter().collect::<Result<Vec<_>, _>>()?;
             let ids: Vec<_> = all.iter().map(|it| &it.record.id).collect();
             screen.show(&json!({ "stopped": ids }), || {
@@ -52,7 +52,7 @@ pub(crate) async fn sandbox(context: &Context, command: Sandbox) -> Done {
         }
         Sandbox::Stop { sandbox, force, .. } => {
             let found = find(context, &sandbox.unwrap_or_default())?;
-            stop(context, &found, force)?;
+            stop(&found, force)?;
             let id = &found.record.id;
             screen.show(&json!({ "stopped": [id] }), || format!("stopped {id}"));
         }
@@ -148,12 +148,15 @@ fn of(id: &str) -> impl Fn(ControlError) -> Failure {
 }
 
 /// Ends one, and removes what is left of it.
-fn stop(context: &Context, found: &Listed, force: bool) -> Result<(), Failure> {
+fn stop(found: &Listed, force: bool) -> Result<(), Failure> {
     let stopped = Control::connect(&found.directory).and_then(|control| control.stop(force));
     match stopped {
         Ok(()) => {}
-        Err(error) if has_ended(&error) && !found.lives => {}
-        Err(_) if force => found.kill()?,
+        Err(error) if has_ended(&error) && !found.lives => found.directory.remove()?,
+        Err(_) if force => {
+            found.kill()?;
+            found.directory.remove()?;
+        }
         // It ended in this moment.
         Err(ControlError::NotRunning) if !found.directory.path().exists() => {}
         Err(ControlError::NotRunning) => {
@@ -165,7 +168,6 @@ fn stop(context: &Context, found: &Listed, force: bool) -> Result<(), Failure> {
         }
         Err(error) => return Err(error.into()),
     }
-    sandboxes(context).clean()?;
     Ok(())
 }
 
@@ -203,8 +205,10 @@ impl Row {
 fn list(context: &Context) -> Result<Vec<Row>, Failure> {
     let sandboxes = sandboxes(context);
     let mut rows = Vec::new();
-    let listed = sandboxes.list()?;
-    for found in listed {
+    let mut all = sandboxes.clean()?;
+    all.extend(sandboxes.list()?);
+    all.sort_by(|one, other| one.record.created_at.cmp(&other.record.created_at));
+    for found in all {
         let asked = found
             .lives
             .then(|| Control::connect(&found.directory).and_then(|mut control| control.status()));
@@ -219,7 +223,6 @@ fn list(context: &Context) -> Result<Vec<Row>, Failure> {
         row.log = found.lives.then(|| found.directory.log());
         rows.push(row);
     }
-    sandboxes.clean()?;
     Ok(rows)
 }
 

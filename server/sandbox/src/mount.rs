@@ -243,7 +243,10 @@ fn go_to(path: &Path) -> io::Result<()> {
 fn at(path: &Path, error: rustix::io::Errno) -> io::Error {
     let why = match error {
         rustix::io::Errno::LOOP => "a part of it is a symbolic link".into(),
-        rustix::io::Errno::NOENT => "there is no such directory in the sandbox".into(),
+        rustix::io::Errno::NOENT => {
+            "there is no such directory in the sandbox; name it with `--path` when you make one"
+                .into()
+        }
         rustix::io::Errno::NOTDIR => "it is no directory".into(),
         rustix::io::Errno::INVAL => "nothing is mounted there".into(),
         other => other.to_string(),

@@ -107,7 +107,6 @@ pub fn spawn(
         warden: None,
         init: None,
     };
-    sandboxes.clean()?;
     let new = sandboxes.make(record)?;
     let directory = new.directory;
     let id = directory.path().file_name().unwrap_or_default();
@@ -134,7 +133,7 @@ pub fn spawn(
         Err(error) => {
             if matches!(error, SpawnError::Ended(_)) {
                 // It has ended, so that nobody else removes it.
-                sandboxes.clean()?;
+                directory.remove()?;
             }
             Err(error)
         }

@@ -95,8 +95,7 @@ pub struct Listed {
 }
 
 impl Listed {
-    /// Ends it without asking its warden, which may hang. What is left of its state is removed
-    /// by [`Sandboxes::clean`].
+    /// Ends it without asking its warden, which may hang. Its state stays.
     ///
     /// # Errors
     /// It cannot be ended.
@@ -307,8 +306,11 @@ impl SandboxDir {
         write().map_err(file(&path))
     }
 
-    /// Removes it. Another one may be doing the same.
-    pub(crate) fn remove(&self) -> Result<(), StateError> {
+    /// Removes the state of one that has ended. Another one may be doing the same.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn remove(&self) -> Result<(), StateError> {
         // First what makes it a sandbox, so that no half of one is found.
         for gone in [std::fs::remove_file(self.0.join(RECORD)), std::fs::remove_dir_all(&self.0)] {
             match gone {
