@@ -226,8 +226,15 @@ fn mount_inside(init: &Held, path: &Path, options: &str) -> io::Result<OwnedFd> 
     }
     let all = CString::new(all)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    rustix::mount::mount(SOURCE, ".", KIND, flags, all.as_c_str())
-        .map_err(|error| at(path, error))?;
+    rustix::mount::mount(SOURCE, ".", KIND, flags, all.as_c_str()).map_err(
+        |error| match error {
+            rustix::io::Errno::INVAL => io::Error::other(format!(
+                "{}: the system does not take the options {options:?}",
+                path.display()
+            )),
+            error => at(path, error),
+        },
+    )?;
     Ok(fuse)
 }
 
