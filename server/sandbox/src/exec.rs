@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::task::Poll;
 
 use rustix::process::Signal;
 use tokio::process::{Child, Command};
@@ -80,23 +81,21 @@ impl Exec<'_> {
             return Err(ExecError::NoDirectory(self.directory.into()));
         }
         let mut signals = Signals::catch()?;
-        let (status, left) = match &terminal {
+        let status = match &terminal {
             None => {
                 let child = self.command(inside::COMMAND).spawn()?;
-                (signals.pass_on_until_end(child).await?, None)
+                signals.pass_on_until_end(child, || {}).await?
             }
             Some(terminal) => {
-                let (inner, ends) = Inner::open(terminal)?;
-                let [input, output, error] = ends;
+                let (inner, [input, output, error]) = Inner::open(terminal)?;
                 let mut command = self.command(inside::COMMAND_ON_TERMINAL);
                 let child = command.stdin(input).stdout(output).stderr(error).spawn()?;
                 // They are open here, too, and the end of the others would not be heard.
                 drop(command);
-                let ended = signals.pass_on_until_end_with(child, terminal, &inner);
-                (inner.relay(terminal, ended).await?, Some(inner))
+                let ended = signals.pass_on_until_end(child, || inner.resize(terminal));
+                inner.relay(terminal, ended).await?
             }
         };
-        drop((left, terminal));
         Ok(exit_code(status))
     }
 
@@ -121,68 +120,49 @@ fn exit_code(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
-/// Signals to this process that are meant for the command.
-struct Signals([(Caught, Signal); 4], Caught);
+/// Signals to this process that are about the command.
+struct Signals([(Caught, Signal); 5]);
 
 impl Signals {
     fn catch() -> io::Result<Self> {
-        let caught = [
+        Ok(Self([
             (signal(SignalKind::interrupt())?, Signal::INT),
             (signal(SignalKind::terminate())?, Signal::TERM),
             (signal(SignalKind::hangup())?, Signal::HUP),
             (signal(SignalKind::quit())?, Signal::QUIT),
-        ];
-        Ok(Self(caught, signal(SignalKind::window_change())?))
+            (signal(SignalKind::window_change())?, Signal::WINCH),
+        ]))
     }
 
     async fn next(&mut self) -> Signal {
         std::future::poll_fn(|context| {
-            for (caught, signal) in &mut self.0 {
-                if caught.poll_recv(context).is_ready() {
-                    return std::task::Poll::Ready(*signal);
-                }
-            }
-            if self.1.poll_recv(context).is_ready() {
-                return std::task::Poll::Ready(Signal::WINCH);
-            }
-            std::task::Poll::Pending
+            let mut all = self.0.iter_mut();
+            let heard = all.find_map(|(caught, signal)| {
+                caught.poll_recv(context).is_ready().then_some(*signal)
+            });
+            heard.map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }
 
-    async fn pass_on_until_end(&mut self, mut child: Child) -> io::Result<ExitStatus> {
-        loop {
-            tokio::select! {
-                ended = child.wait() => return ended,
-                signal = self.next() => send(&child, signal),
-            }
-        }
-    }
-
-    async fn pass_on_until_end_with(
+    /// Waits for the command. A terminal outside that was `resized` is no signal to it: it has
+    /// none, or one of its own.
+    async fn pass_on_until_end(
         &mut self,
         mut child: Child,
-        terminal: &Terminal,
-        inner: &Inner,
+        resized: impl Fn(),
     ) -> io::Result<ExitStatus> {
         loop {
             tokio::select! {
                 ended = child.wait() => return ended,
-                signal = self.next() => match signal {
-                    Signal::WINCH => inner.resize(terminal),
-                    signal => send(&child, signal),
+                signal = self.next() => match (signal, child.id()) {
+                    (Signal::WINCH, _) => resized(),
+                    // Its number is its own as long as it was not waited for, and none after that.
+                    (signal, Some(pid)) => platform::pass_on(pid, signal),
+                    (_, None) => {}
                 },
             }
         }
-    }
-}
-
-fn send(child: &Child, signal: Signal) {
-    // Its number is its own as long as it was not waited for, and none after that.
-    if let Some(pid) = child.id()
-        && signal != Signal::WINCH
-    {
-        platform::pass_on(pid, signal);
     }
 }
 
