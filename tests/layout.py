@@ -21,6 +21,7 @@ ARROWS = {
     "s0-api": {"s0-tree"},
     "s0-service": {"s0-tree", "s0-api"},
     "s0-mount": {"s0-tree", "s0-api"},
+    "s0-sandbox": {"s0-tree", "s0-api", "s0-mount"},
     "s0-replica": {"s0-tree", "s0-api", "s0-review"},
     "s0-host": {"s0-tree", "s0-api", "s0-review", "s0-replica"},
     "s0-sidecar": {"s0-tree", "s0-api", "s0-review", "s0-replica", "s0-host"},

@@ -9,11 +9,13 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::screen::Format;
 
+mod sandbox;
 mod service;
 mod sync;
 mod token;
 mod volume;
 
+pub(crate) use sandbox::{InSandbox, NewSandbox, Sandbox};
 pub(crate) use service::Service;
 pub(crate) use sync::{Conflicts, Held, InitFrom, PathAt, Pause, Role, Side, Sync};
 pub(crate) use token::Token;
@@ -159,6 +161,16 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Volume,
     },
+    /// Run agents in sandboxes on this machine
+    ///
+    /// A sandbox is a group of processes with files of its own: it sees the host's files and cannot
+    /// write them, nor see homes and temporary files. Its home, `/tmp` and its directories
+    /// (`/workspace`, or those of --path) begin empty, are its own and go with it. It shares the
+    /// host's network. Linux only; needs bubblewrap.
+    Sandbox {
+        #[command(subcommand)]
+        command: Sandbox,
+    },
     /// Make, list and revoke tokens of the service
     ///
     /// A token says who may do what: it belongs to a team, whose Volumes it opens, and
@@ -245,6 +257,31 @@ Example:
     /// Serve a mount of a Volume (started by others)
     #[command(hide = true)]
     MountHost(MountOptions),
+    /// Keep a sandbox (started by others)
+    #[command(hide = true)]
+    SandboxWarden {
+        #[arg(long)]
+        id: String,
+        /// End with whoever has the other end of standard input
+        #[arg(long)]
+        leashed: bool,
+    },
+    /// Mount in a sandbox, and send the descriptor over standard input (started by wardens)
+    #[command(hide = true)]
+    SandboxMountHelper {
+        /// The sandbox's first process
+        #[arg(long)]
+        pid: u32,
+        /// When it was started, in ticks since the system was
+        #[arg(long)]
+        started: Option<u64>,
+        #[arg(long)]
+        path: PathBuf,
+        #[arg(long, default_value = "")]
+        options: String,
+        #[arg(long, conflicts_with = "options")]
+        unmount: bool,
+    },
     /// Write files as an agent (started by the tour)
     #[command(hide = true)]
     TourAgent { root: PathBuf },
@@ -268,6 +305,24 @@ pub(crate) struct MountOptions {
     /// How large its cache on the local disk becomes
     #[arg(long, default_value = "2GiB", value_name = "SIZE")]
     pub(crate) cache: bytesize::ByteSize,
+}
+
+impl Command {
+    /// Whether it enters a sandbox, which the system allows to a process with one thread.
+    pub(crate) fn needs_one_thread(&self) -> bool {
+        matches!(self, Self::Sandbox { .. } | Self::SandboxMountHelper { .. })
+    }
+
+    /// Whether it goes on in the background when its starter has ended.
+    pub(crate) fn is_detached(&self) -> bool {
+        matches!(
+            self,
+            Self::Host { .. }
+                | Self::MountHost(_)
+                | Self::SandboxWarden { .. }
+                | Self::Serve { detached: true, .. }
+        )
+    }
 }
 
 /// The arguments with the command `lsp`, where an editor leaves it out.

@@ -122,6 +122,11 @@ impl Context {
         &self.profiles
     }
 
+    /// The file of profiles, if there is a place for one.
+    pub(crate) fn profiles_file(&self) -> Option<&Path> {
+        self.profiles.file.as_deref()
+    }
+
     /// The service that was asked for, or this machine's.
     pub(crate) fn service(&self) -> Result<ServiceAddress, Failure> {
         Ok(self.chosen()?.service)

@@ -148,10 +148,21 @@ impl From<s0_host::SpawnError> for Failure {
     }
 }
 
+impl From<s0_sandbox::SpawnError> for Failure {
+    fn from(error: s0_sandbox::SpawnError) -> Self {
+        // The same.
+        Self::other(error.to_string())
+    }
+}
+
 other!(
     s0_host::ControlError,
     s0_host::HostError,
     s0_host::StateError,
+    s0_sandbox::ControlError,
+    s0_sandbox::StateError,
+    s0_sandbox::exec::ExecError,
+    s0_sandbox::warden::WardenError,
     s0_service::ServeError,
     std::io::Error,
     serde_json::Error

@@ -31,6 +31,7 @@ mod live;
 mod lsp;
 mod mount;
 mod platform;
+mod sandbox;
 mod screen;
 mod serve;
 mod service;
@@ -46,27 +47,34 @@ use std::process::ExitCode;
 
 use args::{Args, Command};
 use context::Context;
+use s0_sandbox::mount::Help;
 
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    // Inside a sandbox, the environment is the command's, and says nothing to us.
+    if let Some(code) = s0_sandbox::inside::run() {
+        return code;
+    }
     let args = Args::of_process();
-    if matches!(args.command, Command::Host { .. } | Command::Serve { detached: true, .. }) {
+    if args.command.is_detached() {
         s0_host::detach();
     }
     let format = match &args.command {
         Command::Serve { options, .. } => options.log_format,
         _ => args::LogFormat::Text,
     };
-    let stays = matches!(
-        args.command,
-        Command::Host { .. } | Command::Serve { .. } | Command::MountHost(_)
-    );
+    let stays = args.command.is_detached() || matches!(args.command, Command::Serve { .. });
     platform::log_to_stderr(stays, format);
     if stays {
         platform::be_frugal();
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let mut runtime = if args.command.needs_one_thread() {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    let runtime = runtime.enable_all().build();
     let screen = screen::Screen::new(args.output);
     let done = match runtime {
         Ok(runtime) => {
@@ -107,6 +115,13 @@ async fn run(args: Args, screen: &screen::Screen) -> failure::Done {
         Command::Lsp { print_config_schema: true, .. } => lsp::print_config_schema(&context),
         Command::Lsp { .. } => lsp::serve(&context).await,
         Command::MountHost(options) => mount::host(&context, options).await,
+        Command::Sandbox { command } => sandbox::sandbox(&context, command).await,
+        Command::SandboxWarden { id, leashed } => sandbox::warden(&context, &id, leashed).await,
+        Command::SandboxMountHelper { pid, started, path, options, unmount } => {
+            let help = if unmount { Help::Unmount } else { Help::Mount(&options) };
+            s0_sandbox::mount::help(pid, started, &path, &help)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::TourAgent { root } => tour::act(screen, &root).await,
         Command::Host { replica, take_over } => sync::host(&context, &replica, take_over).await,
     }

@@ -1,0 +1,248 @@
+//! `s0 sandbox`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use s0_sandbox::exec::Exec;
+use s0_sandbox::protocol::Status;
+use s0_sandbox::{
+    Control, ControlError, Listed, Process, Record, Sandboxes, Spawned, Wanted, mount_point,
+};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::args::{InSandbox, NewSandbox, Sandbox};
+use crate::context::Context;
+use crate::failure::{Done, Failure};
+use crate::platform;
+use crate::screen::{count, titled};
+
+/// The home inside, where the user's own is none that can be made there.
+const HOME: &str = "/home/user";
+
+/// `s0 sandbox …`.
+pub(crate) async fn sandbox(context: &Context, command: Sandbox) -> Done {
+    let screen = &context.screen;
+    match command {
+        Sandbox::Create { new } => {
+            let made = spawn(context, new, false)?;
+            let row = Row::of(&made.record, "running", Some(made.status));
+            screen.show(&row, || row.id.clone());
+        }
+        Sandbox::Exec { sandbox, inside } => {
+            let found = find(context, &sandbox)?;
+            let control = Control::connect(&found.directory);
+            let status = control.and_then(|mut it| it.status()).map_err(of(&found.record.id))?;
+            return exec(&found.record, status.init, &inside).await;
+        }
+        Sandbox::Run { new, keep, inside } => return run(context, new, keep, &inside).await,
+        Sandbox::List => {
+            let rows = list(context)?;
+            screen.show(&rows, || table(&rows));
+        }
+        Sandbox::Stop { all: true, force, .. } => {
+            let all = sandboxes(context).list()?;
+            // One that does not end keeps nobody else from ending.
+            let ended: Vec<_> = all.iter().map(|it| stop(it, force)).collect();
+            ended.into_iter().collect::<Result<Vec<_>, _>>()?;
+            let ids: Vec<_> = all.iter().map(|it| &it.record.id).collect();
+            screen.show(&json!({ "stopped": ids }), || {
+                format!("stopped {}", count(ids.len(), "sandbox"))
+            });
+        }
+        Sandbox::Stop { sandbox, force, .. } => {
+            let found = find(context, &sandbox.unwrap_or_default())?;
+            stop(&found, force)?;
+            let id = &found.record.id;
+            screen.show(&json!({ "stopped": [id] }), || format!("stopped {id}"));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `s0 sandbox-warden`.
+pub(crate) async fn warden(context: &Context, id: &str, leashed: bool) -> Done {
+    let directory = sandboxes(context).sandbox(id);
+    s0_sandbox::warden::run(&directory, leashed, platform::asked_to_end()).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn sandboxes(context: &Context) -> Sandboxes {
+    Sandboxes::new(context.state.path())
+}
+
+fn spawn(context: &Context, new: NewSandbox, is_leashed: bool) -> Result<Spawned, Failure> {
+    let home = std::env::home_dir().map(|home| s0_host::canonical(&home));
+    let home = home.filter(|home| mount_point(home).is_ok());
+    // Whoever is inside is the same user, and could speak to hosts and read tokens there.
+    let hidden = [Some(context.state.path()), Some(&context.data_dir), context.profiles_file()];
+    let hidden = hidden.into_iter().flatten().map(s0_host::canonical);
+    let wanted = Wanted {
+        name: new.name,
+        paths: new.paths,
+        home: home.unwrap_or_else(|| PathBuf::from(HOME)),
+        hidden: hidden.collect(),
+        is_leashed,
+    };
+    let program = std::env::current_exe()?;
+    Ok(s0_sandbox::spawn(&program, context.state.path(), &sandboxes(context), wanted)?)
+}
+
+async fn run(context: &Context, new: NewSandbox, keep: bool, inside: &InSandbox) -> Done {
+    let made = spawn(context, new, !keep)?;
+    // From inside the sandbox, its socket is not to be seen.
+    let control = Control::connect(&made.directory).map_err(of(&made.record.id))?;
+    let done = exec(&made.record, made.status.init, inside).await;
+    if keep {
+        let id = &made.record.id;
+        let said = format!("the sandbox {id} stays; `s0 sandbox stop {id}` ends it");
+        context.screen.warn(said);
+    } else if let Err(error) = control.stop(false)
+        && !has_ended(&error)
+    {
+        context.screen.warn(error.to_string());
+    }
+    done
+}
+
+async fn exec(record: &Record, init: Process, inside: &InSandbox) -> Done {
+    let first = record.paths.first().map_or(record.home.as_path(), PathBuf::as_path);
+    let exec = Exec {
+        id: &record.id,
+        init,
+        home: &record.home,
+        directory: inside.workdir.as_deref().unwrap_or(first),
+        environment: &inside.env,
+        tty: inside.tty,
+        command: &inside.command,
+    };
+    Ok(ExitCode::from(exec.run().await?))
+}
+
+/// The sandbox with an id or a name.
+fn find(context: &Context, named: &str) -> Result<Listed, Failure> {
+    let is_meant = |it: &Listed| it.record.id == named || it.record.name.as_deref() == Some(named);
+    let all = sandboxes(context).list()?;
+    // A name may be that of one that has ended, too.
+    let mut found: Vec<_> = all.into_iter().filter(is_meant).collect();
+    found.sort_by_key(|it| !it.lives);
+    found.into_iter().next().ok_or_else(|| {
+        Failure::other(format!(
+            "there is no sandbox {named}; `s0 sandbox list` shows those that there are"
+        ))
+    })
+}
+
+fn has_ended(error: &ControlError) -> bool {
+    matches!(error, ControlError::NotRunning | ControlError::Broken(_))
+}
+
+/// What a warden did not answer, in words about its sandbox.
+fn of(id: &str) -> impl Fn(ControlError) -> Failure {
+    move |error| match error {
+        ControlError::NotRunning => Failure::other(format!(
+            "the sandbox {id} has ended; `s0 sandbox create` makes another one"
+        )),
+        error => error.into(),
+    }
+}
+
+/// Ends one, and removes what is left of it.
+fn stop(found: &Listed, force: bool) -> Result<(), Failure> {
+    let stopped = Control::connect(&found.directory).and_then(|control| control.stop(force));
+    match stopped {
+        Ok(()) => {}
+        Err(error) if has_ended(&error) && !found.lives => found.directory.remove()?,
+        Err(_) if force => {
+            found.kill()?;
+            found.directory.remove()?;
+        }
+        // It ended in this moment.
+        Err(ControlError::NotRunning) if !found.directory.path().exists() => {}
+        Err(ControlError::NotRunning) => {
+            return Err(Failure::other(format!(
+                "the sandbox {} is being made, or ends, just now; try again, or end it with \
+                 --force",
+                found.record.id
+            )));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+/// A sandbox, as it is listed.
+#[derive(Serialize)]
+struct Row {
+    id: String,
+    name: Option<String>,
+    state: &'static str,
+    created_at: String,
+    paths: Vec<PathBuf>,
+    mounts: Vec<s0_sandbox::protocol::Mounted>,
+    /// Of its first process, as it is seen from outside.
+    pid: Option<u32>,
+    warden_pid: Option<u32>,
+    log: Option<PathBuf>,
+}
+
+impl Row {
+    fn of(record: &Record, state: &'static str, status: Option<Status>) -> Self {
+        Self {
+            id: record.id.clone(),
+            name: record.name.clone(),
+            state,
+            created_at: record.created_at.clone(),
+            paths: record.paths.clone(),
+            pid: status.as_ref().map(|status| status.init.pid),
+            warden_pid: status.as_ref().map(|status| status.warden.pid),
+            mounts: status.map(|status| status.mounts).unwrap_or_default(),
+            log: None,
+        }
+    }
+}
+
+fn list(context: &Context) -> Result<Vec<Row>, Failure> {
+    let sandboxes = sandboxes(context);
+    let mut rows = Vec::new();
+    let mut all = sandboxes.clean()?;
+    all.extend(sandboxes.list()?);
+    all.sort_by(|one, other| one.record.created_at.cmp(&other.record.created_at));
+    for found in all {
+        let asked = found
+            .lives
+            .then(|| Control::connect(&found.directory).and_then(|mut control| control.status()));
+        let (state, status) = match asked {
+            None => ("ended", None),
+            Some(Ok(status)) => ("running", Some(status)),
+            // It is being made, or ends just now.
+            Some(Err(error)) if has_ended(&error) => ("changing", None),
+            Some(Err(_)) => ("not answering", None),
+        };
+        let mut row = Row::of(&found.record, state, status);
+        row.log = found.lives.then(|| found.directory.log());
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+fn table(rows: &[Row]) -> String {
+    let head = ["SANDBOX", "NAME", "STATE", "SINCE", "MOUNTS", "PID"];
+    let rows = rows.iter().map(|row| {
+        let mounts: Vec<String> = row.mounts.iter().map(mounted).collect();
+        vec![
+            row.id.clone(),
+            row.name.clone().unwrap_or_default(),
+            row.state.into(),
+            row.created_at.clone(),
+            mounts.join(", "),
+            row.pid.map(|pid| pid.to_string()).unwrap_or_default(),
+        ]
+    });
+    titled(&head, rows)
+}
+
+fn mounted(mount: &s0_sandbox::protocol::Mounted) -> String {
+    let path: &Path = &mount.path;
+    format!("{} at {}", mount.volume_id, path.display())
+}

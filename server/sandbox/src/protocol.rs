@@ -1,0 +1,76 @@
+//! What goes over a warden's control socket: one JSON document per line. A guest sends a
+//! [`Request`] and reads an [`Answer`].
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::platform::Process;
+
+/// What a guest asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    /// Do you live?
+    Ping,
+    /// How are you?
+    Status,
+    /// End the sandbox. The connection ends when nothing of it is left.
+    Stop {
+        /// Without asking its processes first.
+        force: bool,
+    },
+}
+
+/// What the warden answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Answer {
+    /// It is so.
+    Ok,
+    /// How the sandbox is.
+    Status(Status),
+    /// It cannot be done.
+    Error {
+        /// Why, and what to do.
+        message: String,
+    },
+}
+
+/// How a sandbox is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Its id.
+    pub id: String,
+    /// Its warden.
+    pub warden: Process,
+    /// Its first process, as it is seen from outside.
+    pub init: Process,
+    /// What is mounted in it.
+    pub mounts: Vec<Mounted>,
+}
+
+/// A Volume that is mounted in a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mounted {
+    /// The Volume.
+    pub volume_id: String,
+    /// Where, inside.
+    pub path: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_look_as_they_are_documented() {
+        let said = serde_json::to_string(&Request::Stop { force: true }).unwrap();
+        assert_eq!(said, r#"{"request":"stop","force":true}"#);
+        assert_eq!(
+            serde_json::from_str::<Request>(r#"{"request":"ping"}"#).unwrap(),
+            Request::Ping
+        );
+        assert!(serde_json::from_str::<Request>(r#"{"request":"fly"}"#).is_err());
+    }
+}
