@@ -15,7 +15,7 @@ mod sync;
 mod token;
 mod volume;
 
-pub(crate) use sandbox::{InSandbox, NewSandbox, Sandbox};
+pub(crate) use sandbox::{InSandbox, NewSandbox, Sandbox, SandboxVolume};
 pub(crate) use service::Service;
 pub(crate) use sync::{Conflicts, Held, InitFrom, PathAt, Pause, Role, Side, Sync};
 pub(crate) use token::Token;

@@ -2,31 +2,42 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use s0_host::ServiceAddress;
 use s0_sandbox::exec::Exec;
-use s0_sandbox::protocol::Status;
+use s0_sandbox::protocol::{MountRequest, Request, Status};
 use s0_sandbox::{
-    Control, ControlError, Listed, Process, Record, Sandboxes, Spawned, Wanted, mount_point,
+    Control, ControlError, Listed, Process, Record, SandboxDir, Sandboxes, Spawned, Wanted,
+    mount_point,
 };
 use serde::Serialize;
 use serde_json::json;
 
-use crate::args::{InSandbox, NewSandbox, Sandbox};
+use crate::args::{InSandbox, NewSandbox, Sandbox, SandboxVolume};
 use crate::context::Context;
 use crate::failure::{Done, Failure};
+use crate::mount;
 use crate::platform;
 use crate::screen::{count, titled};
 
 /// The home inside, where the user's own is none that can be made there.
 const HOME: &str = "/home/user";
+/// How large the cache of a mount becomes that a new sandbox begins with, in bytes.
+const CACHE: u64 = 2 << 30;
 
 /// `s0 sandbox …`.
 pub(crate) async fn sandbox(context: &Context, command: Sandbox) -> Done {
     let screen = &context.screen;
     match command {
         Sandbox::Create { new } => {
+            let volume = new.volume_id.clone();
             let made = spawn(context, new, false)?;
-            let row = Row::of(&made.record, "running", Some(made.status));
+            let mut status = made.status;
+            if let Some(volume) = volume {
+                status = mount_first(context, &made.directory, &made.record, volume)?;
+            }
+            let row = Row::of(&made.record, "running", Some(status));
             screen.show(&row, || row.id.clone());
         }
         Sandbox::Exec { sandbox, inside } => {
@@ -36,6 +47,7 @@ pub(crate) async fn sandbox(context: &Context, command: Sandbox) -> Done {
             return exec(&found.record, status.init, &inside).await;
         }
         Sandbox::Run { new, keep, inside } => return run(context, new, keep, &inside).await,
+        Sandbox::Volume { command } => return volume(context, command).await,
         Sandbox::List => {
             let rows = list(context)?;
             screen.show(&rows, || table(&rows));
@@ -63,7 +75,12 @@ pub(crate) async fn sandbox(context: &Context, command: Sandbox) -> Done {
 /// `s0 sandbox-warden`.
 pub(crate) async fn warden(context: &Context, id: &str, leashed: bool) -> Done {
     let directory = sandboxes(context).sandbox(id);
-    s0_sandbox::warden::run(&directory, leashed, platform::asked_to_end()).await?;
+    let find = Arc::new(|said: &serde_json::Value| {
+        let service: ServiceAddress =
+            serde_json::from_value(said.clone()).map_err(|error| error.to_string())?;
+        service.client()
+    });
+    s0_sandbox::warden::run(&directory, leashed, platform::asked_to_end(), find).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -89,7 +106,11 @@ fn spawn(context: &Context, new: NewSandbox, is_leashed: bool) -> Result<Spawned
 }
 
 async fn run(context: &Context, new: NewSandbox, keep: bool, inside: &InSandbox) -> Done {
+    let volume = new.volume_id.clone();
     let made = spawn(context, new, !keep)?;
+    if let Some(volume) = volume {
+        mount_first(context, &made.directory, &made.record, volume)?;
+    }
     // From inside the sandbox, its socket is not to be seen.
     let control = Control::connect(&made.directory).map_err(of(&made.record.id))?;
     let done = exec(&made.record, made.status.init, inside).await;
@@ -103,6 +124,129 @@ async fn run(context: &Context, new: NewSandbox, keep: bool, inside: &InSandbox)
         context.screen.warn(error.to_string());
     }
     done
+}
+
+/// Mounts a Volume at the first directory of a new sandbox, which ends if that cannot be.
+fn mount_first(
+    context: &Context,
+    directory: &SandboxDir,
+    record: &Record,
+    volume_id: String,
+) -> Result<Status, Failure> {
+    let path = record.paths.first().cloned().unwrap_or_default();
+    let request = mount_request(context, volume_id, path, (false, CACHE))?;
+    let mut control = Control::connect(directory).map_err(of(&record.id))?;
+    let mounted = control.ask(&request).and_then(|_| control.status());
+    mounted.map_err(|error| {
+        // Whoever asked for a Volume has no use for a sandbox without it.
+        let _ = control.stop(true);
+        Failure::other(error.to_string())
+    })
+}
+
+fn mount_request(
+    context: &Context,
+    volume_id: String,
+    path: PathBuf,
+    (read_only, cache_bytes): (bool, u64),
+) -> Result<Request, Failure> {
+    let service = serde_json::to_value(context.service()?).map_err(std::io::Error::other)?;
+    Ok(Request::Mount(MountRequest { volume_id, path, read_only, service, cache_bytes }))
+}
+
+/// `s0 sandbox volume …`.
+async fn volume(context: &Context, command: SandboxVolume) -> Done {
+    let screen = &context.screen;
+    match command {
+        SandboxVolume::Mount { volume_id, at, read_only, cache } => {
+            let path = at.path.clone();
+            match at.sandbox_id {
+                None => {
+                    mount::here(context, &volume_id, &path, (read_only, cache)).await?;
+                }
+                Some(named) => {
+                    let found = find(context, &named)?;
+                    let with = (read_only, cache.as_u64());
+                    let request = mount_request(context, volume_id.clone(), path.clone(), with)?;
+                    let control = Control::connect(&found.directory);
+                    let mut control = control.map_err(of(&found.record.id))?;
+                    control.ask(&request).map_err(of(&found.record.id))?;
+                }
+            }
+            let said = json!({"volume_id": volume_id, "path": path, "state": "mounted"});
+            screen.show(&said, || format!("{volume_id} is mounted at {}", path.display()));
+        }
+        SandboxVolume::Unmount { at } => {
+            let path = at.path.clone();
+            match at.sandbox_id {
+                None => mount::take_away(context, &path).await?,
+                Some(named) => {
+                    let found = find(context, &named)?;
+                    let control = Control::connect(&found.directory);
+                    let mut control = control.map_err(of(&found.record.id))?;
+                    let request = Request::Unmount { path: path.clone() };
+                    control.ask(&request).map_err(of(&found.record.id))?;
+                }
+            }
+            let said = json!({"path": path, "unmounted": true});
+            screen.show(&said, || format!("{} is unmounted", path.display()));
+        }
+        SandboxVolume::Status { sandbox_id } => {
+            let rows = mounts(context, sandbox_id.as_deref())?;
+            screen.show(&rows, || {
+                let cells = rows.iter().map(|row| {
+                    let sandbox = row.sandbox_id.clone().unwrap_or_else(|| "(here)".into());
+                    vec![
+                        row.sandboxvolume_id.clone(),
+                        row.mount_point.display().to_string(),
+                        sandbox,
+                    ]
+                });
+                titled(&["VOLUME", "MOUNTED AT", "SANDBOX"], cells)
+            });
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A mount, as it is listed.
+#[derive(Serialize)]
+struct MountRow {
+    sandboxvolume_id: String,
+    mount_point: PathBuf,
+    sandbox_id: Option<String>,
+    state: &'static str,
+}
+
+fn mounts(context: &Context, named: Option<&str>) -> Result<Vec<MountRow>, Failure> {
+    let row = |id: Option<&str>, volume: String, path: PathBuf| MountRow {
+        sandboxvolume_id: volume,
+        mount_point: path,
+        sandbox_id: id.map(String::from),
+        state: "mounted",
+    };
+    let mut rows = Vec::new();
+    let found = match named {
+        Some(named) => vec![find(context, named)?],
+        None => {
+            let here = mount::all_here()?;
+            rows.extend(here.into_iter().map(|(volume, path)| row(None, volume, path)));
+            sandboxes(context).list()?.into_iter().filter(|it| it.lives).collect()
+        }
+    };
+    for sandbox in found {
+        let id = &sandbox.record.id;
+        let asked = Control::connect(&sandbox.directory).and_then(|mut it| it.status());
+        match asked {
+            Ok(status) => {
+                let mounts = status.mounts.into_iter();
+                rows.extend(mounts.map(|it| row(Some(id.as_str()), it.volume_id, it.path)));
+            }
+            Err(error) if named.is_some() => return Err(of(id)(error)),
+            Err(error) => context.screen.warn(format!("{id}: {error}")),
+        }
+    }
+    Ok(rows)
 }
 
 async fn exec(record: &Record, init: Process, inside: &InSandbox) -> Done {

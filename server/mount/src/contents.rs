@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use s0_api::{Client, Error};
+use s0_api::Error;
 use s0_tree::{Content, ContentId, Hash, Recipe};
 use tokio::time::timeout;
 
 use crate::cache::Cache;
 use crate::kernel::answer::Errno;
+use crate::reach::Reach;
 
 /// How much is read ahead of a reader of a large file, in bytes.
 const AHEAD: u64 = 4 * 1024 * 1024;
@@ -71,15 +72,15 @@ fn narrow(offset: u64) -> u32 {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Contents {
-    client: Client,
+    service: Reach,
     volume: String,
     cache: Mutex<Cache>,
     recipes: Mutex<HashMap<Hash, Arc<Chunks>>>,
 }
 
 impl Contents {
-    pub(crate) fn new(client: Client, volume: String, cache: Cache) -> Self {
-        Self { client, volume, cache: Mutex::new(cache), recipes: Mutex::default() }
+    pub(crate) fn new(service: Reach, volume: String, cache: Cache) -> Self {
+        Self { service, volume, cache: Mutex::new(cache), recipes: Mutex::default() }
     }
 
     /// Keeps bytes that are at hand.
@@ -191,7 +192,8 @@ impl Contents {
         if let ContentId::Recipe(_) = content.id
             && self.known_chunks(content).is_none()
         {
-            let mut frames = self.client.fetch_chunks(&self.volume, None, &[content.id]).await?;
+            let mut frames =
+                self.service.client().fetch_chunks(&self.volume, None, &[content.id]).await?;
             while let Some(frame) = frames.next().await {
                 let recipe = Recipe::decode(&frame?.1);
                 let recipe = recipe.map_err(|error| Error::Protocol(error.to_string()))?;
@@ -206,7 +208,7 @@ impl Contents {
             missing.map(|part| ContentId::Chunk(part.chunk)).collect()
         };
         let of = matches!(content.id, ContentId::Recipe(_)).then_some(content);
-        let mut frames = self.client.fetch_chunks(&self.volume, of, &missing).await?;
+        let mut frames = self.service.client().fetch_chunks(&self.volume, of, &missing).await?;
         let mut fetched = HashMap::new();
         while let Some(frame) = frames.next().await {
             let (id, bytes) = frame?;
@@ -219,8 +221,12 @@ impl Contents {
     /// Makes sure that the service has chunks, and after them their recipe.
     pub(crate) async fn upload(&self, frames: Vec<(ContentId, Bytes)>) -> Result<(), Error> {
         let ids: Vec<ContentId> = frames.iter().map(|(id, _)| *id).collect();
-        let missing = self.client.missing(&self.volume, &ids).await?;
+        let missing = self.service.client().missing(&self.volume, &ids).await?;
         let lacks = frames.into_iter().filter(|(id, _)| missing.contains(id)).collect::<Vec<_>>();
-        if lacks.is_empty() { Ok(()) } else { self.client.upload(&self.volume, lacks).await }
+        if lacks.is_empty() {
+            Ok(())
+        } else {
+            self.service.client().upload(&self.volume, lacks).await
+        }
     }
 }

@@ -8,7 +8,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use s0_api::Client;
 use s0_api::mounts::{MountQuery, Told};
 use s0_tree::{Entry, Hash, Policy, Quota, Seq, Time};
 use tokio::sync::{oneshot, watch};
@@ -21,6 +20,7 @@ use crate::kernel::device::Device;
 use crate::kernel::request::{Ino, LockOwner};
 use crate::link::{Connection, Incoming, Link, Whereto};
 use crate::locks::Pending;
+use crate::reach::Reach;
 use crate::view::{News, Stale, View};
 
 /// How often what is written to files that stay open is committed.
@@ -29,8 +29,8 @@ const COMMIT_EVERY: Duration = Duration::from_secs(1);
 /// What a mount needs to know.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The service, and a token that may read the Volume, or write it.
-    pub client: Client,
+    /// The service, with a token that may read the Volume, or write it.
+    pub service: Reach,
     /// The Volume.
     pub volume: String,
     /// The sandbox that it is for, if it is for one.
@@ -117,8 +117,8 @@ pub struct Mounted {
 /// # Errors
 /// See [`MountError`].
 pub async fn mount(options: Options, device: OwnedFd) -> Result<Mounted, MountError> {
-    let Options { client, volume, sandbox, .. } = options.clone();
-    let (epoch, tree) = client.tree(&volume).await?;
+    let Options { service, volume, sandbox, .. } = options.clone();
+    let (epoch, tree) = service.client().tree(&volume).await?;
     let directory = options.cache_directory.clone();
     let cache = Cache::new(&directory, options.cache_bytes)
         .map_err(|error| MountError::Cache { directory, error })?;
@@ -133,8 +133,12 @@ pub async fn mount(options: Options, device: OwnedFd) -> Result<Mounted, MountEr
     };
     let head = tree.head();
     let view = View::new(tree, session.clone());
-    let to =
-        Whereto { client: client.clone(), volume: volume.clone(), session: session.clone(), query };
+    let to = Whereto {
+        service: service.clone(),
+        volume: volume.clone(),
+        session: session.clone(),
+        query,
+    };
     let (tells, told) = channel();
     let (seen, sees) = watch::channel(head);
     let (lost, loses) = watch::channel(None);
@@ -142,7 +146,7 @@ pub async fn mount(options: Options, device: OwnedFd) -> Result<Mounted, MountEr
     let runtime = one_thread()?;
     let core = Arc::new(Core {
         view: Mutex::new(view),
-        contents: Contents::new(client, volume, cache),
+        contents: Contents::new(service, volume, cache),
         link,
         device: Device::new(device),
         echoes: options.reached.map(|(root, device)| Arc::new(Echoes::new(root, device))),

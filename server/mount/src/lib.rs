@@ -35,7 +35,9 @@ mod locks;
 mod names;
 pub mod platform;
 mod ranges;
+mod reach;
 mod serve;
 mod view;
 
 pub use crate::core::{MountError, Mounted, Options, mount};
+pub use crate::reach::Reach;

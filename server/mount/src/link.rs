@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use s0_api::mounts::{MountQuery, OWN_LEASE_MS, Said, Told, write_submission};
 use s0_api::sync::{Outcome, Submission, SubmitError};
-use s0_api::{Client, MountReader, MountWriter};
+use s0_api::{MountReader, MountWriter};
 use s0_tree::{Change, ContentId, Entry, Policy, Quota, Seq};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::kernel::answer::Errno;
+use crate::reach::Reach;
 
 /// How many changes go in one submission, and how many bytes with them.
 const CHANGES: usize = 512;
@@ -82,7 +83,7 @@ pub(crate) struct Orders {
 
 /// What a link needs to connect.
 pub(crate) struct Whereto {
-    pub(crate) client: Client,
+    pub(crate) service: Reach,
     pub(crate) volume: String,
     pub(crate) session: Arc<str>,
     pub(crate) query: MountQuery,
@@ -189,7 +190,7 @@ impl Connection {
         incoming: Arc<dyn Incoming>,
         seen: watch::Receiver<Seq>,
     ) -> Result<impl Future<Output = ()> + Send + use<>, s0_api::Error> {
-        let connected = to.client.mount(&to.volume, &to.session, &to.query).await?;
+        let connected = to.service.client().mount(&to.volume, &to.session, &to.query).await?;
         let Orders { queue, settled } = orders;
         let connection = Self {
             to,
@@ -251,7 +252,9 @@ impl Connection {
 
     async fn connect(&mut self) -> Result<(MountWriter, MountReader), Ended> {
         let query = MountQuery { after: self.incoming.head().0, ..self.to.query.clone() };
-        let connecting = self.to.client.mount(&self.to.volume, &self.to.session, &query);
+        self.to.service.look_again();
+        let client = self.to.service.client();
+        let connecting = client.mount(&self.to.volume, &self.to.session, &query);
         let connected = tokio::select! {
             connected = timeout(PATIENCE, connecting) => connected,
             () = sleep(LEASE) => return Err(Ended::Broken("it takes too long".into())),

@@ -1,10 +1,11 @@
 //! What is Linux's: mounting, and where a mount's figures are.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -13,6 +14,46 @@ use crate::kernel::MAX_IO;
 
 /// The device that FUSE is spoken on.
 pub const DEVICE: &str = "/dev/fuse";
+
+/// What the kind of file system is called where mounts are listed.
+const KIND: &str = "fuse.s0";
+
+/// The Volumes that are mounted, and where, as this process sees it.
+///
+/// # Errors
+/// The list cannot be read.
+pub fn mounted() -> io::Result<Vec<(String, PathBuf)>> {
+    let listed = fs::read_to_string("/proc/self/mountinfo")?;
+    let of_line = |line: &str| {
+        let (before, after) = line.split_once(" - ")?;
+        let mut after = after.split(' ');
+        let (kind, volume) = (after.next()?, after.next()?);
+        let at = before.split(' ').nth(4)?;
+        (kind == KIND).then(|| (volume.to_owned(), unescaped(at)))
+    };
+    Ok(listed.lines().filter_map(of_line).collect())
+}
+
+/// A path of the list, in which spaces and the like are octal.
+fn unescaped(path: &str) -> PathBuf {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| *first == b'\\');
+        let octal = octal.and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(bytes))
+}
 
 /// Whether this machine can mount at all.
 ///
@@ -42,17 +83,22 @@ pub fn mount_options(device: &OwnedFd) -> String {
     )
 }
 
-/// Mounts a device at a directory.
+/// Mounts a device at a directory. The Volume's name is what `mount` shows.
 ///
 /// # Errors
 /// It is no directory, or this process may not mount.
-pub fn mount_at(device: &OwnedFd, directory: &Path, read_only: bool) -> io::Result<()> {
+pub fn mount_at(
+    device: &OwnedFd,
+    directory: &Path,
+    volume: &str,
+    read_only: bool,
+) -> io::Result<()> {
     let options = CString::new(mount_options(device)).map_err(io::Error::other)?;
     let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
     if read_only {
         flags |= MountFlags::RDONLY;
     }
-    rustix::mount::mount("s0", directory, "fuse.s0", flags, options.as_c_str())?;
+    rustix::mount::mount(volume, directory, KIND, flags, options.as_c_str())?;
     Ok(())
 }
 

@@ -25,7 +25,8 @@
 //!
 //! # What must never enter
 //!
-//! Volumes and their files; what is mounted is another room's. Words for the terminal.
+//! What is in Volumes: a mount is served by `s0-mount`, and only begun and ended here. Words for
+//! the terminal.
 
 mod bwrap;
 mod client;
@@ -33,6 +34,7 @@ pub mod exec;
 pub mod inside;
 mod layout;
 pub mod mount;
+mod mounts;
 mod platform;
 pub mod protocol;
 mod spawn;
@@ -42,6 +44,7 @@ pub mod warden;
 
 pub use client::{Control, ControlError};
 pub use layout::{PathError, mount_point};
+pub use mounts::Find;
 pub use platform::Process;
 pub use spawn::{SpawnError, Spawned, Wanted, spawn};
 pub use state::{Listed, Record, SandboxDir, Sandboxes, StateError};

@@ -15,11 +15,44 @@ pub enum Request {
     Ping,
     /// How are you?
     Status,
+    /// Mount a Volume.
+    Mount(MountRequest),
+    /// Take a mount away.
+    Unmount {
+        /// Where it is.
+        path: PathBuf,
+    },
     /// End the sandbox. The connection ends when nothing of it is left.
     Stop {
         /// Without asking its processes first.
         force: bool,
     },
+}
+
+/// What shall be mounted where, and how the service is reached.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountRequest {
+    /// The Volume.
+    pub volume_id: String,
+    /// An empty directory of the sandbox.
+    pub path: PathBuf,
+    /// Nothing can be written through it.
+    pub read_only: bool,
+    /// The service and a token for it, in the words of whoever started the warden. It stays
+    /// there.
+    pub service: serde_json::Value,
+    /// How large the cache becomes, in bytes.
+    pub cache_bytes: u64,
+}
+
+impl std::fmt::Debug for MountRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The token stays out of every log.
+        f.debug_struct("MountRequest")
+            .field("volume_id", &self.volume_id)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What the warden answers.

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::bwrap::{self, Begun};
 use crate::inside;
+use crate::mounts::{Find, Mounts};
 use crate::platform::{self, Held, Listener, Process, Stream};
 use crate::protocol::{Answer, Request, Status};
 use crate::state::{Record, SandboxDir, StateError};
@@ -51,12 +52,13 @@ struct Warden {
     record: Record,
     own: Process,
     init: Process,
+    mounts: Arc<Mounts>,
     /// Takes whether to use force.
     stop: mpsc::UnboundedSender<bool>,
 }
 
 /// Keeps a sandbox until it ends: by itself, by a guest's word, by `end`, or, if it is leashed,
-/// with who started this process. To be called in the main thread, which starts bubblewrap:
+/// with who started this process. `find` finds the services of Volumes. To be called in the main thread, which starts bubblewrap:
 /// when that thread ends, the sandbox does.
 ///
 /// # Errors
@@ -65,6 +67,7 @@ pub async fn run(
     directory: &SandboxDir,
     is_leashed: bool,
     end: impl Future<Output = ()>,
+    find: Arc<Find>,
 ) -> Result<(), WardenError> {
     let record = directory.load()?;
     let mut record = record.ok_or_else(|| WardenError::Unknown(directory.path().into()))?;
@@ -79,12 +82,16 @@ pub async fn run(
     let listener = platform::listen(&directory.socket())?;
     let (stop, stops) = mpsc::unbounded_channel();
     tracing::info!(init = init.process.pid, "the sandbox runs");
-    let warden = Arc::new(Warden { own, init: init.process, record, stop });
+    let itself = std::env::current_exe()?;
+    let mounts = Arc::new(Mounts::new(record.id.clone(), init.process, itself, find));
+    let warden = Warden { own, init: init.process, mounts: mounts.clone(), record, stop };
+    let warden = Arc::new(warden);
     let ended = init.end()?;
     let mut keeping = Keeping { init, ended, leash: ChildStdin::from_std(leash)?, bwrap };
     let kept = async {
         keeping.keep(stops, is_leashed, end).await;
         keeping.bury();
+        mounts.end().await;
         directory.remove()
     };
     // The conversations go on while the sandbox ends; guests wait for their end.
@@ -201,7 +208,7 @@ async fn talk(warden: &Warden, stream: Stream) -> io::Result<()> {
             return Ok(());
         }
         let answer = match serde_json::from_slice(&line) {
-            Ok(request) => warden.answer(&request),
+            Ok(request) => warden.answer(request).await,
             Err(error) => {
                 Answer::Error { message: format!("the warden does not understand this: {error}") }
             }
@@ -213,18 +220,24 @@ async fn talk(warden: &Warden, stream: Stream) -> io::Result<()> {
 }
 
 impl Warden {
-    fn answer(&self, request: &Request) -> Answer {
+    async fn answer(&self, request: Request) -> Answer {
+        let done = |done: Result<(), String>| match done {
+            Ok(()) => Answer::Ok,
+            Err(message) => Answer::Error { message },
+        };
         match request {
             Request::Ping => Answer::Ok,
             Request::Status => Answer::Status(Status {
                 id: self.record.id.clone(),
                 warden: self.own,
                 init: self.init,
-                mounts: Vec::new(),
+                mounts: self.mounts.list().await,
             }),
+            Request::Mount(asked) => done(self.mounts.mount(asked).await),
+            Request::Unmount { path } => done(self.mounts.unmount(&path).await),
             Request::Stop { force } => {
                 // Nobody takes it when the sandbox ends already, which is what is wanted.
-                let _ = self.stop.send(*force);
+                let _ = self.stop.send(force);
                 Answer::Ok
             }
         }

@@ -31,6 +31,9 @@ pub(crate) struct NewSandbox {
     /// A directory that is the sandbox's own, made if the host has none; can be given again
     #[arg(long = "path", value_name = "DIR", default_value = "/workspace")]
     pub(crate) paths: Vec<PathBuf>,
+    /// Mount this Volume at the first of these directories
+    #[arg(long, value_name = "VOLUME")]
+    pub(crate) volume_id: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -63,8 +66,12 @@ Examples:
         inside: InSandbox,
     },
     /// Run a command in a sandbox of its own, which ends with it
+    ///
+    /// With a Volume, the command has its files at /workspace, and what it writes is in the
+    /// Volume, and on the disk of whoever attached it, while it still runs.
     #[command(after_help = "\
 Examples:
+  s0 sandbox run --volume-id VOLUME -- agent 'fix the failing test'
   s0 sandbox run -- python3 untrusted.py
   s0 sandbox run -t -- bash
   s0 sandbox run --name reviewer --keep -- ./prepare      and then `s0 sandbox exec reviewer`")]
@@ -81,6 +88,16 @@ Examples:
     ///
     /// One whose warden was killed shows as `ended`, once: then it is forgotten.
     List,
+    /// Mount Volumes in sandboxes, or right here
+    ///
+    /// Inside, a mounted Volume is an ordinary directory. Many sandboxes can mount one Volume
+    /// at once (access mode RWX); a write that was closed in one is what the next `open` in
+    /// another finds. It needs FUSE; where there is none, `s0 sync attach VOLUME DIR --as sandbox`
+    /// keeps a plain directory equal to the Volume.
+    Volume {
+        #[command(subcommand)]
+        command: SandboxVolume,
+    },
     /// End a sandbox with all its processes and mounts
     ///
     /// Its processes are asked first (SIGTERM), and have five seconds.
@@ -94,6 +111,50 @@ Examples:
         /// Ask nobody: also when the sandbox's warden hangs
         #[arg(long)]
         force: bool,
+    },
+}
+
+/// Where a Volume is, or is to be, mounted.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct MountPoint {
+    /// The directory
+    #[arg(long, value_name = "DIR", default_value = "/workspace")]
+    pub(crate) path: PathBuf,
+    /// The sandbox's id or name; without it, right here, outside of any
+    #[arg(short, long, value_name = "SANDBOX")]
+    pub(crate) sandbox_id: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SandboxVolume {
+    /// Mount a Volume
+    #[command(after_help = "\
+Examples:
+  s0 sandbox volume mount --volume-id VOLUME --path /workspace --sandbox-id sb_x7k2
+  s0 sandbox volume mount --volume-id VOLUME --path ~/look --read-only")]
+    Mount {
+        /// The Volume
+        #[arg(long, value_name = "VOLUME")]
+        volume_id: String,
+        #[command(flatten)]
+        at: MountPoint,
+        /// Nothing can be written through it
+        #[arg(long)]
+        read_only: bool,
+        /// How large its cache on the local disk becomes
+        #[arg(long, default_value = "2GiB", value_name = "SIZE")]
+        cache: bytesize::ByteSize,
+    },
+    /// Take a mount away; what was written is in the Volume then
+    Unmount {
+        #[command(flatten)]
+        at: MountPoint,
+    },
+    /// Show what is mounted
+    Status {
+        /// The sandbox's id or name; without it, all sandboxes and what is mounted right here
+        #[arg(short, long, value_name = "SANDBOX")]
+        sandbox_id: Option<String>,
     },
 }
 

@@ -1,0 +1,159 @@
+//! The Volumes that are mounted in a sandbox. The warden serves them from outside.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use s0_api::Client;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+
+use crate::mount::{self, FuseMount};
+use crate::platform::Process;
+use crate::protocol::{MountRequest, Mounted};
+
+/// What the kernel does itself: it looks at permissions, and lets every user of the sandbox in.
+const OPTIONS: &str = "default_permissions,allow_other,max_read=1048576";
+
+/// All mounts of one sandbox.
+pub(crate) struct Mounts {
+    sandbox: String,
+    init: Process,
+    program: PathBuf,
+    find: Arc<Find>,
+    running: Mutex<Vec<Running>>,
+}
+
+/// Finds a service by what a request says of it.
+pub type Find = dyn Fn(&serde_json::Value) -> Result<Client, String> + Send + Sync;
+
+struct Running {
+    what: Mounted,
+    /// Ends it when it is set.
+    end: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+}
+
+impl Mounts {
+    pub(crate) fn new(sandbox: String, init: Process, program: PathBuf, find: Arc<Find>) -> Self {
+        Self { sandbox, init, program, find, running: Mutex::default() }
+    }
+
+    /// What is mounted.
+    pub(crate) async fn list(&self) -> Vec<Mounted> {
+        let mut running = self.running.lock().await;
+        running.retain(|mount| !mount.serving.is_finished());
+        running.iter().map(|mount| mount.what.clone()).collect()
+    }
+
+    /// Mounts a Volume.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub(crate) async fn mount(self: &Arc<Self>, asked: MountRequest) -> Result<(), String> {
+        let mut running = self.running.lock().await;
+        running.retain(|mount| !mount.serving.is_finished());
+        let path = crate::layout::mount_point(&asked.path).map_err(|error| error.to_string())?;
+        if let Some(other) = running.iter().find(|mount| mount.what.path == path) {
+            return Err(format!(
+                "{} is mounted at {} already",
+                other.what.volume_id,
+                path.display()
+            ));
+        }
+        let (find, said) = (self.find.clone(), asked.service);
+        let service = s0_mount::Reach::new(move || find(&said))?;
+        let known = service.client().volume(&asked.volume_id).await;
+        known.map_err(|error| error.to_string())?;
+        let (program, init, at) = (self.program.clone(), self.init, path.clone());
+        let options = if asked.read_only { format!("{OPTIONS},ro") } else { OPTIONS.to_owned() };
+        let mounting =
+            tokio::task::spawn_blocking(move || mount::mount(&program, init, &at, &options));
+        let FuseMount { fuse, .. } = mounting
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())?;
+        // As it is reached from outside.
+        let inside = path.strip_prefix("/").unwrap_or(&path);
+        let reached = PathBuf::from(format!("/proc/{}/root", self.init.pid)).join(inside);
+        let device = s0_mount::platform::device_of(&reached).ok();
+        let options = s0_mount::Options {
+            service,
+            volume: asked.volume_id.clone(),
+            sandbox: Some(self.sandbox.clone()),
+            mount_point: path.display().to_string(),
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            read_only: asked.read_only,
+            reached: device.map(|device| (reached, device)),
+            cache_directory: std::env::temp_dir(),
+            cache_bytes: asked.cache_bytes,
+        };
+        let mut mounted = match s0_mount::mount(options, fuse).await {
+            Ok(mounted) => mounted,
+            Err(error) => {
+                self.take_away(path).await;
+                return Err(error.to_string());
+            }
+        };
+        let (end, mut ends) = watch::channel(false);
+        let (this, at) = (self.clone(), path.clone());
+        let serving = tokio::spawn(async move {
+            let lost = tokio::select! {
+                lost = mounted.ended() => lost,
+                _ = ends.wait_for(|end| *end) => None,
+            };
+            if let Some(why) = lost {
+                tracing::warn!(why, path = %at.display(), "a mount has lost its Volume");
+            }
+            this.take_away(at).await;
+            let left = mounted.end().await;
+            if left > 0 {
+                tracing::error!(left, "files of a mount could not be committed");
+            }
+        });
+        let what = Mounted { volume_id: asked.volume_id, path };
+        tracing::info!(volume = what.volume_id, path = %what.path.display(), "mounted");
+        running.push(Running { what, end, serving });
+        Ok(())
+    }
+
+    /// Takes a mount away, and returns when all that was written is committed.
+    ///
+    /// # Errors
+    /// Nothing is mounted there.
+    pub(crate) async fn unmount(&self, path: &std::path::Path) -> Result<(), String> {
+        let mut running = self.running.lock().await;
+        let at = running.iter().position(|mount| mount.what.path == path);
+        let at = at.ok_or_else(|| {
+            format!(
+                "nothing is mounted at {}; `s0 sandbox volume status` shows what is",
+                path.display()
+            )
+        })?;
+        let mount = running.swap_remove(at);
+        drop(running);
+        mount.end.send_replace(true);
+        mount.serving.await.map_err(|error| error.to_string())
+    }
+
+    /// The sandbox has ended: commits what its processes left.
+    pub(crate) async fn end(&self) {
+        let running = std::mem::take(&mut *self.running.lock().await);
+        for mount in &running {
+            mount.end.send_replace(true);
+        }
+        for mount in running {
+            if let Err(error) = mount.serving.await {
+                tracing::error!(%error, "a mount did not end in order");
+            }
+        }
+    }
+
+    async fn take_away(&self, path: PathBuf) {
+        let (program, init) = (self.program.clone(), self.init);
+        let done = tokio::task::spawn_blocking(move || mount::unmount(&program, init, &path)).await;
+        if let Ok(Err(error)) = done {
+            // The sandbox has ended, or somebody unmounted it inside.
+            tracing::debug!(%error, "a mount is gone already");
+        }
+    }
+}
