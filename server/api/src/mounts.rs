@@ -20,6 +20,11 @@ pub const LEASE_MS: u64 = 3000;
 /// has the rest of [`LEASE_MS`] to make the kernel forget.
 pub const OWN_LEASE_MS: u64 = 2000;
 
+/// What the ids of mounts begin with, which are registered beside replicas.
+pub const ID_PREFIX: &str = "mnt_";
+/// How many submissions a mount sends before the first is answered.
+pub const IN_FLIGHT: usize = 8;
+
 /// Who mounts: the query of `GET …/mounts/{session}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MountQuery {
@@ -169,6 +174,12 @@ pub enum Told {
         /// Its content, when that is small and is text.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         text: Option<String>,
+    },
+    /// A submission is in the service's hands, and no other mount has to see it: `close` may
+    /// return. If both die now it is lost, if one does it is not.
+    Taken {
+        /// Its number.
+        number: u64,
     },
     /// A submission is committed. Its entries were told before.
     Answer {

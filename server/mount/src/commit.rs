@@ -1,12 +1,13 @@
 //! What was written to a file becomes an entry of the journal.
 
 use std::io::{self, Read};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use s0_api::sync::Outcome;
 use s0_tree::{Chunker, Content, ContentBuilder, ContentId, INLINE_LIMIT, Seq};
+use tokio::sync::oneshot;
 
 use crate::core::{Core, Tell};
 use crate::kernel::answer::Errno;
@@ -36,6 +37,51 @@ impl Core {
         }
     }
 
+    /// Commits a file that is closed. When no other mount could read it, it is enough that
+    /// the service has it: if that dies now, it is sent again from here; if this dies, it is
+    /// committed there. What goes wrong after that is told by the next `close` or `fsync`.
+    pub(crate) async fn commit_for_close(
+        self: &Arc<Self>,
+        ino: Ino,
+        by: Option<Arc<str>>,
+    ) -> Result<(), Errno> {
+        let (taken, is_taken) = oneshot::channel();
+        let core = self.clone();
+        let mut committing = self.runtime.spawn(async move {
+            let mut taken = Some(taken);
+            let done = core.commit_telling(ino, by, &mut taken).await;
+            // While it is not taken, whoever closes the file waits for this.
+            match done {
+                Ok(Some(seq)) => core.link.settle(seq).await,
+                Ok(None) => Ok(()),
+                Err(errno) => {
+                    core.note_failure(ino, errno);
+                    Err(errno)
+                }
+            }
+        });
+        tokio::select! {
+            Ok(()) = is_taken => Ok(()),
+            done = &mut committing => {
+                let done = done.map_err(|_| Errno::IO)?;
+                // He is told now.
+                let _ = self.failed(ino);
+                done
+            }
+        }
+    }
+
+    /// What went wrong with a file since it was told last.
+    pub(crate) fn failed(&self, ino: Ino) -> Result<(), Errno> {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.remove(&ino).map_or(Ok(()), Err)
+    }
+
+    fn note_failure(&self, ino: Ino, errno: Errno) {
+        tracing::warn!(?errno, "what was written to a file is not committed");
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).insert(ino, errno);
+    }
+
     /// Commits what was written to a file. Gives where the journal was after it; none when
     /// there was nothing to commit.
     pub(crate) async fn commit(
@@ -43,12 +89,21 @@ impl Core {
         ino: Ino,
         by: Option<Arc<str>>,
     ) -> Result<Option<Seq>, Errno> {
+        self.commit_telling(ino, by, &mut None).await
+    }
+
+    async fn commit_telling(
+        self: &Arc<Self>,
+        ino: Ino,
+        by: Option<Arc<str>>,
+        taken: &mut Option<oneshot::Sender<()>>,
+    ) -> Result<Option<Seq>, Errno> {
         let turn = self.commit_turn(ino);
         let _turn = turn.lock().await;
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
             let Some(commit) = self.view().begin_commit(ino) else { return Ok(None) };
-            let done = self.try_commit(ino, &commit, by.clone()).await;
+            let done = self.try_commit(ino, &commit, by.clone(), taken).await;
             match done {
                 Ok(Some(seq)) => {
                     // Its times are those of the journal from now on. Of attributes alone the
@@ -76,6 +131,7 @@ impl Core {
         ino: Ino,
         commit: &Commit,
         by: Option<Arc<str>>,
+        taken: &mut Option<oneshot::Sender<()>>,
     ) -> Result<Option<Seq>, Errno> {
         let (content, inline) = self.describe(ino, commit).await?;
         let change = self.view().commit_change(ino, commit, content)?;
@@ -84,7 +140,7 @@ impl Core {
             return Ok(Some(Seq(0)));
         };
         change.by.clone_from(&by);
-        let done = self.link.submit(change, inline).await?;
+        let done = self.link.submit(change, inline, taken.take()).await?;
         match done.outcome {
             Outcome::Accepted { node, .. } => {
                 self.view().end_commit(ino, commit, content, Committed::As(node));
@@ -98,7 +154,7 @@ impl Core {
                 let Some(mut change) = time else { return Ok(Some(done.head)) };
                 change.by = by;
                 // That it was written again is worth no more than this try.
-                let set = self.link.submit(change, None).await?;
+                let set = self.link.submit(change, None, None).await?;
                 Ok(Some(set.head))
             }
             Outcome::Conflict { reason, .. } => {

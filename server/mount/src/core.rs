@@ -23,6 +23,8 @@ use crate::locks::Pending;
 use crate::reach::Reach;
 use crate::view::{News, Stale, View};
 
+/// How long a mount may take to know all that there is.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How often what is written to files that stay open is committed.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
@@ -99,9 +101,13 @@ pub(crate) struct Core {
     /// Who has taken locks of which file, so that `close` need not ask of all.
     pub(crate) lockers: Mutex<HashSet<(Ino, LockOwner)>>,
     pub(crate) ids: AtomicU64,
+    /// What went wrong with files after they were closed.
+    pub(crate) failures: Mutex<HashMap<Ino, Errno>>,
     /// One commit of a file at a time.
     commits: Mutex<HashMap<Ino, Arc<tokio::sync::Mutex<()>>>>,
     lost: watch::Sender<Option<String>>,
+    /// It knows all that was committed when it was connected.
+    caught_up: watch::Sender<bool>,
 }
 
 /// A mount that runs.
@@ -159,13 +165,21 @@ pub async fn mount(options: Options, device: OwnedFd) -> Result<Mounted, MountEr
         reserves: Mutex::default(),
         lockers: Mutex::default(),
         ids: AtomicU64::new(1),
+        failures: Mutex::default(),
         commits: Mutex::default(),
         lost,
+        caught_up: watch::Sender::new(false),
     });
     let connection = Connection::open(to, orders, core.clone(), sees);
     let connected = runtime.spawn(connection).await;
     let connected = connected.map_err(|_| s0_api::Error::Unavailable("it was ended".into()))??;
     let linked = runtime.spawn(connected);
+    // What others have closed before this one is there is what it shows.
+    let mut caught_up = core.caught_up.subscribe();
+    let caught = tokio::time::timeout(PATIENCE, caught_up.wait_for(|it| *it)).await;
+    if !matches!(caught, Ok(Ok(_))) {
+        return Err(s0_api::Error::Unavailable("it does not say what there is".into()).into());
+    }
     let (device, telling) = (core.device.clone(), core.telling.clone());
     std::thread::Builder::new().name("stale".into()).spawn({
         let core = Arc::downgrade(&core);
@@ -348,6 +362,7 @@ impl Incoming for Core {
 
     fn terms(&self, policy: Policy, quota: Quota) {
         self.view().set_terms(policy, quota);
+        self.caught_up.send_replace(true);
     }
 
     fn reserved(&self, id: u64, granted: bool) {

@@ -1,14 +1,15 @@
 //! The connection to the service: changes go out in the order in which they were asked
-//! for, one submission at a time, and entries come in.
+//! for, a few submissions at a time, and entries come in.
 //!
 //! Whoever asks for a change waits for [`Done`]. A connection that breaks is made again,
 //! and what was under way is sent again word for word: the service knows it by its number.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use s0_api::mounts::{MountQuery, OWN_LEASE_MS, Said, Told, write_submission};
+use s0_api::mounts::{IN_FLIGHT, MountQuery, OWN_LEASE_MS, Said, Told, write_submission};
 use s0_api::sync::{Outcome, Submission, SubmitError};
 use s0_api::{MountReader, MountWriter};
 use s0_tree::{Change, ContentId, Entry, Policy, Quota, Seq};
@@ -41,7 +42,7 @@ pub(crate) struct Done {
 /// What the link is asked.
 #[derive(Debug)]
 enum Order {
-    Change { change: Box<Change>, inline: Option<(ContentId, Bytes)>, done: Answered },
+    Change(Box<Wanted>),
     Say(Said),
     End,
 }
@@ -97,15 +98,17 @@ impl Link {
         (Self { orders, settled: settles }, Orders { queue, settled })
     }
 
-    /// Has a change committed. The small content that it brings goes with it.
+    /// Has a change committed. The small content that it brings goes with it. `taken` is told
+    /// when the service has it and no other mount has to see it.
     pub(crate) async fn submit(
         &self,
         change: Change,
         inline: Option<(ContentId, Bytes)>,
+        taken: Option<oneshot::Sender<()>>,
     ) -> Result<Done, Errno> {
         let (done, answered) = oneshot::channel();
-        let order = Order::Change { change: Box::new(change), inline, done };
-        self.orders.send(order).map_err(|_| Errno::IO)?;
+        let wanted = Wanted { change, inline, taken, done };
+        self.orders.send(Order::Change(Box::new(wanted))).map_err(|_| Errno::IO)?;
         match timeout(PATIENCE, answered).await {
             Ok(Ok(done)) => done,
             Ok(Err(_)) => Err(Errno::IO),
@@ -136,9 +139,12 @@ impl Link {
     }
 }
 
+#[derive(Debug)]
 struct Wanted {
     change: Change,
     inline: Option<(ContentId, Bytes)>,
+    /// Whoever is content when the service has it.
+    taken: Option<oneshot::Sender<()>>,
     done: Answered,
 }
 
@@ -165,7 +171,7 @@ pub(crate) struct Connection {
     queue: mpsc::UnboundedReceiver<Order>,
     settled: watch::Sender<Seq>,
     waiting: Vec<Wanted>,
-    under_way: Option<UnderWay>,
+    under_way: VecDeque<UnderWay>,
     /// The number of the last submission; known once the service has said it.
     last: Option<u64>,
     beats: Beats,
@@ -199,7 +205,7 @@ impl Connection {
             queue,
             settled,
             waiting: Vec::new(),
-            under_way: None,
+            under_way: VecDeque::new(),
             last: None,
             beats: Beats::default(),
             is_current: true,
@@ -239,9 +245,7 @@ impl Connection {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return false,
                 order = self.queue.recv() => match order {
-                    Some(Order::Change { change, inline, done }) => {
-                        self.waiting.push(Wanted { change: *change, inline, done });
-                    }
+                    Some(Order::Change(wanted)) => self.waiting.push(*wanted),
                     // What was said about locks is said again when they are taken again.
                     Some(Order::Say(_)) => {}
                     Some(Order::End) | None => return true,
@@ -278,14 +282,7 @@ impl Connection {
             let done = tokio::select! {
                 told = reader.next() => match told {
                     Ok(Some(told)) => match self.hear(told) {
-                        Ok(true) => {
-                            // It was welcomed: what was under way goes again.
-                            let again = self.under_way.as_ref().map(|it| it.message.clone());
-                            match again {
-                                Some(message) => writer.submit(message).await,
-                                None => Ok(()),
-                            }
-                        }
+                        Ok(true) => self.send_again(&mut writer).await,
                         Ok(false) => Ok(()),
                         Err(ended) => return ended,
                     },
@@ -325,9 +322,7 @@ impl Connection {
         let mut next = first;
         loop {
             match next {
-                Some(Order::Change { change, inline, done }) => {
-                    self.waiting.push(Wanted { change: *change, inline, done });
-                }
+                Some(Order::Change(wanted)) => self.waiting.push(*wanted),
                 // Whoever has locks waits for his changes before he says more of them.
                 Some(Order::Say(said)) => writer.say(&said).await?,
                 Some(Order::End) | None => return Ok(true),
@@ -341,8 +336,13 @@ impl Connection {
 
     /// Sends what waits, unless an answer is awaited.
     async fn send_next(&mut self, writer: &mut MountWriter) -> Result<(), s0_api::Error> {
-        let (None, Some(last)) = (&self.under_way, self.last) else { return Ok(()) };
-        if self.waiting.is_empty() {
+        let Some(last) = self.last else { return Ok(()) };
+        if self.waiting.is_empty() || self.under_way.len() >= IN_FLIGHT {
+            return Ok(());
+        }
+        // One is enough when nobody waits only for it to be taken: what comes meanwhile goes
+        // together.
+        if !self.under_way.is_empty() && self.waiting.iter().all(|it| it.taken.is_none()) {
             return Ok(());
         }
         let mut bytes = 0;
@@ -359,8 +359,17 @@ impl Connection {
         let inline: Vec<_> = wanted.iter().filter_map(|wanted| wanted.inline.clone()).collect();
         let message = Bytes::from(write_submission(&submission, &inline)?);
         let number = submission.number;
-        self.under_way = Some(UnderWay { number, message: message.clone(), wanted });
+        self.last = Some(number);
+        self.under_way.push_back(UnderWay { number, message: message.clone(), wanted });
         writer.submit(message).await
+    }
+
+    /// Sends again all whose end is not known, in their order.
+    async fn send_again(&mut self, writer: &mut MountWriter) -> Result<(), s0_api::Error> {
+        for under_way in &self.under_way {
+            writer.submit(under_way.message.clone()).await?;
+        }
+        Ok(())
     }
 
     async fn beat(&mut self, writer: &mut MountWriter) -> Result<(), s0_api::Error> {
@@ -377,12 +386,7 @@ impl Connection {
     fn hear(&mut self, told: Told) -> Result<bool, Ended> {
         match told {
             Told::Welcome { last_number } => {
-                self.last = Some(last_number);
-                if let Some(under_way) = &self.under_way
-                    && under_way.number > last_number + 1
-                {
-                    return Err(Ended::Lost("the journal is an older one".into()));
-                }
+                self.last = Some(self.last.unwrap_or(0).max(last_number));
                 self.beats.said = None;
                 return Ok(true);
             }
@@ -390,6 +394,14 @@ impl Connection {
             Told::Entry { entry, text } => {
                 let taken = self.incoming.entry(&entry, text.as_deref());
                 taken.map_err(Ended::Lost)?;
+            }
+            Told::Taken { number } => {
+                let of_it = self.under_way.iter_mut().find(|it| it.number == number);
+                for wanted in of_it.into_iter().flat_map(|it| &mut it.wanted) {
+                    if let Some(taken) = wanted.taken.take() {
+                        let _ = taken.send(());
+                    }
+                }
             }
             Told::Answer { number, head, outcomes, settled } => {
                 if settled {
@@ -405,13 +417,10 @@ impl Connection {
                     return Err(Ended::Broken(error.to_string()));
                 }
                 let wanted = self.answered(number)?;
-                // Nothing was done, so the number is free.
-                self.last = Some(number - 1);
                 self.refused(wanted, &error);
             }
             Told::Failed { number, full } => {
                 let wanted = self.answered(number)?;
-                self.last = Some(number - 1);
                 let errno = if full { Errno::NOSPC } else { Errno::AGAIN };
                 wanted.into_iter().for_each(|it| drop(it.done.send(Err(errno))));
             }
@@ -444,13 +453,10 @@ impl Connection {
 
     /// Those who wait for the submission with this number.
     fn answered(&mut self, number: u64) -> Result<Vec<Wanted>, Ended> {
-        match self.under_way.take() {
-            Some(under_way) if under_way.number == number => {
-                self.last = Some(number);
-                Ok(under_way.wanted)
-            }
-            _ => Err(Ended::Broken("it answers what was not asked".into())),
-        }
+        let at = self.under_way.iter().position(|it| it.number == number);
+        let under_way = at.and_then(|at| self.under_way.remove(at));
+        let under_way = under_way.ok_or("it answers what was not asked");
+        under_way.map(|it| it.wanted).map_err(|why| Ended::Broken(why.into()))
     }
 
     /// A submission was refused as a whole: the one change that is to blame is answered,
@@ -487,7 +493,7 @@ impl Connection {
     }
 
     fn fail_all(&mut self) {
-        let under_way = self.under_way.take().into_iter().flat_map(|it| it.wanted);
+        let under_way = self.under_way.drain(..).flat_map(|it| it.wanted);
         for wanted in under_way.chain(self.waiting.drain(..)) {
             let _ = wanted.done.send(Err(Errno::IO));
         }

@@ -143,7 +143,8 @@ impl Core {
             Operation::Flush { owner } => return self.flush(head, owner, by),
             Operation::FSync => {
                 self.spawn(head, async move {
-                    core.commit_and_settle(ino, by).await.map(|()| Answer::done())
+                    core.commit_and_settle(ino, by).await?;
+                    core.failed(ino).map(|()| Answer::done())
                 });
             }
             Operation::SyncFs => {
@@ -191,7 +192,7 @@ impl Core {
     /// Submits a change; none when something else is there than it expects.
     async fn submit(&self, change: Change, by: Option<Arc<str>>) -> Result<Option<Changed>, Errno> {
         let makes = matches!(change.action, Action::Create { .. });
-        let done = self.link.submit(Change { by, ..change }, None).await?;
+        let done = self.link.submit(Change { by, ..change }, None, None).await?;
         match done.outcome {
             Outcome::Accepted { node, .. } => {
                 Ok(Some(Changed { node: Some(node), head: done.head }))
@@ -347,10 +348,10 @@ impl Core {
         let (core, ino) = (self.clone(), head.node);
         if !self.view().is_dirty(ino) {
             self.unlock_all(ino, owner);
-            return Some(Ok(Answer::done()));
+            return Some(self.failed(ino).map(|()| Answer::done()));
         }
         self.spawn(head, async move {
-            let done = core.commit_and_settle(ino, by).await;
+            let done = core.commit_for_close(ino, by).await;
             core.unlock_all(ino, owner);
             done.map(|()| Answer::done())
         });

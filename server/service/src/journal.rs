@@ -147,7 +147,10 @@ impl Append {
             self.replicas.retain(|known| known.id != replica.id);
             self.replicas.push(replica);
         }
-        self.answers.extend(later.answers);
+        for (id, answered) in later.answers {
+            self.answers.retain(|(known, _)| *known != id);
+            self.answers.push((id, answered));
+        }
         self.requests.extend(later.requests);
         self.conflicts.extend(later.conflicts);
         self.quota = later.quota.or(self.quota);

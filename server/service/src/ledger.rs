@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use imbl::OrdMap;
+use s0_api::mounts::{ID_PREFIX, IN_FLIGHT};
 use s0_api::sync::{Answer, Outcome, Registered, Registration, Submission, SubmitError};
 use s0_tree::{
     Action, Actor, Batch, Change, Content, ContentId, Entry, Expected, Hash, Misfit, News, NodeId,
@@ -65,6 +66,37 @@ pub struct Answered {
     pub body: Hash,
     /// What was answered.
     pub answer: Answer,
+    /// What was answered before, of a mount: it sends several before the first is answered,
+    /// and sends all of them again when it does not know how they ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Answered>,
+}
+
+impl Answered {
+    /// Puts a newer answer on top of the ones that are kept.
+    fn on_top_of(self, known: Option<&Self>, kept: usize) -> Self {
+        let mut all = vec![self];
+        if let Some(known) = known {
+            all.extend(known.earlier.iter().cloned());
+            all.push(Self { earlier: Vec::new(), ..known.clone() });
+        }
+        all.sort_by_key(|it| std::cmp::Reverse(it.number));
+        all.truncate(kept);
+        let mut all = all.into_iter();
+        // There is at least the one that was put on top.
+        let last = all.next().unwrap_or_else(|| unreachable!("one was put in"));
+        Self { earlier: all.collect(), ..last }
+    }
+
+    /// The answer to a submission, if it is kept.
+    fn to(&self, number: u64) -> Option<&Self> {
+        std::iter::once(self).chain(&self.earlier).find(|it| it.number == number)
+    }
+
+    /// The oldest answer that is kept.
+    fn oldest(&self) -> u64 {
+        self.earlier.last().map_or(self.number, |oldest| oldest.number)
+    }
 }
 
 /// An admitted submission.
@@ -422,14 +454,14 @@ impl Ledger {
         }
         let body = body_hash(submission);
         if let Some(last) = &known.last {
-            if submission.number < last.number {
+            if submission.number < last.oldest() {
                 return Err(SubmitError::Superseded { last: last.number });
             }
-            if submission.number == last.number {
-                if body != last.body {
-                    return Err(SubmitError::Reused { number: last.number });
+            if let Some(same) = last.to(submission.number) {
+                if body != same.body {
+                    return Err(SubmitError::Reused { number: same.number });
                 }
-                let answer = last.answer.clone();
+                let answer = same.answer.clone();
                 return Ok(Submitted {
                     entries: Vec::new(),
                     conflicts: Vec::new(),
@@ -474,7 +506,10 @@ impl Ledger {
             }
         }
         let answer = Answer { head: self.head(), outcomes: admitted.outcomes };
-        let last = Answered { number: submission.number, body, answer: answer.clone() };
+        let (number, earlier) = (submission.number, Vec::new());
+        let last = Answered { number, body, answer: answer.clone(), earlier };
+        let kept = if replica.starts_with(ID_PREFIX) { 2 * IN_FLIGHT } else { 1 };
+        let last = last.on_top_of(known.last.as_deref(), kept);
         self.keep(ReplicaRecord { last: Some(Arc::new(last)), seen: time, ..known });
         let Admitted { entries, conflicts, .. } = admitted;
         Ok(Submitted { entries, conflicts, answer, repeated: false })

@@ -234,6 +234,11 @@ impl Draft {
         Err(Problem::NoRoom(quota, used))
     }
 
+    /// Records a conflict for others, if it is not recorded yet.
+    pub(crate) fn tell(&mut self, record: ConflictRecord) {
+        self.told.push(record);
+    }
+
     pub(crate) fn note_entries(&mut self, entries: &[Entry]) {
         let contents = entries.iter().filter_map(Entry::content);
         self.append.names.extend(contents.map(|content| content.id));
@@ -345,6 +350,16 @@ fn give<T>(waiting: &Waiting<T>, result: Result<T, Problem>) {
     }
 }
 
+/// Something that is in line to be committed.
+pub(crate) struct Committing<T>(oneshot::Receiver<Result<T, Problem>>);
+
+impl<T> Committing<T> {
+    /// Waits until it is committed.
+    pub(crate) async fn done(self) -> Result<T, Problem> {
+        self.0.await.map_err(|_| Problem::NotFound("not found"))?
+    }
+}
+
 impl Hot {
     /// What is committed now.
     pub(crate) fn committed(&self) -> Arc<Committed> {
@@ -395,8 +410,17 @@ impl Hot {
     pub(crate) async fn commit<T: Send + 'static>(
         &self,
         needs: Needs,
-        mut work: impl FnMut(&mut Draft) -> Result<T, Problem> + Send + 'static,
+        work: impl FnMut(&mut Draft) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
+        self.begin(needs, work).await?.done().await
+    }
+
+    /// The same, in two steps: first it is in line, behind all that was before it.
+    pub(crate) async fn begin<T: Send + 'static>(
+        &self,
+        needs: Needs,
+        mut work: impl FnMut(&mut Draft) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<Committing<T>, Problem> {
         let (answer, answered) = oneshot::channel();
         let answer = Arc::new(Mutex::new(Some(answer)));
         let failed = answer.clone();
@@ -414,6 +438,6 @@ impl Hot {
         };
         let gone = || Problem::NotFound("not found");
         self.jobs.send(job).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+        Ok(Committing(answered))
     }
 }

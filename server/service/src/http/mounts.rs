@@ -9,7 +9,7 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{SinkExt as _, StreamExt as _};
-use s0_api::mounts::{LockSpace, MountQuery, Said, Told};
+use s0_api::mounts::{ID_PREFIX, IN_FLIGHT, LockSpace, MountQuery, Said, Told};
 use s0_api::sync::{Answer, Registration, StreamEvent};
 use s0_api::tokens::Permission;
 use s0_tree::{Policy, Quota, Seq, TreePath};
@@ -18,7 +18,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::answers::Answered;
 use super::asked::{Named, Params, ReadVolume, Volume};
-use super::replicas::commit_submission;
+use super::replicas::begin_submission;
 use super::watch::Upgrade;
 use super::{LARGE, State, check_id};
 use crate::metrics::Open;
@@ -29,9 +29,8 @@ use crate::volume::{Committed, Hot, Needs};
 
 /// How many entries are told before the mount is heard again.
 const AT_ONCE: usize = 256;
-/// How many submissions of a mount may be under way; it sends one at a time, but may have
-/// to send one again.
-const UNDER_WAY: usize = 4;
+/// How many submissions of a mount may be under way, those that it sends again among them.
+const UNDER_WAY: usize = 2 * IN_FLIGHT;
 /// How often mounts that fell silent are looked for.
 const LOOK: Duration = Duration::from_millis(500);
 /// How often the token is looked at.
@@ -51,6 +50,9 @@ pub(super) async fn connect(
         caller.may(Permission::WriteVolume)?;
     }
     check_id("the mount's id", &session)?;
+    if !session.starts_with(ID_PREFIX) {
+        return Err(Problem::bad("the ids of mounts begin with mnt_"));
+    }
     check_id("sandbox_id", query.sandbox_id.as_deref().unwrap_or_default())?;
     let committed = hot.subscribe();
     let now = committed.borrow().clone();
@@ -293,7 +295,7 @@ impl Mount {
                 Ok(said) => self.do_as_said(socket, said).await.map(|()| None),
                 Err(_) => Err(Ended::Broken),
             },
-            Some(Ok(Message::Binary(body))) => self.submit(body).map(Some),
+            Some(Ok(Message::Binary(body))) => self.submit(socket, body).await,
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(None),
             Some(Ok(Message::Close(_)) | Err(_)) | None => Err(Ended::Broken),
         }
@@ -350,15 +352,25 @@ impl Mount {
         }
     }
 
-    fn submit(&self, body: Bytes) -> Result<Submitting, Ended> {
+    /// Puts a submission in line, before the next message is heard: they are committed in the
+    /// order in which they came.
+    async fn submit(
+        &mut self,
+        socket: &mut WebSocket,
+        body: Bytes,
+    ) -> Result<Option<Submitting>, Ended> {
         let number = number_of(&body).filter(|_| !self.read_only).ok_or(Ended::Broken)?;
-        let (service, hot, team) =
-            (self.service.clone(), self.hot.clone(), self.caller.team.clone());
-        let (session, instance) = (self.session.clone(), self.instance);
-        Ok(Box::pin(async move {
-            let who = (&*session, instance);
-            (number, commit_submission(&service, &team, &hot, who, body).await)
-        }))
+        let who = (&*self.session, self.instance);
+        let begun = begin_submission(&self.service, &self.caller.team, &self.hot, who, body).await;
+        match begun {
+            Ok(committing) => {
+                if self.settled().by_all.is_none() {
+                    tell(socket, &Told::Taken { number }).await?;
+                }
+                Ok(Some(Box::pin(async move { (number, committing.done().await) })))
+            }
+            Err(problem) => self.answer(socket, number, Err(problem)).await.map(|()| None),
+        }
     }
 
     async fn answer(

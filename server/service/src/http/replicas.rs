@@ -21,7 +21,7 @@ use crate::journal::VolumeRecord;
 use crate::ledger::{CursorError, Ledger, ReplicaRecord, Submitted};
 use crate::problem::Problem;
 use crate::service::Service;
-use crate::volume::{Hot, Needs, new_id};
+use crate::volume::{Committing, Hot, Needs, new_id};
 
 const UNKNOWN: Problem = Problem::NotFound("not found");
 /// How long a replica counts that takes no instance and is not heard of.
@@ -201,17 +201,19 @@ pub(super) async fn submit(
     let instance = host.instance.and_then(|number| u64::try_from(number).ok());
     let instance = instance.ok_or_else(|| Problem::bad("instance is required"))?;
     let Volume { caller, hot, .. } = volume;
-    ok(commit_submission(&service, &caller.team, &hot, (&replica, instance), body.0).await?)
+    let who = (&*replica, instance);
+    let committing = begin_submission(&service, &caller.team, &hot, who, body.0).await?;
+    ok(committing.done().await?)
 }
 
-/// Commits a submission of a replica or a mount, and gives what is answered.
-pub(super) async fn commit_submission(
+/// Puts a submission of a replica or a mount in line; what comes of it is what is answered.
+pub(super) async fn begin_submission(
     service: &Service,
     team: &str,
     hot: &Hot,
     (replica, instance): (&str, u64),
     body: Bytes,
-) -> Result<Answer, Problem> {
+) -> Result<Committing<Answer>, Problem> {
     let (submission, inline) = read_submission(&body)?;
     drop(body);
     let held = service.holdings.held(team, &submission.changes, &inline).await?;
@@ -222,7 +224,7 @@ pub(super) async fn commit_submission(
     brought.dedup_by_key(|(id, _)| *id);
     let needs = Needs { repeatable: true, upload: None };
     let replica = replica.to_owned();
-    hot.commit(needs, move |draft| {
+    hot.begin(needs, move |draft| {
         let Submitted { entries, conflicts, answer, repeated } = draft
             .ledger
             .submit(&replica, instance, &submission, draft.time, &mut new_id, &|id| {
@@ -236,7 +238,12 @@ pub(super) async fn commit_submission(
         draft.note_entries(&entries);
         for conflict in &conflicts {
             let record = draft.conflict_record(conflict, serde_json::Map::new());
-            draft.append.conflicts.push(record);
+            if conflict.change.looks_again {
+                // Programs try again what was refused to them.
+                draft.tell(record);
+            } else {
+                draft.append.conflicts.push(record);
+            }
         }
         let known = draft.ledger.replica(&replica).ok_or(UNKNOWN)?;
         let (id, last) = (known.id.clone(), known.last.clone());

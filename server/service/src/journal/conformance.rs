@@ -70,7 +70,8 @@ fn replica(id: &str, cursor: u64) -> ReplicaRecord {
 fn answered(number: u64) -> Arc<Answered> {
     let outcomes = vec![Outcome::Accepted { seq: Seq(1), node: NodeId(1) }];
     let answer = Answer { head: Seq(1), outcomes };
-    Arc::new(Answered { number, body: Hash::of(b"body"), answer })
+    let earlier = Vec::new();
+    Arc::new(Answered { number, body: Hash::of(b"body"), answer, earlier })
 }
 
 fn conflict(id: &str, status: ConflictStatus) -> ConflictRecord {
