@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use s0_api::mounts::{MountQuery, Told};
+use s0_api::mounts::{MountQuery, Said, Told};
 use s0_tree::{Entry, Hash, Policy, Quota, Seq, Time};
 use tokio::sync::{oneshot, watch};
 
@@ -19,7 +19,7 @@ use crate::kernel::answer::Errno;
 use crate::kernel::device::Device;
 use crate::kernel::request::{Ino, LockOwner};
 use crate::link::{Connection, Incoming, Link, Whereto};
-use crate::locks::Pending;
+use crate::locks::{Held, Pending};
 use crate::reach::Reach;
 use crate::view::{News, Stale, View};
 
@@ -74,7 +74,7 @@ pub enum MountError {
 /// What the thread that talks to the kernel is to say.
 pub(crate) enum Tell {
     Stale(Vec<Stale>),
-    News(News),
+    News(Box<News>),
     /// All up to this entry was said.
     Seen(Seq),
 }
@@ -96,6 +96,8 @@ pub(crate) struct Core {
     pub(crate) interrupts: Mutex<HashMap<u64, oneshot::Sender<()>>>,
     /// Locks that were asked for.
     pub(crate) locks: Mutex<HashMap<u64, Pending>>,
+    /// Locks that are held.
+    pub(crate) held: Mutex<Vec<Held>>,
     /// Names that are to be kept for this mount.
     pub(crate) reserves: Mutex<HashMap<u64, oneshot::Sender<bool>>>,
     /// Who has taken locks of which file, so that `close` need not ask of all.
@@ -162,6 +164,7 @@ pub async fn mount(options: Options, device: OwnedFd) -> Result<Mounted, MountEr
         telling: watch::Sender::new(None),
         interrupts: Mutex::default(),
         locks: Mutex::default(),
+        held: Mutex::default(),
         reserves: Mutex::default(),
         lockers: Mutex::default(),
         ids: AtomicU64::new(1),
@@ -231,7 +234,8 @@ fn tell_kernel(
     while let Ok(told) = told.recv() {
         match told {
             Tell::Stale(stale) => stale.iter().for_each(tell),
-            Tell::News(News { stale, echo }) => {
+            Tell::News(news) => {
+                let News { stale, echo, .. } = *news;
                 let (names, nodes): (Vec<_>, Vec<_>) =
                     stale.into_iter().partition(|stale| stale.directory().is_some());
                 nodes.iter().for_each(tell);
@@ -353,8 +357,11 @@ impl Incoming for Core {
             self.contents.keep(Hash::of(text.as_bytes()), text.as_bytes());
         }
         let news = self.view().fold(entry).map_err(|misfit| misfit.to_string())?;
+        if news.is_own {
+            return Ok(());
+        }
         if !news.stale.is_empty() {
-            self.tell(Tell::News(news));
+            self.tell(Tell::News(Box::new(news)));
         }
         self.tell(Tell::Seen(entry.seq));
         Ok(())
@@ -363,6 +370,15 @@ impl Incoming for Core {
     fn terms(&self, policy: Policy, quota: Quota) {
         self.view().set_terms(policy, quota);
         self.caught_up.send_replace(true);
+    }
+
+    fn reconnected(&self) {
+        self.take_locks_again();
+        // Of a name that another took meanwhile, the commit tells.
+        for path in self.view().fresh_paths() {
+            let id = self.ids.fetch_add(1, Ordering::Relaxed);
+            self.link.say(Said::Reserve { id, path });
+        }
     }
 
     fn reserved(&self, id: u64, granted: bool) {

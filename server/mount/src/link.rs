@@ -57,6 +57,9 @@ pub(crate) trait Incoming: Send + Sync {
     fn entry(&self, entry: &Entry, text: Option<&str>) -> Result<(), String>;
     /// What the Volume takes.
     fn terms(&self, policy: Policy, quota: Quota);
+    /// The connection is another one, perhaps to a service that began anew: what it knew of
+    /// this mount is said again.
+    fn reconnected(&self);
     /// Whether a name is kept for this mount.
     fn reserved(&self, id: u64, granted: bool);
     /// An answer about locks.
@@ -171,6 +174,8 @@ pub(crate) struct Connection {
     queue: mpsc::UnboundedReceiver<Order>,
     settled: watch::Sender<Seq>,
     waiting: Vec<Wanted>,
+    /// What was given back while there was no connection.
+    unsaid: Vec<Said>,
     under_way: VecDeque<UnderWay>,
     /// The number of the last submission; known once the service has said it.
     last: Option<u64>,
@@ -205,6 +210,7 @@ impl Connection {
             queue,
             settled,
             waiting: Vec::new(),
+            unsaid: Vec::new(),
             under_way: VecDeque::new(),
             last: None,
             beats: Beats::default(),
@@ -246,7 +252,10 @@ impl Connection {
                 () = tokio::time::sleep_until(until) => return false,
                 order = self.queue.recv() => match order {
                     Some(Order::Change(wanted)) => self.waiting.push(*wanted),
-                    // What was said about locks is said again when they are taken again.
+                    // What is held and waited for is said again; what is given back is not.
+                    Some(Order::Say(said @ (Said::Unlock { .. } | Said::Release { .. }))) => {
+                        self.unsaid.push(said);
+                    }
                     Some(Order::Say(_)) => {}
                     Some(Order::End) | None => return true,
                 },
@@ -366,6 +375,9 @@ impl Connection {
 
     /// Sends again all whose end is not known, in their order.
     async fn send_again(&mut self, writer: &mut MountWriter) -> Result<(), s0_api::Error> {
+        for said in std::mem::take(&mut self.unsaid) {
+            writer.say(&said).await?;
+        }
         for under_way in &self.under_way {
             writer.submit(under_way.message.clone()).await?;
         }
@@ -388,6 +400,7 @@ impl Connection {
             Told::Welcome { last_number } => {
                 self.last = Some(self.last.unwrap_or(0).max(last_number));
                 self.beats.said = None;
+                self.incoming.reconnected();
                 return Ok(true);
             }
             Told::Head { policy, quota, .. } => self.incoming.terms(policy, quota),

@@ -21,7 +21,35 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Pending {
     node: NodeId,
     lock: Lock,
+    wait: bool,
     told: oneshot::Sender<Told>,
+}
+
+/// A lock that is held, so that it can be taken again from a service that began anew.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Held {
+    node: NodeId,
+    lock: Lock,
+}
+
+/// Takes a part of what an owner holds away.
+fn give_back(held: &mut Vec<Held>, node: NodeId, part: &Lock) {
+    let mut kept = Vec::with_capacity(held.len() + 1);
+    for it in held.drain(..) {
+        let Held { lock, .. } = it;
+        let is_other = (it.node, lock.owner, lock.whole) != (node, part.owner, part.whole);
+        if is_other || lock.end < part.start || lock.start > part.end {
+            kept.push(it);
+            continue;
+        }
+        if lock.start < part.start {
+            kept.push(Held { lock: Lock { end: part.start - 1, ..lock }, ..it });
+        }
+        if lock.end > part.end {
+            kept.push(Held { lock: Lock { start: part.end + 1, ..lock }, ..it });
+        }
+    }
+    *held = kept;
 }
 
 fn space(lock: &Lock) -> LockSpace {
@@ -46,10 +74,10 @@ impl Core {
     }
 
     /// Asks the service about a lock; the number, and where the answer comes.
-    fn ask_lock(&self, node: NodeId, lock: Lock) -> (u64, oneshot::Receiver<Told>) {
+    fn ask_lock(&self, node: NodeId, lock: Lock, wait: bool) -> (u64, oneshot::Receiver<Told>) {
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
         let (told, tells) = oneshot::channel();
-        let pending = Pending { node, lock, told };
+        let pending = Pending { node, lock, wait, told };
         self.locks.lock().unwrap_or_else(PoisonError::into_inner).insert(id, pending);
         (id, tells)
     }
@@ -58,7 +86,7 @@ impl Core {
         let core = self.clone();
         self.spawn(head, async move {
             let node = core.locked_node(head.node).await?;
-            let (id, tells) = core.ask_lock(node, lock);
+            let (id, tells) = core.ask_lock(node, lock, false);
             let (holder, range) = (Holder(lock.owner.0), range(&lock));
             core.link.say(Said::Test { id, node, holder, range });
             let told = timeout(PATIENCE, tells).await.map_err(|_| Errno::TIMEDOUT)?;
@@ -96,9 +124,8 @@ impl Core {
         let node = self.locked_node(head.node).await?;
         let locker = (head.node, lock.owner);
         self.lockers.lock().unwrap_or_else(PoisonError::into_inner).insert(locker);
-        let (id, mut tells) = self.ask_lock(node, lock);
-        let (space, holder, range) = (space(&lock), Holder(lock.owner.0), range(&lock));
-        self.link.say(Said::Lock { id, node, space, holder, range, wait, pid: lock.pid });
+        let (id, mut tells) = self.ask_lock(node, lock, wait);
+        self.link.say(said(id, node, &lock, wait));
         let bound = async {
             if wait { std::future::pending().await } else { tokio::time::sleep(PATIENCE).await }
         };
@@ -128,6 +155,7 @@ impl Core {
             let node = core.locked_node(head.node).await?;
             let (space, holder) = (space(&lock), Holder(lock.owner.0));
             let (start, end) = (lock.start, lock.end);
+            core.forget_held(node, &lock);
             core.link.say(Said::Unlock { node, space, holder, start, end });
             Ok(Answer::done())
         });
@@ -150,6 +178,9 @@ impl Core {
         }
         drop(lockers);
         if let Ok(Ok(node)) = self.view().lockable(ino) {
+            let whole = space == LockSpace::Whole;
+            let (kind, pid) = (LockKind::Free, 0);
+            self.forget_held(node, &Lock { owner, start: 0, end: u64::MAX, kind, pid, whole });
             let holder = Holder(owner.0);
             self.link.say(Said::Unlock { node, space, holder, start: 0, end: u64::MAX });
         }
@@ -161,8 +192,13 @@ impl Core {
             return;
         };
         let pending = self.locks.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
-        let Some(Pending { node, lock, told: waits }) = pending else { return };
+        let Some(Pending { node, lock, told: waits, .. }) = pending else { return };
         let locked = matches!(told, Told::Locked { .. });
+        if locked && !waits.is_closed() {
+            self.forget_held(node, &lock);
+            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            held.push(Held { node, lock });
+        }
         if waits.send(told).is_err() && locked {
             // Whoever waited was interrupted just before it was his.
             let (space, holder) = (space(&lock), Holder(lock.owner.0));
@@ -170,4 +206,29 @@ impl Core {
             self.link.say(Said::Unlock { node, space, holder, start, end });
         }
     }
+
+    fn forget_held(&self, node: NodeId, part: &Lock) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        give_back(&mut held, node, part);
+    }
+
+    /// Says again which locks are held and waited for.
+    pub(crate) fn take_locks_again(&self) {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for Held { node, lock } in held {
+            // Nobody waits for the answer: it is held, unless another took it while the
+            // service knew of nobody.
+            let id = self.ids.fetch_add(1, Ordering::Relaxed);
+            self.link.say(said(id, node, &lock, false));
+        }
+        let pending = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, Pending { node, lock, wait, .. }) in pending.iter() {
+            self.link.say(said(*id, *node, lock, *wait));
+        }
+    }
+}
+
+fn said(id: u64, node: NodeId, lock: &Lock, wait: bool) -> Said {
+    let (space, holder, range) = (space(lock), Holder(lock.owner.0), range(lock));
+    Said::Lock { id, node, space, holder, range, wait, pid: lock.pid }
 }

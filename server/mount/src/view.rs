@@ -362,6 +362,11 @@ impl View {
         Handle(self.last)
     }
 
+    /// The paths of new files that are not committed.
+    pub(crate) fn fresh_paths(&self) -> Vec<TreePath> {
+        self.fresh.keys().filter_map(|at| self.path_of(at).ok()).collect()
+    }
+
     /// The path of a place.
     pub(crate) fn path_of(&self, at: &Place) -> Result<TreePath, Errno> {
         self.path_at(at.parent, &at.name)

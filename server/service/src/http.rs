@@ -104,7 +104,10 @@ fn of_a_volume() -> Routes {
             "/",
             get_with(volumes::get, does("The Volume.", &[404]))
                 .patch_with(volumes::change, does("Changes the Volume's quota.", &[]))
-                .delete_with(volumes::delete, does("Deletes the Volume, if it is there.", &[404])),
+                .delete_with(
+                    volumes::delete,
+                    does("Deletes the Volume, if it is there.", &[404, 409]),
+                ),
         )
         .api_route(
             "/fork",

@@ -87,6 +87,7 @@ impl Mounts {
         if mode == AccessMode::ReadWriteOnce && !read_only && others {
             return Err("the Volume's access mode is RWO, and it is mounted already");
         }
+        self.locks.forget_waiting(session);
         self.connections += 1;
         let connection = self.connections;
         let joined = Session { connection, seen, heard: now, read_only, tell };
@@ -119,6 +120,11 @@ impl Mounts {
             let granted = self.locks.drop_session(session);
             self.tell_all(granted);
         }
+    }
+
+    /// Whether something is mounted.
+    pub(crate) fn any(&self, now: Instant) -> bool {
+        self.sessions.values().any(|session| session.counts_until() > now)
     }
 
     /// Whether there are mounts that do not count any more.

@@ -1,7 +1,7 @@
 //! The Volumes that are in memory, and what all requests share.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use s0_api::tokens::{Permission, Role};
@@ -160,6 +160,12 @@ impl Service {
     }
 
     /// Lets go of a Volume that was deleted, and ends its streams.
+    /// Whether a Volume is mounted somewhere.
+    pub(crate) fn is_mounted(&self, id: &str) -> bool {
+        let hot = self.hot.get(id).and_then(|cell| cell.get().cloned());
+        hot.is_some_and(|hot| hot.shared.mounts(|all| all.any(Instant::now())))
+    }
+
     pub(crate) fn close(&self, id: &str) {
         if let Some((_, cell)) = self.hot.remove(id)
             && let Some(hot) = cell.get()

@@ -20,6 +20,8 @@ pub(crate) enum Stale {
 /// What an entry of others means to the kernel.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct News {
+    /// It was done here: the kernel has done it, and nobody waits for that.
+    pub(crate) is_own: bool,
     pub(crate) stale: Vec<Stale>,
     /// The same as something to be done once more.
     pub(crate) echo: Option<Echo>,
@@ -36,11 +38,11 @@ impl View {
         self.adopt(entry, own);
         self.carry_over(entry, own);
         if own {
-            return Ok(News::default());
+            return Ok(News { is_own: true, ..News::default() });
         }
         let stale = self.stale(&entry.op);
         let echo = if stale.is_empty() { None } else { before.or_else(|| self.echo(&entry.op)) };
-        Ok(News { stale, echo })
+        Ok(News { is_own: false, stale, echo })
     }
 
     fn at(&self, place: &Place) -> Option<At> {

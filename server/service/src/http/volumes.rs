@@ -118,21 +118,23 @@ pub(super) async fn get(
 /// How a Volume is to be deleted.
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct HowToDelete {
-    /// Whether although it is mounted. Nothing is mounted in a way that a deletion would
-    /// hurt: readers of a deleted Volume learn that it is gone. So it makes no difference.
-    #[serde(rename = "force")]
-    _force: Option<String>,
+    /// `true` where it is to go although it is mounted: what is open there fails from then on.
+    force: Option<String>,
 }
 
 pub(super) async fn delete(
     service: State,
     May { caller, .. }: May<DeleteVolume>,
     Named(id): Named,
-    _: Params<HowToDelete>,
+    Params(how): Params<HowToDelete>,
 ) -> Told<Deleted> {
+    let force = how.force.is_some_and(|force| force.trim().eq_ignore_ascii_case("true"));
     if let Some(record) = service.journal.volume(&id).await? {
         if record.team != caller.team {
             return Err(Problem::NotFound("not found"));
+        }
+        if !force && service.is_mounted(&id) {
+            return Err(Problem::conflict("the Volume is mounted; unmount it, or use force"));
         }
         service.journal.delete_volume(&id).await?;
         service.close(&id);

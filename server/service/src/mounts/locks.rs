@@ -195,6 +195,14 @@ impl Locks {
         waited.then(told).into_iter().collect()
     }
 
+    /// A mount has come back: it says again what it waits for.
+    pub(super) fn forget_waiting(&mut self, session: &str) {
+        for file in self.0.values_mut() {
+            file.waiting.retain(|waiting| *waiting.owner.0 != *session);
+        }
+        self.sweep();
+    }
+
     /// A mount is gone.
     pub(super) fn drop_session(&mut self, session: &str) -> Vec<(Arc<str>, Told)> {
         let mut granted = Vec::new();

@@ -78,6 +78,7 @@ async fn every_described_answer_is_seen_and_told_in_the_table() {
         files::clones,
         files::modes,
         files::watches,
+        files::mounts,
         sync::replicas,
         sync::bootstraps,
         sync::journal,

@@ -286,3 +286,50 @@ pub(super) async fn watches(rig: &Rig) {
     rig.seen.note(rig.document().await, &Method::GET, &route, status);
     assert_eq!(status, 101);
 }
+
+/// The connection of a mount, and what it keeps from being deleted.
+pub(super) async fn mounts(rig: &Rig) {
+    let id = rig.volume().await;
+    let epoch = rig.client.tree(&id).await.unwrap().0;
+    let query = format!("after=0&epoch={epoch}&host=h&mount_point=/w");
+    let route = |session: &str, query: &str| format!("{VOLUMES}/{id}/mounts/{session}?{query}");
+    let good = route("mnt_1", &query);
+    assert_eq!(code(&rig.raw(Method::GET, &good, ()).await), BAD, "no upgrade");
+    let connect = async |route: &str| {
+        let url = format!("{}{route}", rig.url.replace("http", "ws"));
+        let mut request = url.into_client_request().unwrap();
+        let token = format!("Bearer {}", rig.token).parse().unwrap();
+        request.headers_mut().insert("authorization", token);
+        let connected = tokio_tungstenite::connect_async(request).await;
+        let (socket, status) = match connected {
+            Ok((socket, answer)) => (Some(socket), answer.status().as_u16()),
+            Err(tokio_tungstenite::tungstenite::Error::Http(answer)) => {
+                (None, answer.status().as_u16())
+            }
+            Err(other) => panic!("{other}"),
+        };
+        rig.seen.note(rig.document().await, &Method::GET, route, status);
+        (socket, status)
+    };
+    for bad in [
+        route("1", &query),
+        route("mnt_1", "after=0"),
+        route("mnt_1", &query.replace("after=0", "after=x")),
+    ] {
+        assert_eq!(connect(&bad).await.1, 400, "{bad}");
+    }
+    for unknown in [query.replace("after=0", "after=9"), query.replace(&epoch, "another")] {
+        assert_eq!(connect(&route("mnt_1", &unknown)).await.1, 409, "{unknown}");
+    }
+    let (socket, status) = connect(&good).await;
+    assert_eq!(status, 101);
+    // The Volume's mode is RWO, as the API makes it.
+    assert_eq!(connect(&route("mnt_2", &query)).await.1, 409);
+    let reads = format!("{query}&read_only=true");
+    assert_eq!(connect(&route("mnt_3", &reads)).await.1, 101);
+    let volume = format!("{VOLUMES}/{id}");
+    assert_eq!(code(&rig.raw(Method::DELETE, &volume, ()).await), (409, "conflict"));
+    let forced = format!("{volume}?force=true");
+    assert_eq!(rig.data(Method::DELETE, &forced, ()).await, json!({"deleted": true}));
+    drop(socket);
+}

@@ -54,7 +54,6 @@ const fn never(
 }
 
 const NEVER: &[Never] = &[
-    never(409, &[("DELETE", "/{volume}")], "mounts that a deletion could hurt do not exist yet"),
     never(409, &[("POST", "/{volume}/fork")], "a Volume is forked while it is in use"),
     never(
         409,
