@@ -44,6 +44,9 @@ pub(crate) struct Draft {
     store: Store,
     /// Which bytes are in the store.
     own: Ranges,
+    /// Which of them were written since the last commit began, and how short the file was cut
+    /// since.
+    since: (Ranges, Option<u64>),
     /// What is below: a content, and how many of its bytes still count.
     base: Option<(Content, u64)>,
     /// How long the file was cut to, at the shortest. What others write beyond does not
@@ -66,6 +69,7 @@ impl Draft {
         Self {
             store: Store::Memory(Vec::new()),
             own: Ranges::default(),
+            since: (Ranges::default(), None),
             base: base.map(|base| (base, base.size)),
             cut: None,
             tail: None,
@@ -85,9 +89,9 @@ impl Draft {
         self.generation != self.committed
     }
 
-    /// Changes so far.
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation
+    /// Whether something was written since a generation.
+    pub(crate) fn is_newer(&self, generation: u64) -> bool {
+        self.generation != generation
     }
 
     /// Notes a change of nothing, so that it is committed: of a new file.
@@ -109,6 +113,7 @@ impl Draft {
             self.tail = None;
         }
         self.own.insert(offset..end);
+        self.since.0.insert(offset..end);
         self.size = self.size.max(end);
         self.mtime = now;
         self.generation += 1;
@@ -128,6 +133,8 @@ impl Draft {
         self.tail = None;
         if size < self.size {
             self.own.truncate(size);
+            self.since.0.truncate(size);
+            self.since.1 = Some(self.since.1.map_or(size, |cut| cut.min(size)));
             self.base = self.base.map(|(base, counts)| (base, counts.min(size)));
             self.cut = Some(self.cut.map_or(size, |cut| cut.min(size)));
             match &mut self.store {
@@ -207,6 +214,12 @@ impl Draft {
         Ok(())
     }
 
+    /// A commit begins: what is written from here on is not in it.
+    pub(crate) fn begin_commit(&mut self) -> u64 {
+        self.since = (Ranges::default(), None);
+        self.generation
+    }
+
     /// What was written up to a generation is now this content.
     pub(crate) fn commit(&mut self, generation: u64, content: Content) {
         self.committed = generation;
@@ -219,9 +232,11 @@ impl Draft {
             self.cut = None;
             self.tail = None;
         } else {
-            // It may have been cut meanwhile. What was written stays in the store, so
-            // that nothing behind the cut is needed of the content.
-            counts = counts.min(self.cut.unwrap_or(u64::MAX));
+            let (since, cut) = std::mem::take(&mut self.since);
+            self.own = since;
+            self.cut = cut;
+            counts = counts.min(cut.unwrap_or(u64::MAX));
+            self.tail = self.tail.map(|tail| tail.max(content.size));
         }
         self.base = (counts > 0).then_some((content, counts));
     }
@@ -329,7 +344,8 @@ mod tests {
             prop_assert_eq!(&read(&draft, 0..u64::MAX, &base), &model);
             // Committed, and written to on.
             let base = model.clone();
-            draft.commit(draft.generation(), content(&base));
+            let generation = draft.begin_commit();
+            draft.commit(generation, content(&base));
             prop_assert!(!draft.is_dirty());
             run(&mut draft, &mut model, &then);
             prop_assert_eq!(draft.is_dirty(), !then.is_empty());

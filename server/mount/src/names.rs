@@ -248,7 +248,7 @@ impl Core {
         };
         let refused = view.is_refused(&at);
         if !refused && !exclusive {
-            let ino = view.make(at, mode, owner, now());
+            let ino = view.make(at, (mode, flags.contains(OFlags::TRUNC)), owner, now());
             let known = view.known(ino);
             drop(view);
             return Some(known.and_then(|_| self.created(ino, flags)));
@@ -268,7 +268,7 @@ impl Core {
             }
             let ino = {
                 let mut view = core.view();
-                let ino = view.make(at, mode, owner, now());
+                let ino = view.make(at, (mode, true), owner, now());
                 view.known(ino)?;
                 ino
             };

@@ -64,6 +64,11 @@ struct Inode {
     overtaken: bool,
     /// The generation of the draft that is being committed.
     committing: Option<u64>,
+    /// A replica made a file at the place of this new one while it was being committed.
+    contested: bool,
+    /// Something else is in its place, and what was written is in a conflict: it is no file to
+    /// write to any more.
+    refused: bool,
     /// The permission bits that a write took away.
     kill_ids: bool,
     /// Access times are kept here only, and as long as the kernel knows the node.
@@ -80,6 +85,8 @@ impl Inode {
             based: Seq(0),
             overtaken: false,
             committing: None,
+            contested: false,
+            refused: false,
             kill_ids: false,
             atime: None,
         }
@@ -433,3 +440,6 @@ fn without_ids(mode: u32) -> u32 {
     let group_runs = mode & 0o010 != 0;
     mode & !0o4000 & if group_runs { !0o2000 } else { !0 }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,20 +38,20 @@ impl View {
 
     /// The files that have something to commit.
     pub(crate) fn dirty(&self) -> Vec<Ino> {
-        let dirty = self.inodes.keys().filter(|ino| self.is_dirty(**ino));
-        dirty.copied().collect()
+        let named = self.inodes.iter().filter(|(_, inode)| !matches!(inode.is, Is::Gone(_)));
+        named.map(|(ino, _)| *ino).filter(|ino| self.is_dirty(*ino)).collect()
     }
 
     /// Begins to commit a file; none when there is nothing to commit, as of one that has
     /// no name any more.
     pub(crate) fn begin_commit(&mut self, ino: Ino) -> Option<Commit> {
         let inode = self.inodes.get_mut(&ino)?;
-        let draft = inode.draft.as_ref().filter(|draft| draft.is_dirty())?;
+        let draft = inode.draft.as_mut().filter(|draft| draft.is_dirty())?;
         if matches!(inode.is, Is::Gone(_)) {
             return None;
         }
         let commit = Commit {
-            generation: draft.generation(),
+            generation: draft.begin_commit(),
             size: draft.size(),
             mtime: draft.mtime,
             based: matches!(inode.is, Is::Node(_)).then_some(inode.based),
@@ -80,7 +80,10 @@ impl View {
                 set.gid = Some(fresh.gid);
                 let action = Action::Create { path, what: New::File { content }, set };
                 let change = Change::new(action, Expected::Absent);
-                Ok(Some(Change { looks_again: true, ..change }))
+                // What stands there and cannot be made one with it stays: that is a conflict.
+                let there = self.tree.at_place(&fresh.at);
+                let is_taken = there.is_some_and(|id| !self.is_adoptable(id));
+                Ok(Some(Change { looks_again: !is_taken, ..change }))
             }
             Is::Node(id) => {
                 let node = self.tree.node(*id).ok_or(Errno::STALE)?;
@@ -139,6 +142,9 @@ impl View {
                     draft.commit(commit.generation, content);
                 }
             }
+            // What was written since is in no conflict yet, and will be.
+            Committed::Conflict
+                if inode.draft.as_ref().is_some_and(|it| it.is_newer(commit.generation)) => {}
             Committed::Conflict => {
                 // It is kept in the conflict; here is what the Volume has.
                 inode.draft = None;
@@ -147,6 +153,7 @@ impl View {
                     self.fresh.remove(&fresh.at);
                     let node = gone(fresh.mode, fresh.made);
                     inode.is = Is::Gone(Box::new(node));
+                    inode.refused = true;
                 }
             }
         }
@@ -160,10 +167,16 @@ impl View {
         true
     }
 
-    /// A commit was given up; what was written stays, and is tried again.
+    /// A commit was given up; what was written stays, and is tried again. A new file whose
+    /// place was taken meanwhile is the file that is there.
     pub(crate) fn abandon_commit(&mut self, ino: Ino) {
-        if let Some(inode) = self.inodes.get_mut(&ino) {
-            inode.committing = None;
+        let Some(inode) = self.inodes.get_mut(&ino) else { return };
+        inode.committing = None;
+        let by_replica = std::mem::take(&mut inode.contested);
+        if let Is::Fresh(fresh) = &inode.is
+            && let Some(id) = self.tree.at_place(&fresh.at)
+        {
+            self.adopt_as(ino, id, by_replica);
         }
     }
 

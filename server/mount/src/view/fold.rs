@@ -35,8 +35,9 @@ impl View {
         let before = if own { None } else { self.echo_of_removal(&entry.op) };
         self.keep_what_goes(&entry.op);
         fold(&mut self.tree, entry)?;
-        self.adopt(entry, own);
-        self.carry_over(entry, own);
+        if !self.adopt(entry, own) {
+            self.carry_over(entry, own);
+        }
         if own {
             return Ok(News { is_own: true, ..News::default() });
         }
@@ -131,9 +132,9 @@ impl View {
         self.nodes.remove(&ino);
     }
 
-    /// Where a node has come to the place of a new file of this mount, that file is the
-    /// node: from here the last who writes wins, as with any file that two make.
-    fn adopt(&mut self, entry: &Entry, own: bool) {
+    /// Where a file of others has come to the place of a new one of this mount, they are one:
+    /// what was written here is over what it holds. Whether that was so.
+    fn adopt(&mut self, entry: &Entry, own: bool) -> bool {
         let come: Vec<&Place> = match &entry.op {
             Op::Create { at, .. } | Op::Link { at, .. } => vec![at],
             Op::Rename { from, to, how, .. } => match how {
@@ -142,25 +143,45 @@ impl View {
             },
             _ => Vec::new(),
         };
+        let mut adopted = false;
         for place in come {
             let Some(ino) = self.fresh.get(place).copied() else { continue };
             let Some(id) = self.tree.at_place(place) else { continue };
-            let is_file = self.tree.node(id).is_some_and(|node| node.content().is_some());
-            if self.aliases.contains_key(&id) || !is_file {
-                // Something else stands there now. The new file's commit is refused.
+            if own {
+                // It is what was committed.
+                self.became(ino, id);
                 continue;
             }
-            self.became(ino, id);
-            let version = self.tree.node(id).map(|node| node.version);
-            if let Some(inode) = self.inodes.get_mut(&ino) {
-                inode.based = version.unwrap_or(inode.based);
-                inode.overtaken |= !own && entry.source == Source::Replica;
-                if !own && let Some(draft) = &mut inode.draft {
-                    // It began as an empty file, whatever the other holds.
-                    draft.begin_empty();
-                }
+            let by_replica = entry.source == Source::Replica;
+            match self.inodes.get_mut(&ino) {
+                // Its commit is on its way, and may still find the place free.
+                Some(inode) if inode.committing.is_some() => inode.contested |= by_replica,
+                _ => adopted |= self.adopt_as(ino, id, by_replica),
             }
         }
+        adopted
+    }
+
+    /// Whether a new file can be one with a node: it is a file, and has no number here yet.
+    pub(super) fn is_adoptable(&self, id: NodeId) -> bool {
+        let is_file = self.tree.node(id).is_some_and(|node| node.content().is_some());
+        is_file && !self.aliases.contains_key(&id) && !self.inodes.contains_key(&self.ino(id))
+    }
+
+    /// Makes a new file one with a node of others.
+    pub(super) fn adopt_as(&mut self, ino: Ino, id: NodeId, by_replica: bool) -> bool {
+        if !self.is_adoptable(id) {
+            return false;
+        }
+        let node = self.tree.node(id).map(|node| (node.version, node.content()));
+        let Some((version, Some(content))) = node else { return false };
+        self.became(ino, id);
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.based = version;
+            let rebased = inode.draft.as_mut().is_none_or(|draft| draft.rebase(content).is_ok());
+            inode.overtaken |= !rebased || by_replica;
+        }
+        true
     }
 
     /// Drafts follow what happens to their files.
@@ -172,8 +193,10 @@ impl View {
             return;
         };
         let Some(content) = entry.content() else {
-            // A change of something else: the content is as it was.
-            inode.based = entry.seq;
+            // A change of something else: the content is as it was, unless it was another's.
+            if !inode.overtaken {
+                inode.based = entry.seq;
+            }
             return;
         };
         if own {

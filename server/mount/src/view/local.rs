@@ -67,8 +67,15 @@ impl View {
             || (self.policy.is_folding() && self.fresh.keys().any(fresh))
     }
 
-    /// Makes a file here; it is committed with what is written to it.
-    pub(crate) fn make(&mut self, at: Place, mode: u32, (uid, gid): (u32, u32), now: Time) -> Ino {
+    /// Makes a file here; it is committed with what is written to it. With `cut`, it is empty
+    /// also where another makes one at the same time.
+    pub(crate) fn make(
+        &mut self,
+        at: Place,
+        (mode, cut): (u32, bool),
+        (uid, gid): (u32, u32),
+        now: Time,
+    ) -> Ino {
         self.last += 1;
         let ino = Ino(FRESH + self.last);
         let gid = self.group_in(&at, gid);
@@ -76,6 +83,9 @@ impl View {
         let mut inode = Inode::of(Is::Fresh(fresh));
         let mut draft = Draft::of(None, now);
         draft.touch();
+        if cut {
+            draft.begin_empty();
+        }
         inode.draft = Some(draft);
         self.inodes.insert(ino, inode);
         self.fresh.insert(at, ino);
@@ -97,6 +107,9 @@ impl View {
         };
         let mtime = node.map_or(Time(0), |node| node.attributes.mtime);
         let inode = self.inode(ino)?;
+        if inode.refused {
+            return Err(Errno::STALE);
+        }
         if inode.draft.is_none() {
             inode.based = version;
         }

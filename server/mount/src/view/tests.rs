@@ -1,0 +1,386 @@
+//! Mounts of one Volume in random orders of everything, and what must hold all the same.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use proptest::prelude::*;
+use s0_tree::{
+    Action, Actor, AttributeChange, Batch, Change, Content, ContentId, Entry, Expected, New,
+    News as Since, Origin, Policy, Quota, Source, Time, Verdict, admit_batch,
+};
+
+use super::*;
+use crate::draft::Piece;
+
+/// The service, as far as a mount sees it.
+#[derive(Default)]
+struct Service {
+    tree: Tree,
+    log: Vec<Entry>,
+    bytes: HashMap<ContentId, Vec<u8>>,
+    conflicts: Vec<Content>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Told {
+    As(NodeId),
+    Stale,
+    Conflict,
+}
+
+impl Service {
+    fn submit(&mut self, who: &str, source: Source, change: &Change) -> Told {
+        let actor = Actor { replica: Some(who.into()), ..Actor::default() };
+        let time = Time(self.log.len() as i64 + 1);
+        let origin = Origin { source, actor, time, ..Origin::default() };
+        let batch = Batch {
+            origin: &origin,
+            policy: Policy::default(),
+            quota: Quota::default(),
+            news: &Since::default(),
+            changes: std::slice::from_ref(change),
+        };
+        let (entries, verdicts) = admit_batch(&mut self.tree, &batch).unwrap();
+        self.log.extend(entries);
+        match verdicts[0] {
+            Verdict::Accepted { node, .. } | Verdict::Held { node: Some(node), .. } => {
+                Told::As(node)
+            }
+            Verdict::Conflict { .. } if !change.looks_again => {
+                self.conflicts.extend(change.content());
+                Told::Conflict
+            }
+            _ => Told::Stale,
+        }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Content {
+        let content = Content::of(bytes);
+        self.bytes.insert(content.id, bytes.to_vec());
+        content
+    }
+
+    fn read(&self, content: Content) -> &[u8] {
+        if content.size == 0 { b"" } else { &self.bytes[&content.id] }
+    }
+
+    fn file(&self, name: &str) -> Option<(NodeId, Seq, Content)> {
+        let (id, node) = self.tree.at(&TreePath::new(name).unwrap())?;
+        Some((id, node.version, node.content()?))
+    }
+}
+
+/// A commit on its way.
+struct Flight {
+    ino: Ino,
+    commit: Commit,
+    content: Content,
+    /// What it was told, and where the journal was.
+    told: Option<(Told, usize)>,
+}
+
+struct Mount {
+    name: &'static str,
+    view: View,
+    folded: usize,
+    flight: Option<Flight>,
+    open: HashMap<&'static str, Handle>,
+}
+
+const NOW: Time = Time(1);
+
+impl Mount {
+    fn new(name: &'static str, service: &Service) -> Self {
+        let view = View::new(service.tree.clone(), name.into());
+        let folded = service.log.len();
+        Self { name, view, folded, flight: None, open: HashMap::new() }
+    }
+
+    fn open(&mut self, file: &'static str, append: bool) -> Handle {
+        if let Some(handle) = self.open.get(file) {
+            return *handle;
+        }
+        let name = OsStr::new(file);
+        let found = self.view.lookup(Ino::ROOT, name).unwrap();
+        let ino = found.map(|attr| attr.ino).unwrap_or_else(|| {
+            let at = self.view.may_make(Ino::ROOT, name).unwrap();
+            self.view.make(at, (0o644, false), (0, 0), NOW)
+        });
+        let handle = self.view.open(ino, append).unwrap();
+        self.open.insert(file, handle);
+        handle
+    }
+
+    fn bytes(&self, service: &Service, ino: Ino, range: Range<u64>) -> Vec<u8> {
+        let mut all = Vec::new();
+        for piece in self.view.pieces(ino, range).unwrap() {
+            let length = piece.length() as usize;
+            match piece {
+                Piece::Own(range) => {
+                    let mut part = vec![0; length];
+                    self.view.read_own(ino, range.start, &mut part).unwrap();
+                    all.extend(part);
+                }
+                Piece::Base(content, range) => {
+                    let bytes = service.read(content);
+                    all.extend(&bytes[range.start as usize..range.end as usize]);
+                }
+                Piece::Hole(_) => all.resize(all.len() + length, 0),
+            }
+        }
+        all
+    }
+
+    /// Puts a commit together; it is sent later.
+    fn begin(&mut self, service: &mut Service) {
+        if self.flight.is_some() {
+            return;
+        }
+        let Some(ino) = self.view.dirty().into_iter().min() else { return };
+        let Some(commit) = self.view.begin_commit(ino) else { return };
+        let bytes = self.bytes(service, ino, 0..commit.size);
+        let content = service.keep(&bytes);
+        self.flight = Some(Flight { ino, commit, content, told: None });
+    }
+
+    fn send(&mut self, service: &mut Service) {
+        let Some(flight) = self.flight.as_mut().filter(|flight| flight.told.is_none()) else {
+            return;
+        };
+        match self.view.commit_change(flight.ino, &flight.commit, flight.content) {
+            Ok(Some(change)) => {
+                let told = service.submit(self.name, Source::Sandbox, &change);
+                flight.told = Some((told, service.log.len()));
+            }
+            _ => {
+                self.view.abandon_commit(flight.ino);
+                self.flight = None;
+            }
+        }
+    }
+
+    fn hear(&mut self, service: &Service) {
+        let Some(entry) = service.log.get(self.folded) else { return };
+        self.view.fold(entry).unwrap();
+        self.folded += 1;
+    }
+
+    /// The answer comes after the entries before it.
+    fn answer(&mut self) {
+        let folded = self.folded;
+        let ready = |flight: &mut Flight| flight.told.as_ref().is_some_and(|(_, at)| *at <= folded);
+        let Some(flight) = self.flight.take_if(ready) else { return };
+        let Some((told, _)) = flight.told else { return };
+        let Flight { ino, commit, content, .. } = flight;
+        match told {
+            Told::As(node) => {
+                if !self.view.end_commit(ino, &commit, content, Committed::As(node)) {
+                    self.view.abandon_commit(ino);
+                }
+            }
+            Told::Conflict => {
+                self.view.end_commit(ino, &commit, content, Committed::Conflict);
+            }
+            Told::Stale => self.view.abandon_commit(ino),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Append(usize, usize),
+    Close(usize, usize),
+    Begin(usize),
+    Send(usize),
+    Hear(usize),
+    Answer(usize),
+    Developer(usize),
+    Rename(usize),
+}
+
+const LOGS: [&str; 2] = ["one.log", "two.log"];
+
+fn step() -> impl Strategy<Value = Step> {
+    let mount = 0..3_usize;
+    prop_oneof![
+        3 => (mount.clone(), 0..2_usize).prop_map(|(mount, log)| Step::Append(mount, log)),
+        1 => (mount.clone(), 0..2_usize).prop_map(|(mount, log)| Step::Close(mount, log)),
+        3 => mount.clone().prop_map(Step::Begin),
+        3 => mount.clone().prop_map(Step::Send),
+        6 => mount.clone().prop_map(Step::Hear),
+        3 => mount.prop_map(Step::Answer),
+        1 => (0..2_usize).prop_map(Step::Developer),
+        1 => (0..2_usize).prop_map(Step::Rename),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Everybody appends lines of his own to two logs, a developer too, who also moves them
+    /// away and back. In the end each line is in its log once, or in a conflict.
+    #[test]
+    fn no_line_is_lost_or_twice(steps in prop::collection::vec(step(), 0..120)) {
+        let mut service = Service::default();
+        let mut mounts = ["a", "b", "c"].map(|name| Mount::new(name, &service));
+        let (mut lines, mut number): (Vec<String>, _) = (Vec::new(), 0);
+        for step in steps {
+            match step {
+                Step::Append(mount, log) => {
+                    let handle = mounts[mount].open(LOGS[log], true);
+                    number += 1;
+                    let text = format!("{}{number}\n", mounts[mount].name);
+                    match mounts[mount].view.write(handle, 0, text.as_bytes(), false, NOW) {
+                        Ok(_) => lines.push(text),
+                        // He was told, and opens the file again.
+                        Err(errno) => {
+                            assert_eq!(errno, Errno::STALE);
+                            mounts[mount].view.close(handle);
+                            mounts[mount].open.remove(LOGS[log]);
+                        }
+                    }
+                }
+                Step::Close(mount, log) => {
+                    if let Some(handle) = mounts[mount].open.remove(LOGS[log]) {
+                        mounts[mount].view.close(handle);
+                    }
+                }
+                Step::Begin(mount) => mounts[mount].begin(&mut service),
+                Step::Send(mount) => mounts[mount].send(&mut service),
+                Step::Hear(mount) => mounts[mount].hear(&service),
+                Step::Answer(mount) => mounts[mount].answer(),
+                Step::Developer(log) => {
+                    let Some((id, version, content)) = service.file(LOGS[log]) else { continue };
+                    let mut bytes = service.read(content).to_vec();
+                    number += 1;
+                    lines.push(format!("d{number}\n"));
+                    bytes.extend(format!("d{number}\n").as_bytes());
+                    let content = service.keep(&bytes);
+                    let path = TreePath::new(LOGS[log]).unwrap();
+                    let action = Action::Write { path, content, set: AttributeChange::default() };
+                    let change = Change::new(action, Expected::Node { id, version });
+                    service.submit("developer", Source::Replica, &change);
+                }
+                Step::Rename(log) => {
+                    let (here, there) = (LOGS[log], ["one.old", "two.old"][log]);
+                    let (from, to) = if service.file(here).is_some() { (here, there) } else { (there, here) };
+                    let (from, to) = (TreePath::new(from).unwrap(), TreePath::new(to).unwrap());
+                    if service.tree.lookup(&from).is_some() && service.tree.lookup(&to).is_none() {
+                        let how = s0_tree::RenameHow::NoReplace;
+                        let change = Change::unstated(Action::Rename { from, to, how });
+                        service.submit("developer", Source::Replica, &change);
+                    }
+                }
+            }
+        }
+        // All come to rest.
+        for _ in 0..200 {
+            for mount in &mut mounts {
+                mount.begin(&mut service);
+                mount.send(&mut service);
+                while mount.folded < service.log.len() {
+                    mount.hear(&service);
+                }
+                mount.answer();
+            }
+        }
+        let mut all = String::new();
+        for (_, _, node) in service.tree.walk() {
+            let content = node.content().unwrap();
+            all += std::str::from_utf8(service.read(content)).unwrap();
+        }
+        let mut conflicts = String::new();
+        for content in &service.conflicts {
+            conflicts += std::str::from_utf8(service.read(*content)).unwrap();
+        }
+        for mount in &mounts {
+            prop_assert_eq!(&mount.view.tree, &service.tree);
+            prop_assert!(mount.view.dirty().is_empty(), "{} is dirty: {:?}", mount.name, mount.view.inodes);
+            prop_assert!(mount.flight.is_none());
+        }
+        for line in &lines {
+            let count = all.matches(line.as_str()).count();
+            prop_assert!(count <= 1, "{line:?} is there {count} times in\n{all}");
+            prop_assert!(count == 1 || conflicts.contains(line.as_str()), "{line:?} is lost from\n{all}\nand conflicts\n{conflicts}");
+        }
+    }
+}
+
+#[test]
+fn a_file_without_a_name_is_there_until_it_is_closed() {
+    let mut service = Service::default();
+    let content = service.keep(b"text");
+    let path = TreePath::new("f").unwrap();
+    let set = AttributeChange::default();
+    let create = Action::Create { path: path.clone(), what: New::File { content }, set };
+    service.submit("x", Source::Sandbox, &Change::new(create, Expected::Absent));
+    let mut mount = Mount::new("a", &service);
+    let handle = mount.open("f", false);
+    let ino = mount.view.opened(handle).unwrap().ino;
+    service.submit("x", Source::Sandbox, &Change::unstated(Action::Remove { path }));
+    mount.hear(&service);
+    assert_eq!(mount.view.lookup(Ino::ROOT, OsStr::new("f")), Ok(None));
+    assert_eq!(mount.view.attr(ino).unwrap().links, 0);
+    assert_eq!(mount.bytes(&service, ino, 0..99), b"text");
+    mount.view.write(handle, 4, b" more", false, NOW).unwrap();
+    assert_eq!(mount.bytes(&service, ino, 0..99), b"text more");
+    // There is nowhere to commit it to.
+    assert_eq!(mount.view.begin_commit(ino), None);
+    mount.view.close(handle);
+    mount.view.forget(ino, 9);
+    assert!(mount.view.inodes.is_empty());
+}
+
+#[test]
+fn a_new_file_keeps_its_number_and_its_name_is_one() {
+    let mut service = Service::default();
+    let mut mount = Mount::new("a", &service);
+    let handle = mount.open("f", false);
+    let ino = mount.view.opened(handle).unwrap().ino;
+    mount.view.write(handle, 0, b"x", false, NOW).unwrap();
+    let listed = |mount: &mut Mount| {
+        let names = mount.view.names(Ino::ROOT, Handle(99), true).unwrap();
+        names.iter().filter(|(name, ..)| &**name == OsStr::new("f")).count()
+    };
+    assert_eq!(listed(&mut mount), 1);
+    mount.begin(&mut service);
+    mount.send(&mut service);
+    mount.hear(&service);
+    assert_eq!(listed(&mut mount), 1);
+    mount.answer();
+    assert_eq!(mount.view.lookup(Ino::ROOT, OsStr::new("f")).unwrap().unwrap().ino, ino);
+    assert!(!mount.view.is_dirty(ino));
+}
+
+#[test]
+fn what_a_developer_saved_is_not_written_over() {
+    let mut service = Service::default();
+    let old = service.keep(b"old");
+    let path = TreePath::new("f").unwrap();
+    let set = AttributeChange::default();
+    let create =
+        Action::Create { path: path.clone(), what: New::File { content: old }, set: set.clone() };
+    service.submit("x", Source::Sandbox, &Change::new(create, Expected::Absent));
+    let mut mount = Mount::new("a", &service);
+    let handle = mount.open("f", false);
+    let ino = mount.view.opened(handle).unwrap().ino;
+    mount.view.write(handle, 0, b"agent", false, NOW).unwrap();
+    let saved = service.keep(b"developer");
+    let write = Action::Write { path, content: saved, set };
+    service.submit("developer", Source::Replica, &Change::unstated(write));
+    mount.hear(&service);
+    mount.begin(&mut service);
+    mount.send(&mut service);
+    mount.answer();
+    assert_eq!(service.file("f").unwrap().2, saved);
+    assert_eq!(service.conflicts.len(), 1);
+    assert_eq!(service.read(service.conflicts[0]), b"agent");
+    assert_eq!(mount.bytes(&service, ino, 0..99), b"developer");
+    // From there it goes on.
+    mount.view.write(handle, 9, b" and agent", false, NOW).unwrap();
+    mount.begin(&mut service);
+    mount.send(&mut service);
+    mount.hear(&service);
+    mount.answer();
+    assert_eq!(service.read(service.file("f").unwrap().2), b"developer and agent");
+}
