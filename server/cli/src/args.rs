@@ -257,6 +257,14 @@ Example:
     /// Serve a mount of a Volume (started by others)
     #[command(hide = true)]
     MountHost(MountOptions),
+    /// Do on a mount once more what others did (started by mounts)
+    #[command(hide = true)]
+    MountEcho {
+        #[arg(long)]
+        root: PathBuf,
+        #[arg(long)]
+        device: u64,
+    },
     /// Keep a sandbox (started by others)
     #[command(hide = true)]
     SandboxWarden {

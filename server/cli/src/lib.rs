@@ -115,6 +115,10 @@ async fn run(args: Args, screen: &screen::Screen) -> failure::Done {
         Command::Lsp { print_config_schema: true, .. } => lsp::print_config_schema(&context),
         Command::Lsp { .. } => lsp::serve(&context).await,
         Command::MountHost(options) => mount::host(&context, options).await,
+        Command::MountEcho { root, device } => {
+            s0_mount::perform_all(&root, device)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Sandbox { command } => sandbox::sandbox(&context, command).await,
         Command::SandboxWarden { id, leashed } => sandbox::warden(&context, &id, leashed).await,
         Command::SandboxMountHelper { pid, started, path, options, unmount } => {

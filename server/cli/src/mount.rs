@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use s0_mount::{Options, Reach, platform as kernel};
+use s0_mount::{Options, Reach, Reached, platform as kernel};
 use s0_tree::Hash;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
@@ -133,7 +133,7 @@ pub(crate) async fn host(context: &Context, options: MountOptions) -> Done {
         mount_point: path.display().to_string(),
         host: s0_host::host_name(),
         read_only,
-        reached: kernel::device_of(&path).ok().map(|device| (path.clone(), device)),
+        reached: reached(&path),
         cache_directory: std::env::temp_dir(),
         cache_bytes: cache.as_u64(),
     };
@@ -163,6 +163,11 @@ pub(crate) async fn host(context: &Context, options: MountOptions) -> Done {
         return Err(Failure::other(format!("{left} files could not be committed")));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn reached(path: &Path) -> Option<Reached> {
+    let (program, root) = (std::env::current_exe().ok()?, path.to_owned());
+    Some(Reached { program, root, device: kernel::device_of(path).ok()? })
 }
 
 /// There is no FUSE here, but there is another way.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use s0_api::mounts::{MountQuery, Said, Told};
 use s0_tree::{Entry, Hash, Policy, Quota, Seq, Time};
@@ -15,10 +15,10 @@ use tokio::sync::{oneshot, watch};
 use crate::cache::Cache;
 use crate::contents::Contents;
 use crate::echo::Echoes;
-use crate::kernel::answer::Errno;
+use crate::kernel::answer::{Errno, stale_names};
 use crate::kernel::device::Device;
 use crate::kernel::request::{Ino, LockOwner};
-use crate::link::{Connection, Incoming, Link, Whereto};
+use crate::link::{Connection, Incoming, LEASE, Link, Whereto};
 use crate::locks::{Held, Pending};
 use crate::reach::Reach;
 use crate::view::{News, Stale, View};
@@ -43,13 +43,24 @@ pub struct Options {
     pub host: String,
     /// Nothing is written through it.
     pub read_only: bool,
-    /// Where the mount is reached from this process, and the number of its device, for what
-    /// is done once more there; see [`crate::platform::device_of`].
-    pub reached: Option<(PathBuf, u64)>,
+    /// Where the mount is reached from this process, for what is done once more there.
+    pub reached: Option<Reached>,
     /// Where the cache lies.
     pub cache_directory: PathBuf,
     /// How large it becomes, in bytes.
     pub cache_bytes: u64,
+}
+
+/// Where a mount is reached from outside, and by which number it is known to be it; see
+/// [`crate::platform::device_of`].
+#[derive(Debug, Clone)]
+pub struct Reached {
+    /// The program, which must know `mount-echo`; see [`crate::perform_all`].
+    pub program: PathBuf,
+    /// The mount's root.
+    pub root: PathBuf,
+    /// The number of its device.
+    pub device: u64,
 }
 
 /// Why a Volume cannot be mounted.
@@ -89,6 +100,8 @@ pub(crate) struct Core {
     pub(crate) runtime: tokio::runtime::Handle,
     tells: Mutex<Sender<Tell>>,
     is_current: AtomicBool,
+    /// When that was said which the service heard last; none before it has heard anything.
+    heard: Mutex<Option<Instant>>,
     /// The directory of which the kernel is being told that a name is stale. It waits there
     /// for whoever changes names in it.
     telling: watch::Sender<Option<Ino>>,
@@ -157,10 +170,11 @@ pub async fn mount(options: Options, device: OwnedFd) -> Result<Mounted, MountEr
         contents: Contents::new(service, volume, cache),
         link,
         device: Device::new(device),
-        echoes: options.reached.map(|(root, device)| Arc::new(Echoes::new(root, device))),
+        echoes: options.reached.and_then(start_echoes),
         runtime: runtime.clone(),
         tells: Mutex::new(tells),
         is_current: AtomicBool::new(true),
+        heard: Mutex::new(None),
         telling: watch::Sender::new(None),
         interrupts: Mutex::default(),
         locks: Mutex::default(),
@@ -197,6 +211,17 @@ pub async fn mount(options: Options, device: OwnedFd) -> Result<Mounted, MountEr
     Ok(Mounted { core, serving, linked, lost: loses })
 }
 
+fn start_echoes(reached: Reached) -> Option<Arc<Echoes>> {
+    let Reached { program, root, device } = reached;
+    match Echoes::start(&program, &root, device) {
+        Ok(echoes) => Some(Arc::new(echoes)),
+        Err(error) => {
+            tracing::warn!(%error, "watchers in the mount will not hear of what others do");
+            None
+        }
+    }
+}
+
 /// A thread for all that waits for the service. What one request wakes is mostly another
 /// task of the same mount, and to wake a thread takes longer than most of them do.
 fn one_thread() -> std::io::Result<tokio::runtime::Handle> {
@@ -218,9 +243,6 @@ fn tell_kernel(
     seen: &watch::Sender<Seq>,
 ) {
     let echoes = core.upgrade().and_then(|core| core.echoes.clone());
-    if let Some(echoes) = &echoes {
-        echoes.begin();
-    }
     let tell = |stale: &Stale| {
         let directory = stale.directory();
         if directory.is_some() {
@@ -231,9 +253,21 @@ fn tell_kernel(
             telling.send_replace(None);
         }
     };
+    // Names one by one only where the kernel cannot be told of all of them, for which it waits
+    // for nobody.
+    let tell_names = |names: &[Stale]| {
+        if !names.is_empty() && !device.tell(&stale_names()) {
+            names.iter().for_each(tell);
+        }
+    };
     while let Ok(told) = told.recv() {
         match told {
-            Tell::Stale(stale) => stale.iter().for_each(tell),
+            Tell::Stale(stale) => {
+                let (names, nodes): (Vec<_>, Vec<_>) =
+                    stale.into_iter().partition(|stale| stale.directory().is_some());
+                nodes.iter().for_each(tell);
+                tell_names(&names);
+            }
             Tell::News(news) => {
                 let News { stale, echo, .. } = *news;
                 let (names, nodes): (Vec<_>, Vec<_>) =
@@ -250,7 +284,7 @@ fn tell_kernel(
                     echoed
                 });
                 if !echoed {
-                    names.iter().for_each(tell);
+                    tell_names(&names);
                 }
             }
             Tell::Seen(seq) => {
@@ -312,7 +346,9 @@ impl Core {
 
     /// Whether what is known here counts.
     pub(crate) fn is_current(&self) -> bool {
-        self.is_current.load(Ordering::Acquire)
+        // By the clock: a process that stood still has been told nothing yet.
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_current.load(Ordering::Acquire) && heard.is_none_or(|at| at.elapsed() < LEASE)
     }
 
     /// Has the kernel told that something is stale.
@@ -391,6 +427,10 @@ impl Incoming for Core {
 
     fn lock(&self, told: Told) {
         self.heard_of_lock(told);
+    }
+
+    fn heard(&self, said: Instant) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
     }
 
     fn current(&self, is: bool) {

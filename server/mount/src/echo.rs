@@ -1,24 +1,31 @@
 //! What others do is done once more on the mount itself, by ordinary calls of the system.
 //!
 //! The kernel tells its watchers (inotify) of what programs do, not of what a file system
-//! says has changed. So a thread of the mount makes, moves, writes and removes on the mount
-//! what is made, moved, written and removed already; the mount knows the thread, and
+//! says has changed. So a process of the mount's makes, moves, writes and removes on the mount
+//! what is made, moved, written and removed already; the mount knows the process, and
 //! answers that it is done. Watchers hear what they would of a program, and the kernel's
 //! names are right without being dropped.
+//!
+//! It is a process of its own, without the device: it waits in the kernel for directories that
+//! programs hold, and they may wait for the mount. A thread of the mount that waited there
+//! would keep the device open when the mount is killed, and nobody would ever be let go.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::io::{self, BufRead as _, Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno as Os;
 use s0_tree::{Name, TreePath};
+use serde::{Deserialize, Serialize};
 
 use crate::core::Core;
 use crate::kernel::answer::{Answer, Attr, Errno, FileKind};
 use crate::kernel::request::{Head, Ino, Operation};
+use crate::platform;
 use crate::serve::{Answered, KEEP_CACHE, VALID, entry};
 
 /// A name in a directory: as the kernel knows it, and as calls of the system find it.
@@ -71,108 +78,200 @@ impl Echo {
     }
 }
 
-/// The thread that does things once more.
+/// What the process is asked, one line of JSON each. It answers with one byte.
+#[derive(Debug, Serialize, Deserialize)]
+enum Deed {
+    File { at: String, mode: u32 },
+    Directory { at: String, mode: u32 },
+    Symlink { at: String, target: String },
+    Fifo { at: String, mode: u32 },
+    Link { at: String, existing: String },
+    Write { at: String },
+    Mode { at: String, mode: u32 },
+    Unlink { at: String },
+    RmDir { at: String },
+    Rename { from: String, to: String },
+    Exchange { one: String, other: String },
+}
+
+impl Echo {
+    fn deed(&self) -> Deed {
+        let path = |at: &At| at.path.to_string();
+        match self {
+            Self::Made { at, attr, target } => {
+                let (at, mode) = (path(at), attr.mode);
+                match attr.kind {
+                    FileKind::File => Deed::File { at, mode },
+                    FileKind::Directory => Deed::Directory { at, mode },
+                    FileKind::Fifo => Deed::Fifo { at, mode },
+                    FileKind::Symlink => {
+                        Deed::Symlink { at, target: target.clone().unwrap_or_default() }
+                    }
+                }
+            }
+            Self::Linked { at, existing, .. } => {
+                Deed::Link { at: path(at), existing: existing.to_string() }
+            }
+            Self::Written { at, .. } => Deed::Write { at: path(at) },
+            Self::Touched { at, mode, .. } => Deed::Mode { at: path(at), mode: *mode },
+            Self::Removed { at, attr } if attr.kind == FileKind::Directory => {
+                Deed::RmDir { at: path(at) }
+            }
+            Self::Removed { at, .. } => Deed::Unlink { at: path(at) },
+            Self::Moved { from, to, .. } => Deed::Rename { from: path(from), to: path(to) },
+            Self::Exchanged { one, other, .. } => {
+                Deed::Exchange { one: path(one), other: path(other) }
+            }
+        }
+    }
+}
+
+/// The process that does things once more.
 #[derive(Debug)]
 pub(crate) struct Echoes {
-    /// Where the mount is reached, and by which device it is known to be this one.
-    root: PathBuf,
-    device: u64,
-    /// The thread; zero before it has begun.
-    thread: AtomicU32,
+    process: u32,
+    ends: Mutex<Ends>,
     doing: Mutex<Option<Echo>>,
 }
 
+#[derive(Debug)]
+struct Ends {
+    child: Child,
+    asks: ChildStdin,
+    answers: ChildStdout,
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        // It may wait for a directory of the mount, which is gone in a moment.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Echoes {
-    pub(crate) fn new(root: PathBuf, device: u64) -> Self {
-        Self { root, device, thread: AtomicU32::new(0), doing: Mutex::new(None) }
+    /// Starts `program mount-echo …`, which must call [`perform_all`].
+    pub(crate) fn start(program: &Path, root: &Path, device: u64) -> io::Result<Self> {
+        let mut child = Command::new(program)
+            .arg("mount-echo")
+            .arg("--root")
+            .arg(root)
+            .args(["--device", &device.to_string()])
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let (asks, answers) = (child.stdin.take(), child.stdout.take());
+        let (Some(asks), Some(answers)) = (asks, answers) else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        let process = child.id();
+        let ends = Mutex::new(Ends { child, asks, answers });
+        Ok(Self { process, ends, doing: Mutex::new(None) })
     }
 
-    /// The calling thread is the one.
-    pub(crate) fn begin(&self) {
-        let thread = rustix::thread::gettid().as_raw_nonzero().get();
-        self.thread.store(thread.cast_unsigned(), Ordering::Release);
-    }
-
-    fn doing(&self) -> std::sync::MutexGuard<'_, Option<Echo>> {
+    fn doing(&self) -> MutexGuard<'_, Option<Echo>> {
         self.doing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does something once more. False when it cannot; then the kernel is to be told.
     pub(crate) fn echo(&self, echo: &Echo) -> bool {
-        // Opened each time: a mount whose root is held open cannot be unmounted.
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let Ok(root) = rustix::fs::open(&self.root, flags, Mode::empty()) else { return false };
-        if rustix::fs::fstat(&root).map_or(0, |stat| stat.st_dev) != self.device {
-            // What is there is not the mount, or not any more.
-            return false;
-        }
+        let Ok(mut line) = serde_json::to_vec(&echo.deed()) else { return false };
+        line.push(b'\n');
         *self.doing() = Some(echo.clone());
-        let done = perform(root.as_fd(), echo);
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut done = [0];
+        let asked = ends.asks.write_all(&line);
+        let answered = asked.and_then(|()| ends.answers.read_exact(&mut done));
         *self.doing() = None;
-        if let Err(error) = done {
-            tracing::debug!(%error, ?echo, "a change was not done once more");
-        }
-        done.is_ok()
+        answered.is_ok() && done == *DONE
     }
 
-    /// What is being done, when it is this thread that asks.
+    /// What is being done, when it is this process that asks.
     fn of(&self, head: &Head) -> Option<Echo> {
-        if head.pid == 0 || head.pid != self.thread.load(Ordering::Acquire) {
+        if head.pid == 0 || head.pid != self.process {
             return None;
         }
         self.doing().clone()
     }
 }
 
-type Done = Result<(), Os>;
+const DONE: &[u8; 1] = b"y";
+const NOT_DONE: &[u8; 1] = b"n";
 
-fn perform(root: BorrowedFd<'_>, echo: &Echo) -> Done {
-    match echo {
-        Echo::Made { at, attr, target } => {
+/// Is the process: does what it is asked on standard input, on the mount at `root`, and answers
+/// on standard output. Returns when nobody asks any more.
+///
+/// # Errors
+/// It cannot be asked.
+pub fn perform_all(root: &Path, device: u64) -> io::Result<()> {
+    // Where the mount is killed, nobody closes the pipe while this waits for a directory.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    let mut answers = io::stdout().lock();
+    for line in io::stdin().lock().lines() {
+        let done = serde_json::from_str(&line?).is_ok_and(|deed| {
+            // Opened each time: a mount whose root is held open cannot be unmounted.
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let Ok(root) = rustix::fs::open(root, flags, Mode::empty()) else { return false };
+            // What is there may not be the mount, or not any more.
+            platform::device_of_opened(&root).is_ok_and(|there| there == device)
+                && perform(root.as_fd(), &deed).is_ok()
+        });
+        answers.write_all(if done { DONE } else { NOT_DONE })?;
+        answers.flush()?;
+    }
+    Ok(())
+}
+
+fn perform(root: BorrowedFd<'_>, deed: &Deed) -> Result<(), Os> {
+    let mode = |mode: &u32| Mode::from_raw_mode(*mode);
+    match deed {
+        Deed::File { at, mode: bits } => {
             let (dir, name) = place(root, at)?;
-            let mode = Mode::from_raw_mode(attr.mode);
-            match attr.kind {
-                FileKind::File => {
-                    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-                    rustix::fs::openat(&dir, name, flags, mode).map(drop)
-                }
-                FileKind::Directory => rustix::fs::mkdirat(&dir, name, mode),
-                FileKind::Symlink => {
-                    rustix::fs::symlinkat(target.as_deref().unwrap_or("."), &dir, name)
-                }
-                FileKind::Fifo => {
-                    rustix::fs::mknodat(&dir, name, rustix::fs::FileType::Fifo, mode, 0)
-                }
-            }
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+            rustix::fs::openat(&dir, name, flags, mode(bits)).map(drop)
         }
-        Echo::Linked { at, existing, .. } => {
+        Deed::Directory { at, mode: bits } => {
+            let (dir, name) = place(root, at)?;
+            rustix::fs::mkdirat(&dir, name, mode(bits))
+        }
+        Deed::Symlink { at, target } => {
+            let (dir, name) = place(root, at)?;
+            rustix::fs::symlinkat(target.as_str(), &dir, name)
+        }
+        Deed::Fifo { at, mode: bits } => {
+            let (dir, name) = place(root, at)?;
+            rustix::fs::mknodat(&dir, name, rustix::fs::FileType::Fifo, mode(bits), 0)
+        }
+        Deed::Link { at, existing } => {
             let (dir, name) = place(root, at)?;
             rustix::fs::linkat(root, existing.as_str(), &dir, name, AtFlags::empty())
         }
-        Echo::Written { at, .. } => {
+        Deed::Write { at } => {
             let (dir, name) = place(root, at)?;
             let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let file = rustix::fs::openat(&dir, name, flags, Mode::empty())?;
             let size = rustix::fs::fstat(&file)?.st_size;
             rustix::fs::ftruncate(&file, size.cast_unsigned())
         }
-        Echo::Touched { at, mode, .. } => {
+        Deed::Mode { at, mode: bits } => {
             let (dir, name) = place(root, at)?;
-            let mode = Mode::from_raw_mode(*mode);
-            rustix::fs::chmodat(&dir, name, mode, AtFlags::empty())
+            rustix::fs::chmodat(&dir, name, mode(bits), AtFlags::empty())
         }
-        Echo::Removed { at, attr } => {
+        Deed::Unlink { at } => {
             let (dir, name) = place(root, at)?;
-            let directory = attr.kind == FileKind::Directory;
-            let flags = if directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-            rustix::fs::unlinkat(&dir, name, flags)
+            rustix::fs::unlinkat(&dir, name, AtFlags::empty())
         }
-        Echo::Moved { from, to, .. } => {
+        Deed::RmDir { at } => {
+            let (dir, name) = place(root, at)?;
+            rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR)
+        }
+        Deed::Rename { from, to } => {
             let (from_dir, from) = place(root, from)?;
             let (to_dir, to) = place(root, to)?;
             rustix::fs::renameat(&from_dir, from, &to_dir, to)
         }
-        Echo::Exchanged { one, other, .. } => {
+        Deed::Exchange { one, other } => {
             let (one_dir, one) = place(root, one)?;
             let (other_dir, other) = place(root, other)?;
             rustix::fs::renameat_with(&one_dir, one, &other_dir, other, RenameFlags::EXCHANGE)
@@ -180,18 +279,18 @@ fn perform(root: BorrowedFd<'_>, echo: &Echo) -> Done {
     }
 }
 
-/// The directory of a place, and the name in it. Links on the way are not followed: what
-/// the tree says is a directory is one.
-fn place<'a>(root: BorrowedFd<'_>, at: &'a At) -> Result<(OwnedFd, &'a str), Os> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let above = at.path.parent().filter(|above| !above.is_root());
-    let path = above.as_ref().map_or(".", |above| above.as_str());
-    let dir = rustix::fs::openat(root, path, flags, Mode::empty())?;
-    Ok((dir, at.name.as_str()))
+/// The directory of a place, and the name in it. A link at the end is not followed; those on
+/// the way are what the tree says are directories.
+fn place<'a>(root: BorrowedFd<'_>, at: &'a str) -> Result<(OwnedFd, &'a str), Os> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let (above, name) = at.rsplit_once('/').unwrap_or((".", at));
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let dir = rustix::fs::openat2(root, above, flags, Mode::empty(), resolve)?;
+    Ok((dir, name))
 }
 
 impl Core {
-    /// Answers the thread that does things once more; none where what it asks is not part
+    /// Answers the process that does things once more; none where what it asks is not part
     /// of that, and is answered as anybody's.
     pub(crate) fn answer_echo(&self, head: &Head, operation: &Operation<'_>) -> Option<Answered> {
         let echo = self.echoes.as_ref()?.of(head)?;

@@ -39,5 +39,6 @@ mod reach;
 mod serve;
 mod view;
 
-pub use crate::core::{MountError, Mounted, Options, mount};
+pub use crate::core::{MountError, Mounted, Options, Reached, mount};
+pub use crate::echo::perform_all;
 pub use crate::reach::Reach;

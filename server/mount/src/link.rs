@@ -25,7 +25,9 @@ const BYTES: usize = 8 * 1024 * 1024;
 /// How often the service is told that the mount is there.
 const BEAT: Duration = Duration::from_millis(500);
 /// How long a mount goes by what it knows after the service was last heard.
-const LEASE: Duration = Duration::from_millis(OWN_LEASE_MS);
+pub(crate) const LEASE: Duration = Duration::from_millis(OWN_LEASE_MS);
+/// How long a connection may be silent.
+const SILENT: Duration = Duration::from_millis(2 * OWN_LEASE_MS);
 /// The pauses between attempts to connect.
 const AGAIN: Duration = Duration::from_millis(250);
 /// How long a change may wait for its answer.
@@ -64,6 +66,8 @@ pub(crate) trait Incoming: Send + Sync {
     fn reserved(&self, id: u64, granted: bool);
     /// An answer about locks.
     fn lock(&self, told: Told);
+    /// The service has heard what was said then.
+    fn heard(&self, said: Instant);
     /// The service has not been heard for so long that nothing that is known here counts;
     /// or it counts again.
     fn current(&self, is: bool);
@@ -284,6 +288,7 @@ impl Connection {
         let broken = |error: s0_api::Error| Ended::Broken(error.to_string());
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let begun = Instant::now();
         loop {
             if let Err(error) = self.send_next(&mut writer).await {
                 return broken(error);
@@ -312,6 +317,10 @@ impl Connection {
                 Ok(()) = self.seen.changed() => self.beat(&mut writer).await,
                 _ = beat.tick() => {
                     self.check_lease();
+                    let last = self.beats.heard.map_or(begun, |heard| heard.max(begun));
+                    if last.elapsed() > SILENT {
+                        return Ended::Broken("it is silent".into());
+                    }
                     self.beat(&mut writer).await
                 }
             };
@@ -443,6 +452,7 @@ impl Connection {
                     && beat >= said
                 {
                     self.beats.heard = Some(at);
+                    self.incoming.heard(at);
                     self.beats.said = None;
                     self.check_lease();
                 }

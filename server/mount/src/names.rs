@@ -312,12 +312,8 @@ impl Core {
             SetTime::To(time) => time,
         };
         if let Some(size) = set.size {
-            let open = {
-                let mut view = self.view();
-                view.truncate(ino, size, set.kill_ids, at)?;
-                view.is_open(ino)
-            };
-            if !open {
+            self.view().truncate(ino, size, set.kill_ids, at)?;
+            if !set.by_handle {
                 self.commit_and_settle(ino, by.clone()).await?;
             }
         }

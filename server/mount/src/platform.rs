@@ -108,10 +108,13 @@ pub fn mount_at(
 /// It cannot be looked at.
 pub fn device_of(directory: &Path) -> io::Result<u64> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(directory, flags, Mode::empty())?;
+    device_of_opened(&rustix::fs::open(directory, flags, Mode::empty())?)
+}
+
+pub(crate) fn device_of_opened(opened: &OwnedFd) -> io::Result<u64> {
     let wanted = rustix::fs::StatxFlags::empty();
     let flags = rustix::fs::AtFlags::EMPTY_PATH | rustix::fs::AtFlags::STATX_DONT_SYNC;
-    let stat = rustix::fs::statx(&opened, "", flags, wanted)?;
+    let stat = rustix::fs::statx(opened, "", flags, wanted)?;
     Ok(rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor))
 }
 

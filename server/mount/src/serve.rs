@@ -80,9 +80,7 @@ impl Core {
                 self.view().target(ino).map(|target| Answer::bytes(target.as_bytes()))
             }
             Operation::Open { flags } => self.open(ino, flags),
-            Operation::SetAttr(set) if set.is_cut() && self.view().is_open(ino) => {
-                self.cut_open(ino, set)
-            }
+            Operation::SetAttr(set) if set.is_cut() => self.cut_open(ino, set),
             Operation::OpenDir => {
                 let opened = self.view().open_directory(ino);
                 opened.map(|handle| Answer::opened(handle, KEEP_CACHE | CACHE_DIR))

@@ -71,6 +71,9 @@ struct Inode {
     refused: bool,
     /// The permission bits that a write took away.
     kill_ids: bool,
+    /// What `stat` says of when it changed last, as long as this is its version: the time here,
+    /// which programs were told before the journal gave it one.
+    changed: Option<(Seq, Time)>,
     /// Access times are kept here only, and as long as the kernel knows the node.
     atime: Option<Time>,
 }
@@ -88,6 +91,7 @@ impl Inode {
             contested: false,
             refused: false,
             kill_ids: false,
+            changed: None,
             atime: None,
         }
     }
@@ -164,11 +168,6 @@ impl View {
     /// The number of a node.
     pub(crate) fn ino(&self, node: NodeId) -> Ino {
         self.aliases.get(&node).copied().unwrap_or(Ino(node.0 + 1))
-    }
-
-    /// Whether a file is open.
-    pub(crate) fn is_open(&self, ino: Ino) -> bool {
-        self.inodes.get(&ino).is_some_and(|inode| inode.opens > 0)
     }
 
     /// The node of a number, unless it is a new file, or gone.
@@ -287,6 +286,11 @@ impl View {
             _ => attr_of(ino, self.node(ino).ok_or(Errno::STALE)?),
         };
         let Some(inode) = inode else { return Ok(attr) };
+        if let (Some((version, time)), Some(node)) = (inode.changed, self.node(ino))
+            && node.version == version
+        {
+            attr.ctime = time;
+        }
         if let Some(draft) = &inode.draft {
             attr.size = draft.size();
             attr.mtime = draft.mtime.max(attr.mtime);

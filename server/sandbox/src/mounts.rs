@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use s0_api::Client;
+use s0_mount::Reached;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
@@ -83,7 +84,11 @@ impl Mounts {
             mount_point: path.display().to_string(),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             read_only: asked.read_only,
-            reached: device.map(|device| (reached, device)),
+            reached: device.map(|device| Reached {
+                program: self.program.clone(),
+                root: reached,
+                device,
+            }),
             cache_directory: std::env::temp_dir(),
             cache_bytes: asked.cache_bytes,
         };

@@ -346,6 +346,13 @@ pub(crate) fn stale_node(ino: Ino, contents: bool) -> Vec<u8> {
     answer.0
 }
 
+/// Tells the kernel to look every name up again when it is used next; since Linux 6.16.
+pub(crate) fn stale_names() -> Vec<u8> {
+    let mut answer = Answer::with(0);
+    head(&mut answer.0, 8, 0);
+    answer.0
+}
+
 /// Tells the kernel to forget what it knows of a name.
 pub(crate) fn stale_name(parent: Ino, name: &OsStr) -> Vec<u8> {
     let mut answer = Answer::with(16 + name.len() + 1);

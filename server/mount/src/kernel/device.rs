@@ -108,11 +108,14 @@ impl Device {
         let _ = (&*self.0).write(&bytes);
     }
 
-    /// Tells the kernel that something is stale; see [`super::answer::stale_node`]. The
-    /// kernel may wait here for requests of the same directory, so this must be called by
-    /// a thread that none of them waits for.
-    pub(crate) fn tell(&self, what: &[u8]) {
-        // ENOENT: it does not know it anyway.
-        let _ = (&*self.0).write(what);
+    /// Tells the kernel that something is stale; see [`super::answer::stale_node`]. To hear of a
+    /// name it waits for requests of the same directory, so that must be told by a thread
+    /// that none of them waits for. False when it does not know what is meant.
+    pub(crate) fn tell(&self, what: &[u8]) -> bool {
+        match (&*self.0).write(what) {
+            Ok(_) => true,
+            // ENOENT: it does not know it anyway.
+            Err(error) => Os::from_io_error(&error) != Some(Os::INVAL),
+        }
     }
 }

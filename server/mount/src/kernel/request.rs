@@ -52,17 +52,19 @@ pub(crate) struct SetAttr {
     pub(crate) size: Option<u64>,
     pub(crate) atime: Option<SetTime>,
     pub(crate) mtime: Option<SetTime>,
+    /// It is of an open file, which is closed later.
+    pub(crate) by_handle: bool,
     /// The set-user-id bit goes, and the set-group-id bit of what a group may run.
     pub(crate) kill_ids: bool,
 }
 
 impl SetAttr {
-    /// Whether it changes nothing but the size.
+    /// Whether it changes nothing but the size, of an open file.
     pub(crate) fn is_cut(&self) -> bool {
-        let Self { mode, uid, gid, size, atime, mtime, kill_ids: _ } = self;
+        let Self { mode, uid, gid, size, atime, mtime, by_handle, kill_ids: _ } = self;
         let ids = mode.is_some() || uid.is_some() || gid.is_some();
         let set = matches!((atime, mtime), (Some(SetTime::To(_)), _) | (_, Some(SetTime::To(_))));
-        size.is_some() && !ids && !set
+        *by_handle && size.is_some() && !ids && !set
     }
 }
 
@@ -427,6 +429,7 @@ impl<'a> Fields<'a> {
             size: has(3).then_some(size),
             atime: time(4, 7, atime, atime_nanos),
             mtime: time(5, 8, mtime, mtime_nanos),
+            by_handle: has(6),
             kill_ids: has(11),
         })
     }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use s0_tree::{Entry, Kind, Misfit, Name, New, NodeId, Op, Place, RenameHow, Source, fold};
+use s0_tree::{Entry, Kind, Misfit, Name, New, NodeId, Op, Place, RenameHow, Source, Time, fold};
 
 use super::{Is, View};
 use crate::echo::{At, Echo};
@@ -34,9 +34,15 @@ impl View {
         let own = entry.actor.replica.as_deref() == Some(&*self.session);
         let before = if own { None } else { self.echo_of_removal(&entry.op) };
         self.keep_what_goes(&entry.op);
+        let told = own.then(|| self.told_of(&entry.op)).flatten();
         fold(&mut self.tree, entry)?;
         if !self.adopt(entry, own) {
             self.carry_over(entry, own);
+        }
+        if let Some((ino, time)) = told
+            && let Some(inode) = self.inodes.get_mut(&ino)
+        {
+            inode.changed = Some((entry.seq, time));
         }
         if own {
             return Ok(News { is_own: true, ..News::default() });
@@ -44,6 +50,17 @@ impl View {
         let stale = self.stale(&entry.op);
         let echo = if stale.is_empty() { None } else { before.or_else(|| self.echo(&entry.op)) };
         Ok(News { is_own: false, stale, echo })
+    }
+
+    /// What was told here of when a file changed that is committed now.
+    fn told_of(&self, op: &Op) -> Option<(Ino, Time)> {
+        let ino = match op {
+            Op::Create { at, .. } => *self.fresh.get(at)?,
+            Op::Write { node, .. } => self.ino(*node),
+            _ => return None,
+        };
+        self.inodes.get(&ino)?.draft.as_ref()?;
+        Some((ino, self.attr(ino).ok()?.ctime))
     }
 
     fn at(&self, place: &Place) -> Option<At> {
