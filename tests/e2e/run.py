@@ -17,7 +17,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import harness  # noqa: E402
 
 MODULES = ["basics", "ignoring", "history", "bad_input", "habits", "hazards", "project", "offline", "kills", "hostile", "folding_disk", "editors",
-           "quotas", "upkeep", "sandboxes", "cli", "tour"]
+           "quotas", "upkeep", "sandboxes", "volumes_in_sandboxes", "cli", "tour"]
 
 
 class Overtime(Exception):

@@ -52,7 +52,9 @@ impl Core {
             let done = core.commit_telling(ino, by, &mut taken).await;
             // While it is not taken, whoever closes the file waits for this.
             match done {
-                Ok(Some(seq)) => core.link.settle(seq).await,
+                Ok(Some(seq)) => core.link.settle(seq).await.inspect_err(|errno| {
+                    tracing::warn!(?errno, ?seq, "other mounts have not seen what was written");
+                }),
                 Ok(None) => Ok(()),
                 Err(errno) => {
                     core.note_failure(ino, errno);

@@ -285,6 +285,14 @@ impl View {
             },
             _ => attr_of(ino, self.node(ino).ok_or(Errno::STALE)?),
         };
+        if attr.kind == FileKind::Directory {
+            // New files in it are not in the tree yet.
+            let fresh = self.fresh.iter().filter(|(at, _)| Some(at.parent) == self.node_id(ino));
+            for made in fresh.filter_map(|(_, ino)| self.made(*ino)) {
+                attr.mtime = attr.mtime.max(made);
+                attr.ctime = attr.ctime.max(made);
+            }
+        }
         let Some(inode) = inode else { return Ok(attr) };
         if let (Some((version, time)), Some(node)) = (inode.changed, self.node(ino))
             && node.version == version
@@ -301,6 +309,14 @@ impl View {
         }
         attr.atime = inode.atime.unwrap_or(attr.atime);
         Ok(attr)
+    }
+
+    /// When a new file was made.
+    fn made(&self, ino: Ino) -> Option<Time> {
+        match &self.inodes.get(&ino)?.is {
+            Is::Fresh(fresh) => Some(fresh.made),
+            _ => None,
+        }
     }
 
     /// The kind of a node, and its number.

@@ -9,7 +9,7 @@
 //! All of this is memory. A service that starts knows no mounts; those that were connected
 //! come back with what they hold.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,8 @@ struct Session {
     /// Which of the session's connections it is; an older one has nothing to say.
     connection: u64,
     seen: Seq,
+    /// Entries of its own that come after that: it has done them, and does not say so.
+    own: VecDeque<Seq>,
     heard: Instant,
     read_only: bool,
     /// How it is told of locks.
@@ -47,6 +49,17 @@ struct Session {
 impl Session {
     fn counts_until(&self) -> Instant {
         self.heard + LEASE
+    }
+
+    /// It has seen all up to an entry, and what it did itself right after.
+    fn saw(&mut self, seq: Seq) {
+        self.seen = self.seen.max(seq);
+        while let Some(own) = self.own.front()
+            && *own <= self.seen.next()
+        {
+            self.seen = self.seen.max(*own);
+            self.own.pop_front();
+        }
     }
 }
 
@@ -90,7 +103,8 @@ impl Mounts {
         self.locks.forget_waiting(session);
         self.connections += 1;
         let connection = self.connections;
-        let joined = Session { connection, seen, heard: now, read_only, tell };
+        let own = VecDeque::new();
+        let joined = Session { connection, seen, own, heard: now, read_only, tell };
         self.sessions.insert(session.clone(), joined);
         Ok(connection)
     }
@@ -100,7 +114,7 @@ impl Mounts {
     pub(crate) fn saw(&mut self, session: &str, connection: u64, seq: Seq, now: Instant) -> bool {
         match self.sessions.get_mut(session) {
             Some(known) if known.connection == connection => {
-                known.seen = known.seen.max(seq);
+                known.saw(seq);
                 known.heard = now;
                 true
             }
@@ -111,6 +125,16 @@ impl Mounts {
     /// Whether a mount has come back with a newer connection.
     pub(crate) fn is_newer(&self, session: &str, connection: u64) -> bool {
         self.sessions.get(session).is_some_and(|known| known.connection > connection)
+    }
+
+    /// A mount is told of an entry of its own.
+    pub(crate) fn did(&mut self, session: &str, connection: u64, seq: Seq) {
+        if let Some(known) = self.sessions.get_mut(session)
+            && known.connection == connection
+        {
+            known.own.push_back(seq);
+            known.saw(known.seen);
+        }
     }
 
     /// A mount ends: nobody waits for it, and its locks are free.
@@ -217,8 +241,13 @@ mod tests {
         assert!(mounts.settled("a", begin).covers(Seq(6)));
         // It falls silent.
         let late = begin + LEASE;
-        assert!(!mounts.settled("a", late - Duration::from_millis(1)).covers(Seq(7)));
-        assert!(mounts.settled("a", late).covers(Seq(7)));
+        assert!(!mounts.settled("a", late - Duration::from_millis(1)).covers(Seq(9)));
+        assert!(mounts.settled("a", late).covers(Seq(9)));
+        // What it does itself it need not say, once it has seen what came before.
+        mounts.did("b", other, Seq(8));
+        assert!(!mounts.settled("a", begin).covers(Seq(8)));
+        assert!(mounts.saw("b", other, Seq(7), begin));
+        assert!(mounts.settled("a", begin).covers(Seq(8)));
         // An old connection has nothing to say.
         let newer = join(&mut mounts, "b", mode, late).unwrap();
         assert!(!mounts.saw("b", other, Seq(9), late));

@@ -112,10 +112,7 @@ impl Device {
     /// name it waits for requests of the same directory, so that must be told by a thread
     /// that none of them waits for. False when it does not know what is meant.
     pub(crate) fn tell(&self, what: &[u8]) -> bool {
-        match (&*self.0).write(what) {
-            Ok(_) => true,
-            // ENOENT: it does not know it anyway.
-            Err(error) => Os::from_io_error(&error) != Some(Os::INVAL),
-        }
+        // A message is taken whole or not at all. ENOENT: it does not know it anyway.
+        rustix::io::write(&*self.0, what) != Err(Os::INVAL)
     }
 }

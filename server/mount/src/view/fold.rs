@@ -17,6 +17,16 @@ pub(crate) enum Stale {
     Name { parent: Ino, name: Name },
 }
 
+/// The places to which an operation brings a node.
+fn places_taken(op: &Op) -> Vec<&Place> {
+    match op {
+        Op::Create { at, .. } | Op::Link { at, .. } => vec![at],
+        Op::Rename { from, to, how: RenameHow::Exchange, .. } => vec![from, to],
+        Op::Rename { to, .. } => vec![to],
+        _ => Vec::new(),
+    }
+}
+
 /// What an entry of others means to the kernel.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct News {
@@ -34,6 +44,7 @@ impl View {
         let own = entry.actor.replica.as_deref() == Some(&*self.session);
         let before = if own { None } else { self.echo_of_removal(&entry.op) };
         self.keep_what_goes(&entry.op);
+        let meets = places_taken(&entry.op).into_iter().find_map(|at| self.fresh.get(at).copied());
         let told = own.then(|| self.told_of(&entry.op)).flatten();
         fold(&mut self.tree, entry)?;
         if !self.adopt(entry, own) {
@@ -47,7 +58,14 @@ impl View {
         if own {
             return Ok(News { is_own: true, ..News::default() });
         }
-        let stale = self.stale(&entry.op);
+        let mut stale = self.stale(&entry.op);
+        if let Some(ino) = meets {
+            // The kernel knows the name as that of the new file, which it is one with now, or
+            // which is on its way. To make it once more would make another of it.
+            stale.retain(|stale| stale.directory().is_none());
+            stale.push(Stale::Node { ino, contents: true });
+            return Ok(News { is_own: false, stale, echo: None });
+        }
         let echo = if stale.is_empty() { None } else { before.or_else(|| self.echo(&entry.op)) };
         Ok(News { is_own: false, stale, echo })
     }
@@ -152,14 +170,7 @@ impl View {
     /// Where a file of others has come to the place of a new one of this mount, they are one:
     /// what was written here is over what it holds. Whether that was so.
     fn adopt(&mut self, entry: &Entry, own: bool) -> bool {
-        let come: Vec<&Place> = match &entry.op {
-            Op::Create { at, .. } | Op::Link { at, .. } => vec![at],
-            Op::Rename { from, to, how, .. } => match how {
-                RenameHow::Exchange => vec![from, to],
-                _ => vec![to],
-            },
-            _ => Vec::new(),
-        };
+        let come = places_taken(&entry.op);
         let mut adopted = false;
         for place in come {
             let Some(ino) = self.fresh.get(place).copied() else { continue };

@@ -164,6 +164,12 @@ impl View {
         ino: Ino,
         set: AttributeChange,
     ) -> Result<Asked, Errno> {
+        // What is on its way to the journal says what was set before.
+        let is_under_way =
+            |inode: &super::Inode| matches!(inode.is, Is::Fresh(_)) && inode.committing.is_some();
+        if self.inodes.get(&ino).is_some_and(is_under_way) {
+            return Ok(Asked::Commit(ino));
+        }
         if self.set_here(ino, &set) {
             return Ok(Asked::Done);
         }

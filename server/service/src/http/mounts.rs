@@ -272,6 +272,10 @@ impl Mount {
                 }
                 self.at = published.entry.seq;
                 feed(socket, published.json()).await?;
+                if published.entry.actor.replica.as_deref() == Some(&*self.session) {
+                    let seq = self.at;
+                    self.hot.shared.with_mounts(|all| all.did(&self.session, self.connection, seq));
+                }
             }
         }
         let terms = (now.ledger.policy(), now.ledger.quota());

@@ -1,0 +1,220 @@
+"""Volumes in sandboxes: an agent works in one, and a developer sees it while it runs."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+from harness import BIN, Skip, Volume, check, check_all_equal, check_no_conflicts, settle, wait_until, write
+
+
+class Desk:
+    """A service, a developer with an attached directory, and sandboxes on the same machine."""
+
+    def __init__(self, bench, mode="RWX"):
+        if not shutil.which("bwrap") or not os.path.exists("/dev/fuse") or os.geteuid() != 0:
+            raise Skip("bubblewrap, /dev/fuse, and root")
+        self.bench, self.service = bench, bench.service()
+        self.laptop = bench.machine("laptop", self.service)
+        id = self.laptop.run("volume", "create", "--access-mode", mode).stdout.decode().strip()
+        self.volume = Volume(self.service, id)
+        self.user = self.laptop.attach(self.volume)
+        self.workers = bench.machine("workers", self.service)
+
+    def sandbox(self, *arguments, **how):
+        return self.workers.run("sandbox", *arguments, **how)
+
+    def start(self, *arguments, **how):
+        how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
+        return subprocess.Popen([BIN, "sandbox", *arguments], env=self.workers.environment(), cwd="/", **how)
+
+    def create(self, *arguments):
+        return self.sandbox("create", *arguments).stdout.decode().strip()
+
+    def close(self):
+        self.sandbox("stop", "--all", "--force", ok=False)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+AGENT = r"""
+set -e
+for d in src docs tests lib tools; do
+    mkdir -p $d
+    for f in one two; do echo "$d $f, by the agent" > $d/$f.txt; done
+done
+echo done with the files
+read answer
+echo "and $answer" >> src/one.txt
+"""
+
+
+def test_an_agent_edits_ten_files_while_a_developer_watches(bench):
+    with Desk(bench) as desk:
+        write(desk.user / "src/main.py", "print('hello')\n")
+        settle(desk.user)
+        agent = desk.start("run", "--volume-id", desk.volume.id, "--", "sh", "-c", AGENT,
+                           stdin=subprocess.PIPE, bufsize=0)
+        check(agent.stdout.readline() == b"done with the files\n", "the agent said something else")
+        # It still runs, and waits for a word.
+        files = [f"{d}/{f}.txt" for d in ("src", "docs", "tests", "lib", "tools") for f in ("one", "two")]
+        for name in files:
+            path = desk.user / name
+            wait_until(f"{name} is here", path.exists, 20)
+            d, f = name.split("/")
+            check(path.read_text() == f"{d} {f[:-4]}, by the agent\n", f"{name}: {path.read_text()!r}")
+        check(agent.poll() is None, "the agent has ended")
+        agent.stdin.write(b"this\n")
+        check(agent.wait(60) == 0, lambda: agent.stderr.read().decode())
+        wait_until("the last line is here", lambda: (desk.user / "src/one.txt").read_text().endswith("and this\n"), 20)
+        settle(desk.user)
+        check_all_equal(desk.volume, desk.user)
+        check_no_conflicts(desk.volume, desk.user)
+        # Create, write and close of a new file are one entry, and each says who wrote.
+        changes = [it for it in desk.volume.changes() if it["path"] == "/docs/two.txt"]
+        check([it["event_type"] for it in changes] == ["create"], f"{changes}")
+        check(changes[0]["source"] == "sandbox" and changes[0]["sandbox_id"].startswith("sb_"), f"{changes}")
+        said = desk.laptop.run("sync", "history", "docs/two.txt", cwd=desk.user.root).stdout.decode()
+        check(changes[0]["sandbox_id"] in said, said)
+
+
+def test_a_volume_is_mounted_in_a_sandbox_that_runs(bench):
+    with Desk(bench) as desk:
+        write(desk.user / "notes.txt", "from the developer\n")
+        settle(desk.user)
+        box = desk.create("--name", "worker")
+        where = ("--volume-id", desk.volume.id, "--path", "/workspace")
+        desk.sandbox("volume", "mount", *where, "--sandbox-id", "worker")
+        inside = lambda script, **how: desk.sandbox("exec", box, "--", "sh", "-c", script, **how)
+        check(inside("cat /workspace/notes.txt").stdout == b"from the developer\n", "not what is in the Volume")
+        listed = json.loads(desk.sandbox("volume", "status", "-s", box, "-o", "json").stdout)
+        check([(it["sandboxvolume_id"], it["mount_point"], it["state"]) for it in listed]
+              == [(desk.volume.id, "/workspace", "mounted")], f"{listed}")
+        again = desk.sandbox("volume", "mount", *where, "-s", box, ok=False)
+        check(again.returncode == 1 and b"is mounted at /workspace already" in again.stderr, f"{again}")
+        # What the developer saves is there at once, and a program that waits for it hears of it.
+        write(desk.user / "notes.txt", "and more\n")
+        inside("until grep -q more notes.txt; do sleep 0.05; done")
+        inside("echo from inside > answer.txt; rm notes.txt")
+        wait_until("it is here", (desk.user / "answer.txt").exists, 20)
+        wait_until("it is gone", lambda: not (desk.user / "notes.txt").exists(), 20)
+        desk.sandbox("volume", "unmount", "-s", box)
+        check(inside("ls -A /workspace").stdout == b"", "it is still there")
+        # A second Volume mounts where the first one was.
+        desk.sandbox("volume", "mount", *where, "-s", box)
+        check(b"answer.txt" in inside("ls").stdout, "it did not come back")
+        # The Volume outlives the sandbox.
+        desk.sandbox("stop", box)
+        settle(desk.user)
+        check_all_equal(desk.volume, desk.user)
+
+
+def test_a_sandbox_is_stopped_in_mid_write_and_the_next_goes_on(bench):
+    with Desk(bench) as desk:
+        box = desk.create("--volume-id", desk.volume.id)
+        # It writes to a file that it never closes, and to many that it does.
+        writer = desk.start("exec", box, "--", "sh", "-c",
+                            "exec 3>open.log; n=0; while :; do n=$((n+1)); echo $n >&3; echo $n > f$n; echo $n; done", bufsize=0)
+        closed = 0
+        while closed < 50:
+            closed = int(writer.stdout.readline())
+        desk.sandbox("stop", box)
+        writer.wait(60)
+        rest = writer.stdout.read().split()
+        closed = max([closed, *map(int, rest)])
+        inside = desk.sandbox("run", "--volume-id", desk.volume.id, "--", "sh", "-c", "ls f* | wc -l; cat open.log")
+        count, *lines = inside.stdout.split()
+        check(int(count) >= closed, f"{int(count)} of {closed} files that were closed are there")
+        check([int(line) for line in lines] == list(range(1, len(lines) + 1)) and len(lines) >= closed,
+              f"{len(lines)} lines after {closed}")
+        settle(desk.user)
+        check_all_equal(desk.volume, desk.user)
+
+
+def test_names_that_a_developers_machine_cannot_hold_are_refused_and_told(bench):
+    with Desk(bench) as desk:
+        capabilities = {"case_sensitive": False, "unicode_normalization_insensitive": True, "windows_compatible_paths": True}
+        desk.volume.http.data("PUT", f"{desk.volume.base}/sync/replicas/win", value={
+            "display_name": "win", "platform": "windows", "root_path": "C:/x", "case_sensitive": False,
+            "capabilities": capabilities})
+        script = r"""
+            touch aux.txt && exit 1; mkdir con && exit 2; touch 'a:b' && exit 3; ln -s x 'bad.' && exit 4
+            touch Readme || exit 5; touch README && exit 6; mv Readme nul && exit 7; touch aux.txt && exit 8; ls -A"""
+        done = desk.sandbox("run", "--volume-id", desk.volume.id, "--", "sh", "-c", script)
+        check(done.stdout == b"Readme\n", f"{done}")
+        check(b"Invalid argument" in done.stderr and b"File exists" in done.stderr, f"{done.stderr}")
+        told = {it["path"]: it for it in desk.volume.conflicts()}
+        check(sorted(told) == ["/README", "/a:b", "/aux.txt", "/bad.", "/con", "/nul"], f"{sorted(told)}")
+        check(len(desk.volume.conflicts()) == 6, "one was told twice")
+        check(told["/con"]["metadata"]["process"].startswith("mkdir["), f"{told['/con']}")
+        check(told["/con"]["metadata"]["sandbox_id"].startswith("sb_"), f"{told['/con']}")
+        check(told["/README"]["reason"] == "casefold_collision", f"{told['/README']}")
+
+
+def test_access_modes_govern_mounts(bench):
+    with Desk(bench, mode="RWO") as desk:
+        box = desk.create("--volume-id", desk.volume.id)
+        refused = desk.sandbox("run", "--volume-id", desk.volume.id, "--", "true", ok=False)
+        check(refused.returncode == 1 and b"RWO" in refused.stderr, f"{refused}")
+        desk.sandbox("stop", box)
+        desk.sandbox("run", "--volume-id", desk.volume.id, "--", "touch", "mine")
+        # Replicas are not governed by it.
+        wait_until("it is here", (desk.user / "mine").exists, 20)
+        other = desk.create()
+        desk.sandbox("volume", "mount", "--volume-id", desk.volume.id, "-s", other, "--read-only")
+        written = desk.sandbox("exec", other, "--", "touch", "no", ok=False)
+        check(b"Read-only file system" in written.stderr, f"{written}")
+
+
+def test_where_there_is_no_fuse_another_way_is_named(bench):
+    with Desk(bench) as desk:
+        box = ["bwrap", "--dev-bind", "/", "/", "--dev", "/dev"]
+        command = [BIN, "sandbox", "volume", "mount", "--volume-id", desk.volume.id, "--path", str(bench.dir / "here")]
+        done = subprocess.run([*box, *command], env=desk.workers.environment(), capture_output=True, timeout=60)
+        check(done.returncode == 1, f"{done}")
+        check(b"/dev/fuse" in done.stderr and b"s0 sync attach" in done.stderr and b"--as sandbox" in done.stderr,
+              f"{done.stderr}")
+
+
+def test_a_volume_is_mounted_right_here(bench):
+    with Desk(bench) as desk:
+        here = bench.dir / "here"
+        mount = ("volume", "mount", "--volume-id", desk.volume.id, "--path", str(here))
+        desk.sandbox(*mount)
+        try:
+            write(here / "deep/er/file.txt", "x" * 100_000)
+            wait_until("it is across", lambda: (desk.user / "deep/er/file.txt").exists(), 20)
+            again = desk.sandbox(*mount, ok=False)
+            check(again.returncode == 1 and b"mounted already" in again.stderr, f"{again}")
+            listed = desk.sandbox("volume", "status").stdout.decode()
+            check(str(here) in listed and desk.volume.id in listed, listed)
+            refused = desk.workers.run("volume", "delete", desk.volume.id, ok=False)
+            check(refused.returncode == 1 and b"mounted" in refused.stderr, f"{refused}")
+            begun = time.monotonic()
+            with open(here / "left.txt", "w") as left:
+                left.write("written, and not closed")
+                left.flush()
+                desk.sandbox("volume", "unmount", "--path", str(here))
+            check(time.monotonic() - begun < 60, "it took too long")
+            check(not os.path.ismount(here), "it is still mounted")
+            wait_until("what was written is there", lambda: desk.volume.read("left.txt") == b"written, and not closed", 20)
+            unmounted = desk.sandbox("volume", "unmount", "--path", str(here), ok=False)
+            check(unmounted.returncode == 1 and b"no Volume is mounted" in unmounted.stderr, f"{unmounted}")
+        finally:
+            subprocess.run(["umount", "-l", here], capture_output=True)
+
+
+def test_a_warden_that_is_killed_leaves_no_mount_and_loses_nothing_synced(bench):
+    with Desk(bench) as desk:
+        box = desk.create("--volume-id", desk.volume.id)
+        desk.sandbox("exec", box, "--", "sh", "-c", "echo safe > safe.txt; sync safe.txt")
+        listed = json.loads(desk.sandbox("list", "-o", "json").stdout)
+        os.kill(listed[0]["warden_pid"], signal.SIGKILL)
+        wait_until("it has ended", lambda: not os.path.exists(f"/proc/{listed[0]['pid']}"), 20)
+        done = desk.sandbox("run", "--volume-id", desk.volume.id, "--", "cat", "safe.txt")
+        check(done.stdout == b"safe\n", f"{done}")
