@@ -289,14 +289,19 @@ impl Connection {
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let begun = Instant::now();
+        let mut welcomed = false;
         loop {
-            if let Err(error) = self.send_next(&mut writer).await {
+            // What is new goes behind what goes again.
+            if welcomed && let Err(error) = self.send_next(&mut writer).await {
                 return broken(error);
             }
             let done = tokio::select! {
                 told = reader.next() => match told {
                     Ok(Some(told)) => match self.hear(told) {
-                        Ok(true) => self.send_again(&mut writer).await,
+                        Ok(true) => {
+                            welcomed = true;
+                            self.send_again(&mut writer).await
+                        }
                         Ok(false) => Ok(()),
                         Err(ended) => return ended,
                     },

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use crate::core::{Core, now};
 use crate::kernel::answer::{Answer, Errno};
 use crate::kernel::request::{Handle, Head, Ino, LockOwner, Operation, SetAttr, SetTime};
-use crate::serve::{Answered, KEEP_CACHE, VALID, entry};
+use crate::serve::{Answered, VALID, entry, opened_for};
 use crate::view::{Asked, View};
 
 /// How often an operation is tried that others were faster than.
@@ -297,12 +297,13 @@ impl Core {
     /// Opens what was just made and is known to the kernel.
     fn created(&self, ino: Ino, flags: OFlags) -> Answered {
         let mut view = self.view();
-        let handle = view.open(ino, flags.contains(OFlags::APPEND))?;
+        let append = flags.contains(OFlags::APPEND);
+        let handle = view.open(ino, append)?;
         if flags.contains(OFlags::TRUNC) && view.attr(ino)?.size > 0 {
             view.truncate(ino, 0, false, now())?;
         }
         let attr = view.attr(ino)?;
-        Ok(Answer::created(&attr, VALID, handle, KEEP_CACHE))
+        Ok(Answer::created(&attr, VALID, handle, opened_for(append)))
     }
 
     async fn set_attr(self: &Arc<Self>, ino: Ino, set: SetAttr, by: Option<Arc<str>>) -> Answered {

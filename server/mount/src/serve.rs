@@ -25,6 +25,8 @@ const VALID_ABSENCE: Duration = Duration::from_millis(OWN_LEASE_MS / 2);
 const GRACE: Duration = Duration::from_secs(2);
 /// `FOPEN_KEEP_CACHE`: what is stale is told.
 pub(crate) const KEEP_CACHE: u32 = 1 << 1;
+/// `FOPEN_DIRECT_IO`.
+const DIRECT_IO: u32 = 1;
 /// `FOPEN_CACHE_DIR`.
 const CACHE_DIR: u32 = 1 << 3;
 /// What there is room for where no quota says it, in bytes.
@@ -168,7 +170,7 @@ impl Core {
     fn open(&self, ino: Ino, flags: u32) -> Answered {
         let append = OFlags::from_bits_retain(flags).contains(OFlags::APPEND);
         let handle = self.view().open(ino, append)?;
-        Ok(Answer::opened(handle, KEEP_CACHE))
+        Ok(Answer::opened(handle, opened_for(append)))
     }
 
     /// Cuts or extends a file that is open: it is committed when it is closed.
@@ -347,6 +349,13 @@ fn give(bytes: &[u8], size: u32) -> Answered {
         size if size < length => Err(Errno::RANGE),
         _ => Ok(Answer::bytes(bytes)),
     }
+}
+
+/// How the kernel is to use an open file. What is appended must come as one piece, since others may
+/// append in between; through its cache the kernel sends a piece for each page, and keeps it
+/// where it thinks that the end is.
+pub(crate) fn opened_for(append: bool) -> u32 {
+    if append { DIRECT_IO } else { KEEP_CACHE }
 }
 
 /// A node that was made, for the kernel.
