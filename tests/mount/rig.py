@@ -77,20 +77,14 @@ class Child:
         self.pipe = ours
         self.data = b""
 
-    def result(self, deadline):
-        """What the function returned; `Hung` when it has not by then."""
-        try:
-            while True:
-                left = deadline - time.monotonic()
-                ready, _, _ = select.select([self.pipe], [], [], max(0, left))
-                if not ready:
-                    raise Hung(f"{self.name} (process {self.pid}) hangs; {self.where()}")
-                more = os.read(self.pipe, 1 << 16)
-                if not more:
-                    break
-                self.data += more
-        finally:
-            self.end()
+    def take(self):
+        """Takes in what has come through the pipe. Whether that was all."""
+        more = os.read(self.pipe, 1 << 16)
+        self.data += more
+        return not more
+
+    def value(self):
+        """What the function returned, or raises what it raised."""
         check(self.data, lambda: f"{self.name} died")
         fine, value = pickle.loads(self.data)
         if not fine:
@@ -125,27 +119,29 @@ class Child:
 
 def within(seconds, function, *arguments):
     """Calls a function in a child, which has so many seconds."""
-    return Child(function, *arguments).result(time.monotonic() + seconds * PATIENCE)
+    return together(seconds, (function, *arguments))[0]
 
 
 def together(seconds, *calls):
     """Calls all of them at once, each in a child: each call is a function and its arguments. All results, in
-    order; the first failure is raised when all have ended."""
+    order. The first failure ends all, and so does the end of the time: that is `Hung`."""
     children = [Child(*call) for call in calls]
     deadline = time.monotonic() + seconds * PATIENCE
-    results, failure = [], None
-    for child in children:
-        try:
-            results.append(child.result(deadline))
-        except BaseException as error:  # noqa: BLE001 - the others are ended first
-            failure = failure or error
-            if not isinstance(error, Exception):
-                break
-    for child in children:
-        child.end()
-    if failure:
-        raise failure
-    return results
+    results = {}
+    try:
+        while len(results) < len(children):
+            waits = {child.pipe: child for child in children if child not in results}
+            ready, _, _ = select.select(list(waits), [], [], max(0, deadline - time.monotonic()))
+            if not ready:
+                raise Hung("; ".join(f"{child.name} (process {child.pid}) hangs: {child.where()}"
+                                     for child in waits.values()))
+            for pipe in ready:
+                if waits[pipe].take():
+                    results[waits[pipe]] = waits[pipe].value()
+    finally:
+        for child in children:
+            child.end()
+    return [results[child] for child in children]
 
 
 def error_of(function, *arguments):
@@ -197,7 +193,7 @@ class Mount:
                 env=self.bench.environment(**{
                     "SANDBOX0_BASE_URL": self.service.url, "SANDBOX0_TOKEN": self.service.token,
                     "S0_STATE_DIR": str(self.bench.dir / f"{self.name}-state"),
-                    "HOME": str(self.bench.dir), "S0_LOG": "info", **self.environment}))
+                    "HOME": str(self.bench.dir), "S0_LOG": os.environ.get("S0_RIG_LOG", "info"), **self.environment}))
         # A test that hangs in a call of this mount is freed by its end.
         limit = int((4 * 3600 if self.bench.long else 840) * PATIENCE)
         self.watchdog = subprocess.Popen(["sh", "-c", f"sleep {limit}; kill -9 {self.process.pid}"],

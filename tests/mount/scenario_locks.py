@@ -168,33 +168,20 @@ def test_flock_and_fcntl_do_not_know_of_each_other(bench):
 def test_two_that_wait_for_each_other_are_told(bench):
     a, b = mounts(bench, "a", "b")
     (a / "file").write_bytes(bytes(10))
-    ready, go = os.pipe()
+    has = [os.pipe(), os.pipe()]
 
-    def first(path):
+    def take_both(path, which):
         file = os.open(path, os.O_RDWR)
-        fcntl.lockf(file, fcntl.LOCK_EX, 1, 0)
-        os.write(go, b"1")
-        fcntl.lockf(file, fcntl.LOCK_EX, 1, 1)
-        return "had both"
-
-    def second(path):
-        file = os.open(path, os.O_RDWR)
-        fcntl.lockf(file, fcntl.LOCK_EX, 1, 1)
-        os.read(ready, 1)
-        # The first waits for this one by now, or will soon: one of the two is told.
+        fcntl.lockf(file, fcntl.LOCK_EX, 1, which)
+        os.write(has[which][1], b"!")
+        os.read(has[1 - which][0], 1)
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX, 1, 0)
+            fcntl.lockf(file, fcntl.LOCK_EX, 1, 1 - which)
         except OSError as error:
             return error.errno
         return "had both"
 
-    def first_told(path):
-        try:
-            return first(path)
-        except OSError as error:
-            return error.errno
-
-    results = together(30, (first_told, str(a / "file")), (second, str(b / "file")))
+    results = together(30, (take_both, str(a / "file"), 0), (take_both, str(b / "file"), 1))
     check(sorted(map(str, results)) == sorted([str(errno.EDEADLK), "had both"]), lambda: f"they say {results}")
 
 
