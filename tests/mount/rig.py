@@ -93,6 +93,10 @@ class Child:
             raise error
         return value
 
+    def result(self, seconds):
+        """Waits for it, and gives what the function returned."""
+        return collect([self], seconds)[0]
+
     def where(self):
         """Where in the kernel it waits."""
         said = []
@@ -117,15 +121,35 @@ class Child:
         return False
 
 
+class Flag:
+    """What one process raises and another waits for, made before they part."""
+
+    def __init__(self):
+        self.ours, self.theirs = os.pipe()
+
+    def raise_(self, times=1):
+        os.write(self.theirs, b"!" * times)
+
+    def wait(self, seconds=60):
+        """Waits until it is raised, and takes it down."""
+        ready, _, _ = select.select([self.ours], [], [], seconds * PATIENCE)
+        check(ready, "another process did not get as far as it should")
+        os.read(self.ours, 1)
+
+
 def within(seconds, function, *arguments):
     """Calls a function in a child, which has so many seconds."""
-    return together(seconds, (function, *arguments))[0]
+    return Child(function, *arguments).result(seconds)
 
 
 def together(seconds, *calls):
-    """Calls all of them at once, each in a child: each call is a function and its arguments. All results, in
-    order. The first failure ends all, and so does the end of the time: that is `Hung`."""
-    children = [Child(*call) for call in calls]
+    """Calls all of them at once, each in a child: each call is a function and its arguments."""
+    return collect([Child(*call) for call in calls], seconds)
+
+
+def collect(children, seconds):
+    """What all of them return, in order. The first failure ends all, and so does the end of the time: that is
+    `Hung`."""
     deadline = time.monotonic() + seconds * PATIENCE
     results = {}
     try:
@@ -182,7 +206,7 @@ class Mount:
         return self.path / name
 
     def __str__(self):
-        return self.name
+        return str(self.path)
 
     def start(self):
         check(self.process is None, f"{self} runs already")
@@ -227,8 +251,22 @@ class Mount:
     def kill(self):
         """Ends the host as a power cut would. The directory stays a dead mount."""
         self.process.kill()
-        self.process.wait()
+        try:
+            self.process.wait(10 * PATIENCE)
+        except subprocess.TimeoutExpired:
+            threads = "\n".join(self._threads())
+            # That frees whoever waits for it.
+            subprocess.run(["umount", "-f", str(self.path)], capture_output=True)
+            self.process.wait()
+            self._over()
+            raise Failed(f"{self}'s host does not end when it is killed; its threads wait in\n{threads}") from None
         self._over()
+
+    def _threads(self):
+        for thread in pathlib.Path(f"/proc/{self.pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                stack = (thread / "stack").read_text().split("\n")
+                yield f"{(thread / 'comm').read_text().strip()}: {'; '.join(stack[:5])}"
 
     def umount(self):
         done = subprocess.run(["umount", "-l", str(self.path)], capture_output=True, text=True)
@@ -260,9 +298,7 @@ class Mount:
 
     def close(self):
         if self.process:
-            self.process.kill()
-            self.process.wait()
-            self._over()
+            self.kill()
         while mounted(self.path):
             subprocess.run(["umount", "-l", str(self.path)], capture_output=True, check=True)
 

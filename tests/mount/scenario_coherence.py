@@ -437,7 +437,7 @@ def append_from_both(bench, keeps_open):
     lines = 2000 if bench.long else 100
     writers = [(mount, f"w{number}") for number in range(3) for mount in (a, b)]
     together(1200 if bench.long else 120,
-             *((append_lines, str(mount / "log"), f"{who}{mount}", lines, bench.seed + i, keeps_open)
+             *((append_lines, str(mount / "log"), f"{who}{mount.name}", lines, bench.seed + i, keeps_open)
                for i, (mount, who) in enumerate(writers)))
     for mount in (a, b):
         data = within(20, whole, str(mount / "log")).decode()
@@ -448,7 +448,7 @@ def append_from_both(bench, keeps_open):
             before = seen.get(words[0], -1)
             check(int(words[1]) == before + 1, lambda: f"{mount}: {words[0]} has {words[1]} after {before}")
             seen[words[0]] = int(words[1])
-        want = {f"{who}{of}": lines - 1 for of, who in writers}
+        want = {f"{who}{of.name}": lines - 1 for of, who in writers}
         check(seen == want, lambda: f"{mount}: the last lines are {seen}, not {want}")
     bench.note(f"{lines * len(writers)} lines")
 

@@ -7,7 +7,7 @@ import struct
 import time
 
 from harness import PATIENCE, Failed, check, wait_until
-from rig import Child, mounts, together, within
+from rig import Child, Flag, mounts, together, within
 
 PROCESSES = 8
 
@@ -168,13 +168,13 @@ def test_flock_and_fcntl_do_not_know_of_each_other(bench):
 def test_two_that_wait_for_each_other_are_told(bench):
     a, b = mounts(bench, "a", "b")
     (a / "file").write_bytes(bytes(10))
-    has = [os.pipe(), os.pipe()]
+    has = [Flag(), Flag()]
 
     def take_both(path, which):
         file = os.open(path, os.O_RDWR)
         fcntl.lockf(file, fcntl.LOCK_EX, 1, which)
-        os.write(has[which][1], b"!")
-        os.read(has[1 - which][0], 1)
+        has[which].raise_()
+        has[1 - which].wait()
         try:
             fcntl.lockf(file, fcntl.LOCK_EX, 1, 1 - which)
         except OSError as error:
@@ -201,17 +201,17 @@ def end_a_waiter(bench, how):
         mine = os.open(a / "file", os.O_RDWR)
         lock(mine)
         for mount in (a, b):
-            reads, says = os.pipe()
+            there = Flag()
 
-            def wait(path, lock=lock, says=says):
+            def wait(path, lock=lock, there=there):
                 file = os.open(path, os.O_RDWR)
-                os.write(says, b"!")
+                there.raise_()
                 lock(file)
                 return "got it"
 
             child = Child(wait, str(mount / "file"))
             try:
-                os.read(reads, 1)
+                there.wait()
                 time.sleep(0.2)  # it is in the kernel by then; if not, the test proves less
                 check(waits_in_kernel(child.pid), f"it does not wait for {take}'s lock")
                 started = time.monotonic()
@@ -224,8 +224,6 @@ def end_a_waiter(bench, how):
             finally:
                 os.close(child.pipe)
                 child.pipe = None
-                os.close(reads)
-                os.close(says)
         os.close(mine)
         # What was waited for in vain is nobody's.
         for mount in (a, b):
@@ -246,12 +244,12 @@ def test_the_locks_of_the_dead_are_free(bench):
     (a / "file").write_bytes(b"x")
     for what in ("process", "mount"):
         for lock in (lambda f: fcntl.flock(f, fcntl.LOCK_EX), lambda f: fcntl.lockf(f, fcntl.LOCK_EX)):
-            reads, says = os.pipe()
+            there = Flag()
 
-            def hold(path, lock=lock, says=says):
+            def hold(path, lock=lock, there=there):
                 file = os.open(path, os.O_RDWR)
                 lock(file)
-                os.write(says, b"!")
+                there.raise_()
                 time.sleep(600)
 
             def take(path, lock=lock):
@@ -260,7 +258,7 @@ def test_the_locks_of_the_dead_are_free(bench):
 
             child = Child(hold, str(a / "file"))
             try:
-                os.read(reads, 1)
+                there.wait()
                 if what == "process":
                     child.end()
                 else:
