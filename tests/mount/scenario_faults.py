@@ -113,7 +113,7 @@ def test_what_was_confirmed_survives_kills(bench):
     within(30, (a / "files").mkdir)
     chance = random.Random(bench.seed)
     rounds = 50 if bench.long else 6
-    counts, checked, slowest = {}, 0, 0
+    counts, checked, slowest = {}, 0, (0, "")
     for number in range(rounds):
         what = ["mount", "service", "both"][number % 3] if not bench.long else chance.choice(["mount", "service", "both"])
         counts[what] = counts.get(what, 0) + 1
@@ -149,7 +149,8 @@ def test_what_was_confirmed_survives_kills(bench):
                 if mount == "b" or what == "service":
                     size = log.read_bytes().count(b"close")
                     wait_until(f"{said}: the writer in {mount} goes on", lambda: log.read_bytes().count(b"close") > size, 60)
-            slowest = max(slowest, time.monotonic() - started)
+            slowest = max(slowest, (time.monotonic() - started, said))
+            check(slowest[0] < 15 * PATIENCE, lambda: f"{said}: the writers stood still for {slowest[0]:.1f} s")
         finally:
             for writer in writers:
                 writer.end()
@@ -160,7 +161,7 @@ def test_what_was_confirmed_survives_kills(bench):
         here, there = within(60, disk_tree, a.path), within(60, disk_tree, b.path)
         check_equal(here, there, f"{said}: the two mounts")
         check_equal(here, volume.tree(), f"{said}: the mount and the Volume")
-    bench.note(f"{counts}, {checked} files, writers went on within {slowest:.1f} s")
+    bench.note(f"{counts}, {checked} files, writers went on within {slowest[0]:.1f} s")
 
 
 def test_a_killed_service_is_not_seen_but_as_a_pause(bench):
@@ -280,8 +281,8 @@ def cut(bench, state):
         back = max(back, time.monotonic())
     finally:
         calls.end()
-    slow = {name: took for name, (_, took) in said.items() if took > BOUND}
-    check(not slow, lambda: f"calls took too long: {slow}")
+    slow = {name: (code, took) for name, (code, took) in said.items() if took > min(BOUND, away + 10) * PATIENCE}
+    check(not slow, lambda: f"the line was back after {away} s, and calls took: {slow}")
     wait_until("a reads what is current", lambda: within(BOUND, lambda: error_of((a / "there").read_bytes)) == 0, 20)
     bench.note(f"current again after {time.monotonic() - back:.2f} s")
     within(30, lambda: (b / "there").write_bytes(b"version last"))
