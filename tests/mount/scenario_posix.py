@@ -146,6 +146,61 @@ def test_fsx_finds_nothing_with_everything_it_can(bench):
     bench.note(f"{operations} operations")
 
 
+def test_what_is_set_after_a_close_stays(bench):
+    """Attributes that are set right after a file was made and closed, as tar, rsync and cp do it."""
+    [a] = mounts(bench, "a")
+    data = os.urandom(30_000)
+
+    def look():
+        lost = []
+        for number in range(100):
+            path = f"{a}/file{number}"
+            with open(path, "wb") as file:
+                file.write(data[:number * 300])
+            os.chmod(path, 0o755)
+            os.chown(path, 1, 1)
+            os.utime(path, ns=(2_000_000_002, 1_000_000_001))
+            os.setxattr(path, "user.one", b"two")
+            for moment in range(30):
+                is_ = os.stat(path)
+                said = oct(is_.st_mode & 0o777), is_.st_uid, is_.st_mtime_ns, is_.st_size, os.getxattr(path, "user.one")
+                want = "0o755", 1, 1_000_000_001, number * 300, b"two"
+                if said != want:
+                    lost.append(f"{number}, look {moment}: {said}")
+                    break
+                if moment > 20:
+                    time.sleep(0.002)
+        return lost
+
+    lost = within(120, look)
+    check(not lost, lambda: f"{len(lost)} of 100 are not as they were set: {lost[:4]}")
+
+
+def test_a_file_that_was_made_keeps_its_time(bench):
+    [a] = mounts(bench, "a")
+
+    def look():
+        wrong = []
+        for number in range(100):
+            before = os.stat(a.path).st_mtime_ns
+            time.sleep(0.002)
+            path = f"{a}/file{number}"
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
+            if os.stat(a.path).st_mtime_ns <= before:
+                wrong.append(f"{number}: its directory's time did not change")
+            first = os.stat(path)
+            until = time.monotonic() + 0.03
+            while time.monotonic() < until:
+                now = os.stat(path)
+                if (now.st_mtime_ns, now.st_ctime_ns) != (first.st_mtime_ns, first.st_ctime_ns):
+                    wrong.append(f"{number}: mtime moves by {now.st_mtime_ns - first.st_mtime_ns} ns, ctime by {now.st_ctime_ns - first.st_ctime_ns}")
+                    break
+        return wrong
+
+    wrong = within(120, look)
+    check(not wrong, lambda: f"{len(wrong)} times moved or did not: {wrong[:4]}")
+
+
 def test_a_mount_that_is_only_read_takes_no_writes(bench):
     _, volume = service_and_volume(bench)
     volume.write("there/file", "text")
