@@ -235,6 +235,7 @@ class Free:
     def write(self):
         chance = random.Random(self.seed)
         until, number = time.monotonic() + self.seconds, 0
+        put(f"{self.here}/small", struct.pack("<Q", 0))
         while time.monotonic() < until:
             number += 1
             small = struct.pack("<Q", number)
