@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Runs the end-to-end scenarios: run.py [-k TEXT] [--long] [--seed N] [--keep] [--list]
 
-One line for each test, and "N passed, N failed, N skipped" at the end.
+One line for each test, and "N passed, N failed, N skipped" at the end. `tests/mount/run` runs its own scenarios
+with this.
 """
 import argparse
 import faulthandler
@@ -18,14 +19,15 @@ import harness  # noqa: E402
 
 MODULES = ["basics", "ignoring", "history", "bad_input", "habits", "hazards", "project", "offline", "kills", "hostile", "folding_disk", "editors",
            "quotas", "upkeep", "sandboxes", "volumes_in_sandboxes", "cli", "tour"]
+PROGRAM = "tests/e2e/run.py"
 
 
 class Overtime(Exception):
     """A test took longer than any test may."""
 
 
-def tests():
-    for module in MODULES:
+def tests(modules):
+    for module in modules:
         scenario = importlib.import_module(f"scenario_{module}")
         for name, function in vars(scenario).items():
             if name.startswith("test_"):
@@ -36,7 +38,7 @@ def overtime(_signal, _frame):
     raise Overtime("the test took longer than any test may")
 
 
-def run(module, name, function, options):
+def run(module, name, function, options, program):
     """Runs one test and says "passed", "failed" or "skipped"."""
     bench = harness.Bench(name, options.long, options.seed)
     started = time.monotonic()
@@ -60,7 +62,7 @@ def run(module, name, function, options):
     if result == "skipped":
         print(f"     {said.strip()}", flush=True)
     if result == "failed":
-        print(f"     replay: tests/e2e/run.py -k {name} --seed {bench.seed}"
+        print(f"     replay: {program} -k {name} --seed {bench.seed}"
               + (" --long" if options.long else ""))
         print("     " + said.rstrip().replace("\n", "\n     "))
         for log in bench.logs():
@@ -72,15 +74,15 @@ def run(module, name, function, options):
     return result
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(modules=tuple(MODULES), program=PROGRAM, about=__doc__.splitlines()[0]):
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("-k", dest="only", default="", help="only tests whose name contains this")
     parser.add_argument("--long", action="store_true", help="the long forms")
     parser.add_argument("--seed", type=int, help="the seed of a failed test")
     parser.add_argument("--keep", action="store_true", help="keep the files of failed tests")
     parser.add_argument("--list", action="store_true", help="only list the tests")
     options = parser.parse_args()
-    chosen = [(module, name, function) for module, name, function in tests()
+    chosen = [(module, name, function) for module, name, function in tests(modules)
               if options.only.replace(" ", "_") in f"{module}:{name}"]
     if options.list:
         for module, name, function in chosen:
@@ -95,7 +97,7 @@ def main():
     # Whoever ends the run gets its mounts and processes cleaned up, in the background too.
     for end in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(end, signal.default_int_handler)
-    results = [run(*test, options) for test in chosen]
+    results = [run(*test, options, program) for test in chosen]
     counts = [results.count(result) for result in ("passed", "failed", "skipped")]
     print("{} passed, {} failed, {} skipped".format(*counts))
     return 0 if counts[1] == 0 and chosen else 1
