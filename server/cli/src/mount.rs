@@ -80,7 +80,15 @@ pub(crate) async fn take_away(context: &Context, path: &Path) -> Result<(), Fail
             path.display()
         )));
     }
-    kernel::unmount(&path).map_err(|error| Failure::file(&path, &error))?;
+    kernel::unmount(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::ResourceBusy => Failure::other(format!(
+            "{} is in use: end the programs that have files of it open, or are in it (`fuser -vm {}` \
+             shows them), and try again",
+            path.display(),
+            path.display()
+        )),
+        _ => Failure::file(&path, &error),
+    })?;
     let begun = Instant::now();
     let lock = lock_file(context, &path)?;
     while let Err(error) = lock.try_lock() {
@@ -140,7 +148,7 @@ pub(crate) async fn host(context: &Context, options: MountOptions) -> Done {
     let mut mounted = match s0_mount::mount(options, device).await {
         Ok(mounted) => mounted,
         Err(error) => {
-            let _ = kernel::unmount(&path);
+            let _ = kernel::detach(&path);
             return Err(Failure::other(error.to_string()));
         }
     };
@@ -151,7 +159,7 @@ pub(crate) async fn host(context: &Context, options: MountOptions) -> Done {
         lost = mounted.ended() => lost,
         () = platform::asked_to_end() => None,
     };
-    if let Err(error) = kernel::unmount(&path) {
+    if let Err(error) = kernel::detach(&path) {
         tracing::debug!(%error, "it is unmounted already");
     }
     let left = mounted.end().await;

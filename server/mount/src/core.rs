@@ -100,6 +100,8 @@ pub(crate) struct Core {
     pub(crate) runtime: tokio::runtime::Handle,
     tells: Mutex<Sender<Tell>>,
     is_current: AtomicBool,
+    /// No other mount had to see what was written last.
+    is_alone: AtomicBool,
     /// When that was said which the service heard last; none before it has heard anything.
     heard: Mutex<Option<Instant>>,
     /// The directory of which the kernel is being told that a name is stale. It waits there
@@ -174,6 +176,7 @@ pub async fn mount(options: Options, device: OwnedFd) -> Result<Mounted, MountEr
         runtime: runtime.clone(),
         tells: Mutex::new(tells),
         is_current: AtomicBool::new(true),
+        is_alone: AtomicBool::new(false),
         heard: Mutex::new(None),
         telling: watch::Sender::new(None),
         interrupts: Mutex::default(),
@@ -351,6 +354,11 @@ impl Core {
         self.is_current.load(Ordering::Acquire) && heard.is_none_or(|at| at.elapsed() < LEASE)
     }
 
+    /// Whether no other mount had to see what was written last.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.is_alone.load(Ordering::Relaxed)
+    }
+
     /// Has the kernel told that something is stale.
     pub(crate) fn tell(&self, tell: Tell) {
         let tells = self.tells.lock().unwrap_or_else(PoisonError::into_inner);
@@ -427,6 +435,10 @@ impl Incoming for Core {
 
     fn lock(&self, told: Told) {
         self.heard_of_lock(told);
+    }
+
+    fn alone(&self, is: bool) {
+        self.is_alone.store(is, Ordering::Relaxed);
     }
 
     fn heard(&self, said: Instant) {

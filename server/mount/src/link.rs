@@ -66,6 +66,8 @@ pub(crate) trait Incoming: Send + Sync {
     fn reserved(&self, id: u64, granted: bool);
     /// An answer about locks.
     fn lock(&self, told: Told);
+    /// Whether no other mount has to see what is written.
+    fn alone(&self, is: bool);
     /// The service has heard what was said then.
     fn heard(&self, said: Instant);
     /// The service has not been heard for so long that nothing that is known here counts;
@@ -431,6 +433,7 @@ impl Connection {
                 }
             }
             Told::Answer { number, head, outcomes, settled } => {
+                self.incoming.alone(settled);
                 if settled {
                     self.settle(head);
                 }

@@ -343,7 +343,10 @@ impl Core {
         by: Option<Arc<str>>,
     ) -> Option<Answered> {
         let (core, ino) = (self.clone(), head.node);
-        if !self.view().is_dirty(ino) {
+        // Nobody but who is told of it later could look: it is committed with what is written, or
+        // when it is closed for good.
+        let waits = self.is_alone() && self.view().is_only_empty(ino);
+        if waits || !self.view().is_dirty(ino) {
             self.unlock_all(ino, owner);
             return Some(self.failed(ino).map(|()| Answer::done()));
         }

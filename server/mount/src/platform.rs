@@ -127,15 +127,19 @@ pub fn read_ahead(directory: &Path) {
     let _ = fs::write(setting, (MAX_IO / 1024).to_string());
 }
 
-/// Takes a mount away. Files that are open in it stay open until they are closed.
+/// Takes a mount away that nobody uses.
+///
+/// # Errors
+/// Nothing is mounted there, files of it are open, or this process may not.
+pub fn unmount(directory: &Path) -> io::Result<()> {
+    Ok(rustix::mount::unmount(directory, UnmountFlags::NOFOLLOW)?)
+}
+
+/// Takes a mount away. Files that are open in it stay open until they are closed, as long as it
+/// is served.
 ///
 /// # Errors
 /// Nothing is mounted there, or this process may not.
-pub fn unmount(directory: &Path) -> io::Result<()> {
-    match rustix::mount::unmount(directory, UnmountFlags::NOFOLLOW) {
-        Err(rustix::io::Errno::BUSY) => {
-            Ok(rustix::mount::unmount(directory, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?)
-        }
-        done => Ok(done?),
-    }
+pub fn detach(directory: &Path) -> io::Result<()> {
+    Ok(rustix::mount::unmount(directory, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?)
 }

@@ -36,6 +36,13 @@ impl View {
         draft.is_some_and(crate::draft::Draft::is_dirty)
     }
 
+    /// Whether all that there is to commit of a file is that it is empty. A shell that sends a
+    /// program's output to a file closes it once before anything is written.
+    pub(crate) fn is_only_empty(&self, ino: Ino) -> bool {
+        let draft = self.inodes.get(&ino).and_then(|inode| inode.draft.as_ref());
+        draft.is_some_and(|draft| draft.size() == 0)
+    }
+
     /// The files that have something to commit.
     pub(crate) fn dirty(&self) -> Vec<Ino> {
         let named = self.inodes.iter().filter(|(_, inode)| !matches!(inode.is, Is::Gone(_)));

@@ -86,7 +86,8 @@ pub(super) async fn connect(
         read_only: query.read_only,
         at: after,
         terms: None,
-        owed: None,
+        // Of what was answered before, it may not have been told that it is settled.
+        owed: Some(after),
     };
     let upgrade = upgrade.max_message_size(LARGE).max_frame_size(LARGE);
     Ok(upgrade.on_upgrade(move |socket| mount.run(socket, last_number, committed, told, closing)))
