@@ -77,9 +77,9 @@ def test_an_agent_edits_ten_files_while_a_developer_watches(bench):
         # Create, write and close of a new file are one entry, and each says who wrote.
         changes = [it for it in desk.volume.changes() if it["path"] == "/docs/two.txt"]
         check([it["event_type"] for it in changes] == ["create"], f"{changes}")
-        check(changes[0]["source"] == "sandbox" and changes[0]["sandbox_id"].startswith("sb_"), f"{changes}")
+        check(changes[0]["source"] == "sandbox" and changes[0]["metadata"]["sandbox_id"].startswith("sb_"), f"{changes}")
         said = desk.laptop.run("sync", "history", "docs/two.txt", cwd=desk.user.root).stdout.decode()
-        check(changes[0]["sandbox_id"] in said, said)
+        check(changes[0]["metadata"]["sandbox_id"] in said, said)
 
 
 def test_a_volume_is_mounted_in_a_sandbox_that_runs(bench):
