@@ -117,6 +117,8 @@ fn lock_file(context: &Context, path: &Path) -> Result<File, Failure> {
 /// Serves a mount until it is unmounted, or this process is asked to end.
 pub(crate) async fn host(context: &Context, options: MountOptions) -> Done {
     let MountOptions { volume_id, path, sandbox_id, read_only, cache } = options;
+    // The end of the terminal that it was begun in is not its end.
+    s0_host::detach();
     known_volume(&context.client()?, &volume_id).await?;
     let service = context.service()?;
     let reach = Reach::new(move || service.client()).map_err(Failure::other)?;

@@ -108,8 +108,8 @@ impl Core {
             let done = self.try_commit(ino, &commit, by.clone(), taken).await;
             match done {
                 Ok(Some(seq)) => {
-                    // Its times are those of the journal from now on. Of attributes alone the
-                    // kernel can be told anywhere.
+                    // What others wrote may be in it now, so that it has another size and other
+                    // times. Of attributes alone the kernel can be told anywhere.
                     self.device.tell(&Stale::Node { ino, contents: false }.message());
                     return Ok(Some(seq));
                 }

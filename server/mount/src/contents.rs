@@ -121,18 +121,7 @@ impl Contents {
         range: &Range<u64>,
         into: &mut [u8],
     ) -> bool {
-        let Some(parts) = self.parts(content, range) else { return false };
-        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut rest = into;
-        for Part { chunk, range } in parts {
-            let length = (range.end - range.start) as usize;
-            let Some((part, after)) = rest.split_at_mut_checked(length) else { return false };
-            if !cache.read(chunk, range, part) {
-                return false;
-            }
-            rest = after;
-        }
-        rest.is_empty()
+        self.put_together(content, range, &HashMap::new(), into)
     }
 
     /// Reads a range, from the service what is not in the cache, and what comes next with it.

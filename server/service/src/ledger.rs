@@ -20,6 +20,10 @@ use s0_tree::{
 };
 use serde::{Deserialize, Serialize};
 
+mod answered;
+
+pub use answered::Answered;
+
 /// One Volume: its tree, who replicates it, and what it last answered them.
 #[derive(Debug, Clone)]
 pub struct Ledger {
@@ -55,48 +59,6 @@ pub struct ReplicaRecord {
     pub updated: Time,
     /// When it was last heard of.
     pub seen: Time,
-}
-
-/// A submission that was answered, so that it can be answered again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answered {
-    /// The submission's number.
-    pub number: u64,
-    /// The SHA-256 of the submission as JSON.
-    pub body: Hash,
-    /// What was answered.
-    pub answer: Answer,
-    /// What was answered before, of a mount: it sends several before the first is answered,
-    /// and sends all of them again when it does not know how they ended.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub earlier: Vec<Answered>,
-}
-
-impl Answered {
-    /// Puts a newer answer on top of the ones that are kept.
-    fn on_top_of(self, known: Option<&Self>, kept: usize) -> Self {
-        let mut all = vec![self];
-        if let Some(known) = known {
-            all.extend(known.earlier.iter().cloned());
-            all.push(Self { earlier: Vec::new(), ..known.clone() });
-        }
-        all.sort_by_key(|it| std::cmp::Reverse(it.number));
-        all.truncate(kept);
-        let mut all = all.into_iter();
-        // There is at least the one that was put on top.
-        let last = all.next().unwrap_or_else(|| unreachable!("one was put in"));
-        Self { earlier: all.collect(), ..last }
-    }
-
-    /// The answer to a submission, if it is kept.
-    fn to(&self, number: u64) -> Option<&Self> {
-        std::iter::once(self).chain(&self.earlier).find(|it| it.number == number)
-    }
-
-    /// The oldest answer that is kept.
-    fn oldest(&self) -> u64 {
-        self.earlier.last().map_or(self.number, |oldest| oldest.number)
-    }
 }
 
 /// An admitted submission.
