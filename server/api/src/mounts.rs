@@ -130,6 +130,8 @@ pub enum Said {
         /// The last byte.
         end: u64,
     },
+    /// It knows that it is not alone any more, and has said which names are to be kept.
+    Company,
     /// Asks what is in the way of a lock.
     Test {
         /// A number that the answer bears.
@@ -206,6 +208,12 @@ pub enum Told {
         /// The service's disk is full.
         full: bool,
     },
+    /// No other mount is there, and none comes before [`Told::Company`] was answered: names need
+    /// not be kept by [`Said::Reserve`].
+    Alone,
+    /// Another mount comes. It waits until all names are kept that were made meanwhile, and
+    /// [`Said::Company`] was said.
+    Company,
     /// Every other mount has seen all up to this entry, or its lease has ended.
     Settled {
         /// The entry.

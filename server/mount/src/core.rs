@@ -100,7 +100,7 @@ pub(crate) struct Core {
     pub(crate) runtime: tokio::runtime::Handle,
     tells: Mutex<Sender<Tell>>,
     is_current: AtomicBool,
-    /// No other mount had to see what was written last.
+    /// No other mount is there, and none comes before this one was told.
     is_alone: AtomicBool,
     /// When that was said which the service heard last; none before it has heard anything.
     heard: Mutex<Option<Instant>>,
@@ -171,7 +171,7 @@ pub async fn mount(options: Options, device: OwnedFd) -> Result<Mounted, MountEr
         view: Mutex::new(view),
         contents: Contents::new(service, volume, cache),
         link,
-        device: Device::new(device),
+        device: Device::new(device)?,
         echoes: options.reached.and_then(start_echoes),
         runtime: runtime.clone(),
         tells: Mutex::new(tells),
@@ -206,9 +206,9 @@ pub async fn mount(options: Options, device: OwnedFd) -> Result<Mounted, MountEr
         move || tell_kernel(&core, &device, &told, &telling, &seen)
     })?;
     let served = core.clone();
-    let serving = tokio::task::spawn_blocking(move || {
+    let serving = runtime.spawn(async move {
         let device = served.device.clone();
-        device.serve(|head, operation| served.serve(head, operation))
+        device.serve(|head, operation| served.serve(head, operation)).await
     });
     runtime.spawn(commit_now_and_then(Arc::downgrade(&core)));
     Ok(Mounted { core, serving, linked, lost: loses })
@@ -225,8 +225,8 @@ fn start_echoes(reached: Reached) -> Option<Arc<Echoes>> {
     }
 }
 
-/// A thread for all that waits for the service. What one request wakes is mostly another
-/// task of the same mount, and to wake a thread takes longer than most of them do.
+/// A thread for all that waits for the kernel or the service. What one request wakes is mostly
+/// another task of the same mount, and to wake a thread takes longer than most of them do.
 fn one_thread() -> std::io::Result<tokio::runtime::Handle> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let handle = runtime.handle().clone();
@@ -354,7 +354,7 @@ impl Core {
         self.is_current.load(Ordering::Acquire) && heard.is_none_or(|at| at.elapsed() < LEASE)
     }
 
-    /// Whether no other mount had to see what was written last.
+    /// Whether no other mount is there. It stays so while the view is held.
     pub(crate) fn is_alone(&self) -> bool {
         self.is_alone.load(Ordering::Relaxed)
     }
@@ -378,6 +378,17 @@ impl Core {
         tokio::select! {
             done = self.link.settle(seq) => done,
             _ = held => Ok(()),
+        }
+    }
+
+    /// Has the names kept of what was made and is not committed: others may be there now.
+    fn keep_names(&self) {
+        let view = self.view();
+        self.is_alone.store(false, Ordering::Relaxed);
+        // Of a name that another took meanwhile, the commit tells.
+        for path in view.fresh_paths() {
+            let id = self.ids.fetch_add(1, Ordering::Relaxed);
+            self.link.say(Said::Reserve { id, path });
         }
     }
 
@@ -418,11 +429,7 @@ impl Incoming for Core {
 
     fn reconnected(&self) {
         self.take_locks_again();
-        // Of a name that another took meanwhile, the commit tells.
-        for path in self.view().fresh_paths() {
-            let id = self.ids.fetch_add(1, Ordering::Relaxed);
-            self.link.say(Said::Reserve { id, path });
-        }
+        self.keep_names();
     }
 
     fn reserved(&self, id: u64, granted: bool) {
@@ -437,8 +444,13 @@ impl Incoming for Core {
         self.heard_of_lock(told);
     }
 
-    fn alone(&self, is: bool) {
-        self.is_alone.store(is, Ordering::Relaxed);
+    fn alone(&self) {
+        self.is_alone.store(true, Ordering::Relaxed);
+    }
+
+    fn company(&self) {
+        self.keep_names();
+        self.link.say(Said::Company);
     }
 
     fn heard(&self, said: Instant) {

@@ -66,8 +66,10 @@ pub(crate) trait Incoming: Send + Sync {
     fn reserved(&self, id: u64, granted: bool);
     /// An answer about locks.
     fn lock(&self, told: Told);
-    /// Whether no other mount has to see what is written.
-    fn alone(&self, is: bool);
+    /// No other mount is there.
+    fn alone(&self);
+    /// Another mount comes: names that were made are to be kept, and then it is told so.
+    fn company(&self);
     /// The service has heard what was said then.
     fn heard(&self, said: Instant);
     /// The service has not been heard for so long that nothing that is known here counts;
@@ -433,7 +435,6 @@ impl Connection {
                 }
             }
             Told::Answer { number, head, outcomes, settled } => {
-                self.incoming.alone(settled);
                 if settled {
                     self.settle(head);
                 }
@@ -454,6 +455,8 @@ impl Connection {
                 let errno = if full { Errno::NOSPC } else { Errno::AGAIN };
                 wanted.into_iter().for_each(|it| drop(it.done.send(Err(errno))));
             }
+            Told::Alone => self.incoming.alone(),
+            Told::Company => self.incoming.company(),
             Told::Settled { seq } => self.settle(seq),
             Told::Heard { beat } => {
                 if let Some((said, at)) = self.beats.said

@@ -223,8 +223,8 @@ impl Core {
         Ok(entry(&attr))
     }
 
-    /// Makes a file and opens it. Without `O_EXCL` nobody needs to be asked: it is made here,
-    /// and committed with what is written to it.
+    /// Makes a file and opens it. Without `O_EXCL`, or when no other mount is there, nobody
+    /// needs to be asked: it is made here, and committed with what is written to it.
     fn create(
         self: &Arc<Self>,
         head: Head,
@@ -247,8 +247,9 @@ impl Core {
             Err(errno) => return Some(Err(errno)),
         };
         let refused = view.is_refused(&at);
-        if !refused && !exclusive {
-            let ino = view.make(at, (mode, flags.contains(OFlags::TRUNC)), owner, now());
+        if !refused && (!exclusive || self.is_alone()) {
+            let cut = exclusive || flags.contains(OFlags::TRUNC);
+            let ino = view.make(at, (mode, cut), owner, now());
             let known = view.known(ino);
             drop(view);
             return Some(known.and_then(|_| self.created(ino, flags)));

@@ -349,15 +349,21 @@ impl Ledger {
         }
     }
 
-    /// Keeps a name for a mount, if it is free: then no other mount can make it before this
-    /// one has committed it, or gives it up.
-    pub fn reserve(&mut self, mount: &Arc<str>, path: &TreePath) -> bool {
-        let free = self.tree.lookup(path).is_none()
-            && self.reserved.get(path).is_none_or(|other| other == mount);
-        if free {
-            self.reserved.insert(path.clone(), mount.clone());
-        }
-        free
+    /// Whether nothing has a name, and no other mount is to have it.
+    pub fn is_free(&self, mount: &str, path: &TreePath) -> bool {
+        self.tree.lookup(path).is_none()
+            && self.reserved.get(path).is_none_or(|other| **other == *mount)
+    }
+
+    /// Keeps a free name for a mount: no other mount can make it before this one has committed
+    /// it, or gives it up.
+    pub fn reserve(&mut self, mount: &Arc<str>, path: &TreePath) {
+        self.reserved.insert(path.clone(), mount.clone());
+    }
+
+    /// Keeps the names that are kept in another ledger of the same Volume.
+    pub fn reserve_as(&mut self, other: Self) {
+        self.reserved = other.reserved;
     }
 
     /// A mount gives up a name that it reserved; without one, all of them.

@@ -42,8 +42,20 @@ struct Session {
     own: VecDeque<Seq>,
     heard: Instant,
     read_only: bool,
-    /// How it is told of locks.
+    company: Company,
+    /// How it is told of locks and of others.
     tell: UnboundedSender<Told>,
+}
+
+/// What a mount knows of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Company {
+    /// There may be some.
+    Known,
+    /// There is none: it makes names that nobody knows.
+    None,
+    /// It is being told that one comes.
+    Told,
 }
 
 impl Session {
@@ -104,9 +116,48 @@ impl Mounts {
         self.connections += 1;
         let connection = self.connections;
         let own = VecDeque::new();
-        let joined = Session { connection, seen, own, heard: now, read_only, tell };
+        // One that comes back beside others has not said yet what it made while it was alone.
+        let unsaid = self.sessions.get(session).is_some_and(|it| it.company != Company::Known);
+        let beside = self.sessions.keys().any(|id| id != session);
+        let company = if unsaid && beside { Company::None } else { Company::Known };
+        let joined = Session { connection, seen, own, heard: now, read_only, company, tell };
         self.sessions.insert(session.clone(), joined);
+        self.tell_of_company();
         Ok(connection)
+    }
+
+    /// Tells a mount that it is alone, or that it is so no more.
+    fn tell_of_company(&mut self) {
+        let alone = self.sessions.len() == 1;
+        for known in self.sessions.values_mut() {
+            let (company, told) = match known.company {
+                Company::Known if alone => (Company::None, Told::Alone),
+                Company::None if !alone => (Company::Told, Told::Company),
+                _ => continue,
+            };
+            known.company = company;
+            // As in `tell_all`.
+            let _ = known.tell.send(told);
+        }
+    }
+
+    /// A mount has said which names it has made while it was alone.
+    pub(crate) fn knows_company(&mut self, session: &str, connection: u64) {
+        if let Some(known) = self.sessions.get_mut(session)
+            && known.connection == connection
+            && known.company == Company::Told
+        {
+            known.company = Company::Known;
+            self.tell_of_company();
+        }
+    }
+
+    /// Until when a mount that comes has to wait for others, which may have made names that
+    /// nobody knows.
+    pub(crate) fn waits_until(&self, but: &str) -> Option<Instant> {
+        let others = self.sessions.iter().filter(|(id, _)| ***id != *but);
+        let unknown = others.filter(|(_, known)| known.company != Company::Known);
+        unknown.map(|(_, known)| known.counts_until()).max()
     }
 
     /// A mount has seen the journal up to an entry. False when the connection is not its
@@ -143,6 +194,7 @@ impl Mounts {
             self.sessions.remove(session);
             let granted = self.locks.drop_session(session);
             self.tell_all(granted);
+            self.tell_of_company();
         }
     }
 
@@ -169,6 +221,7 @@ impl Mounts {
             let granted = self.locks.drop_session(session);
             self.tell_all(granted);
         }
+        self.tell_of_company();
     }
 
     /// Up to where all mounts but one have seen the journal.
@@ -255,6 +308,41 @@ mod tests {
         assert!(!mounts.settled("a", late).covers(Seq(7)));
         mounts.leave("b", newer);
         assert!(mounts.settled("a", late).covers(Seq(7)));
+    }
+
+    #[test]
+    fn a_mount_that_is_alone_is_told_before_another_begins() {
+        let (mut mounts, now) = (Mounts::default(), Instant::now());
+        let come = |mounts: &mut Mounts, id: &str| {
+            let (tell, told) = unbounded_channel();
+            let mode = AccessMode::ReadWriteMany;
+            (mounts.join(&id.into(), (Seq(5), false), mode, tell, now).unwrap(), told)
+        };
+        let (first, mut told) = come(&mut mounts, "a");
+        assert_eq!(mounts.waits_until("a"), None);
+        assert_eq!(told.try_recv(), Ok(Told::Alone));
+        let (second, mut told_second) = come(&mut mounts, "b");
+        assert_eq!(told.try_recv(), Ok(Told::Company));
+        assert_eq!(mounts.waits_until("b"), Some(now + LEASE));
+        // It comes back before it has answered, and is told again.
+        mounts.knows_company("a", first + 9);
+        let (first, mut told) = come(&mut mounts, "a");
+        assert_eq!(told.try_recv(), Ok(Told::Company));
+        assert_eq!(mounts.waits_until("b"), Some(now + LEASE));
+        mounts.knows_company("a", first);
+        assert_eq!(mounts.waits_until("b"), None);
+        mounts.leave("b", second);
+        assert_eq!(told.try_recv(), Ok(Told::Alone));
+        assert!(told_second.try_recv().is_err());
+        // The other is gone when it answers: it is alone again.
+        let (second, _) = come(&mut mounts, "b");
+        assert_eq!(told.try_recv(), Ok(Told::Company));
+        mounts.leave("b", second);
+        mounts.knows_company("a", first);
+        assert_eq!(told.try_recv(), Ok(Told::Alone));
+        // It comes back alone, and is told so once more.
+        let (_, mut told) = come(&mut mounts, "a");
+        assert_eq!(told.try_recv(), Ok(Told::Alone));
     }
 
     #[test]

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use s0_api::documented::CompatibilityIssue;
 use s0_api::sync::Capabilities;
 use s0_tree::{
-    Change, Content, Entry, News, Origin, Policy, Reason, Seq, Time, Usage, portable_issues,
+    Change, Content, Entry, News, Origin, Policy, Reason, Seq, Time, TreePath, Usage,
+    portable_issues,
 };
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -109,6 +110,33 @@ pub(crate) struct Hot {
     pub(crate) record: VolumeRecord,
     pub(crate) shared: Arc<Shared>,
     jobs: mpsc::Sender<Job>,
+    keeps: mpsc::Sender<Keep>,
+}
+
+/// What a mount asks of a name that it is about to make. Nothing of it is stored, so it is
+/// answered while a group is being appended.
+enum Keep {
+    Reserve { mount: Arc<str>, path: TreePath, granted: oneshot::Sender<bool> },
+    Release { mount: Arc<str>, path: TreePath },
+}
+
+impl Keep {
+    /// Answers by all that the ledger may be next.
+    fn answer(self, ledgers: &mut [&mut Ledger]) {
+        match self {
+            Self::Reserve { mount, path, granted } => {
+                let free = ledgers.iter().all(|ledger| ledger.is_free(&mount, &path));
+                if free {
+                    ledgers.iter_mut().for_each(|ledger| ledger.reserve(&mount, &path));
+                }
+                // Whoever asked may be gone; then all that it kept is released.
+                let _ = granted.send(free);
+            }
+            Self::Release { mount, path } => {
+                ledgers.iter_mut().for_each(|ledger| ledger.release(&mount, Some(&path)));
+            }
+        }
+    }
 }
 
 /// What the task has to know of a job before it runs.
@@ -403,6 +431,21 @@ impl Hot {
     /// Tells of every commit from now on.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Committed>> {
         self.shared.committed.subscribe()
+    }
+
+    /// Keeps a name for a mount. Whether it was free.
+    pub(crate) async fn reserve(&self, mount: Arc<str>, path: TreePath) -> Result<bool, Problem> {
+        let gone = || Problem::NotFound("not found");
+        let (granted, answer) = oneshot::channel();
+        let asked = Keep::Reserve { mount, path, granted };
+        self.keeps.send(asked).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
+    }
+
+    /// Gives up a name that was kept for a mount.
+    pub(crate) async fn release(&self, mount: Arc<str>, path: TreePath) {
+        // When the task has ended, nothing is kept any more.
+        let _ = self.keeps.send(Keep::Release { mount, path }).await;
     }
 
     /// Has `work` admitted and committed, together with what others wait for.

@@ -2,10 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno as Os;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::task::yield_now;
 
 use super::answer::{Answer, Errno, error};
 use super::request::{Head, Operation, parse};
@@ -48,42 +52,64 @@ const WANTED: u64 = wanted::ASYNC_READ
     | wanted::HANDLE_KILLPRIV_V2
     | wanted::INIT_EXT;
 
+/// How many requests are served before all else gets its turn.
+const AT_ONCE: usize = 32;
+
 /// The device of one mount. Clones are the same one.
 #[derive(Debug, Clone)]
 pub(crate) struct Device(Arc<File>);
 
 impl Device {
-    pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self(Arc::new(fd.into()))
+    pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
+        let flags = fcntl_getfl(&fd)?;
+        fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?;
+        Ok(Self(Arc::new(fd.into())))
     }
 
-    /// Reads requests until the mount is gone, and gives each to `serve`. The first one
-    /// is answered here.
-    pub(crate) fn serve(&self, mut serve: impl FnMut(Head, Operation<'_>)) -> io::Result<()> {
+    /// Reads requests until the mount is gone, and gives each to `serve`, which must not block.
+    /// The first one is answered here.
+    ///
+    /// This is a task beside those that `serve` starts, and not a thread of its own: most
+    /// requests are answered by the thread that reads them, and to wake another one takes
+    /// longer than the answer.
+    pub(crate) async fn serve(&self, mut serve: impl FnMut(Head, Operation<'_>)) -> io::Result<()> {
         // The largest write, and its head; the kernel asks for a page of room.
         let mut buffer = vec![0; MAX_IO as usize + 4096];
+        let fd = self.0.as_fd();
+        #[expect(unsafe_code, reason = "it is how a file that is none of Tokio's is waited for")]
+        // SAFETY: what is borrowed here stays open, and the same, for as long as this waits.
+        let device = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?;
         loop {
-            let length = match (&*self.0).read(&mut buffer) {
-                Ok(length) => length,
-                Err(error) => match Os::from_io_error(&error) {
-                    // Unmounted, or the connection was ended.
-                    Some(Os::NODEV | Os::CONNABORTED) => return Ok(()),
-                    // A request that was taken back before it was read.
-                    Some(Os::NOENT | Os::INTR | Os::AGAIN) => continue,
-                    _ => return Err(error),
-                },
-            };
-            match parse(&buffer[..length]) {
-                Ok((head, Operation::Init { major, max_readahead, flags, .. })) => {
-                    self.agree(head, major, max_readahead, flags);
+            let mut ready = device.readable().await?;
+            for _ in 0..AT_ONCE {
+                let length = match (&*self.0).read(&mut buffer) {
+                    Ok(length) => length,
+                    Err(error) => match Os::from_io_error(&error) {
+                        // Unmounted, or the connection was ended.
+                        Some(Os::NODEV | Os::CONNABORTED) => return Ok(()),
+                        Some(Os::AGAIN) => {
+                            ready.clear_ready();
+                            break;
+                        }
+                        // A request that was taken back before it was read.
+                        Some(Os::NOENT | Os::INTR) => continue,
+                        _ => return Err(error),
+                    },
+                };
+                match parse(&buffer[..length]) {
+                    Ok((head, Operation::Init { major, max_readahead, flags, .. })) => {
+                        self.agree(head, major, max_readahead, flags);
+                    }
+                    Ok((head, Operation::Destroy)) => {
+                        self.answer(&head, Ok(Answer::done()));
+                        return Ok(());
+                    }
+                    Ok((head, operation)) => serve(head, operation),
+                    Err(malformed) => return Err(io::Error::other(malformed)),
                 }
-                Ok((head, Operation::Destroy)) => {
-                    self.answer(&head, Ok(Answer::done()));
-                    return Ok(());
-                }
-                Ok((head, operation)) => serve(head, operation),
-                Err(malformed) => return Err(io::Error::other(malformed)),
             }
+            drop(ready);
+            yield_now().await;
         }
     }
 

@@ -12,7 +12,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use s0_api::mounts::{ID_PREFIX, IN_FLIGHT, LockSpace, MountQuery, Said, Told};
 use s0_api::sync::{Answer, Registration, StreamEvent};
 use s0_api::tokens::Permission;
-use s0_tree::{Policy, Quota, Seq, TreePath};
+use s0_tree::{Policy, Quota, Seq};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -72,6 +72,7 @@ pub(super) async fn connect(
         .shared
         .with_mounts(|all| all.join(&session, seen, mode, tell, Instant::now()))
         .map_err(Problem::conflict)?;
+    wait_for_others(&hot, &session, connection, after).await?;
     let (instance, last_number) = register(&hot, &session, &query, after).await?;
     let open = service.metrics.stream();
     let closing = service.closing.clone();
@@ -91,6 +92,30 @@ pub(super) async fn connect(
     };
     let upgrade = upgrade.max_message_size(LARGE).max_frame_size(LARGE);
     Ok(upgrade.on_upgrade(move |socket| mount.run(socket, last_number, committed, told, closing)))
+}
+
+/// Waits until each mount that was alone has said which names it has made.
+async fn wait_for_others(
+    hot: &Hot,
+    session: &str,
+    connection: u64,
+    seen: Seq,
+) -> Result<(), Problem> {
+    let mut changed = hot.shared.mounts_changed();
+    while let Some(until) = hot.shared.mounts(|all| all.waits_until(session)) {
+        tokio::select! {
+            _ = changed.changed() => {}
+            () = tokio::time::sleep_until(until.into()) => {
+                hot.shared.with_mounts(|all| all.expire(Instant::now()));
+            }
+        }
+    }
+    // It counts from now on.
+    if hot.shared.with_mounts(|all| all.saw(session, connection, seen, Instant::now())) {
+        Ok(())
+    } else {
+        Err(Problem::Unavailable("another mount did not answer in time; try again".into()))
+    }
 }
 
 /// A mount writes as a replica does whose disk is always up to date.
@@ -164,7 +189,7 @@ impl Mount {
             Err(ended) => ended,
         };
         if self.hot.shared.mounts(|all| !all.is_newer(&self.session, self.connection)) {
-            self.release(None).await;
+            self.release_all().await;
         }
         let frame = CloseFrame { code: close_code::AWAY, reason: "".into() };
         // Whoever has hung up already need not be told.
@@ -318,16 +343,12 @@ impl Mount {
                 tell(socket, &Told::Heard { beat }).await
             }
             Said::Reserve { id, path } => {
-                let session = session.clone();
-                let kept = self
-                    .hot
-                    .commit(Needs::default(), move |it| Ok(it.ledger.reserve(&session, &path)))
-                    .await;
-                let granted = kept.map_err(|_| Ended::Broken)?;
+                let granted = self.hot.reserve(session.clone(), path).await;
+                let granted = granted.map_err(|_| Ended::Broken)?;
                 tell(socket, &Told::Reserved { id, granted }).await
             }
             Said::Release { path } => {
-                self.release(Some(path)).await;
+                self.hot.release(session.clone(), path).await;
                 Ok(())
             }
             Said::Lock { id, node, space, holder, range, wait, pid } => {
@@ -352,6 +373,10 @@ impl Mount {
                 let asked = Asked { id, node, space, holder, range, pid: 0 };
                 let told = shared.mounts(|all| all.test(session, &asked));
                 tell(socket, &told).await
+            }
+            Said::Company => {
+                shared.with_mounts(|all| all.knows_company(session, self.connection));
+                Ok(())
             }
             Said::Bye => Err(Ended::Bye),
         }
@@ -406,16 +431,16 @@ impl Mount {
         }
     }
 
-    /// Gives up a name that was kept; without one, all of them.
-    async fn release(&self, path: Option<TreePath>) {
+    /// Gives up all names that were kept, behind what is in line to be committed.
+    async fn release_all(&self) {
         let session = self.session.clone();
         let released = self.hot.commit(Needs::default(), move |draft| {
-            draft.ledger.release(&session, path.as_ref());
+            draft.ledger.release(&session, None);
             Ok(())
         });
         if let Err(problem) = released.await {
             // The Volume is gone, or is read anew; either way nothing is reserved.
-            tracing::debug!(?problem, "a name was not given up");
+            tracing::debug!(?problem, "names were not given up");
         }
     }
 

@@ -14,7 +14,7 @@ use tracing::warn;
 
 use super::load::load;
 use super::{
-    Committed, Draft, Hot, Job, Needs, Retention, Ring, Settle, Shared, Since, content_keys,
+    Committed, Draft, Hot, Job, Keep, Needs, Retention, Ring, Settle, Shared, Since, content_keys,
     publish, upkeep,
 };
 use crate::journal::{Append, AppendError, ConflictRecord, Journal, RequestRecord};
@@ -50,6 +50,7 @@ struct Task {
     /// The journal may hold more than the ledger knows.
     stale: bool,
     shared: Arc<Shared>,
+    keeping: mpsc::Receiver<Keep>,
     upkeep: Option<JoinHandle<Option<upkeep::Done>>>,
 }
 
@@ -67,6 +68,7 @@ pub(crate) async fn open(
     let committed = Committed { ledger: ledger.clone(), retained_after: stored.retained_after };
     let shared = Arc::new(Shared::new(Arc::new(committed), Ring::new(ledger.head())));
     let (jobs, waiting) = mpsc::channel(WAITING);
+    let (keeps, keeping) = mpsc::channel(WAITING);
     let task = Task {
         stores,
         volume: volume.into(),
@@ -76,9 +78,10 @@ pub(crate) async fn open(
         checkpoint,
         stale: false,
         shared: shared.clone(),
+        keeping,
         upkeep: None,
     };
-    let hot = Arc::new(Hot { record: stored.record, shared, jobs });
+    let hot = Arc::new(Hot { record: stored.record, shared, jobs, keeps });
     tokio::spawn(task.run(waiting, idle, forget));
     Ok(Some(hot))
 }
@@ -104,6 +107,7 @@ impl Task {
                     }
                     self.keep_up();
                 }
+                Some(asked) = self.keeping.recv() => asked.answer(&mut [&mut self.ledger]),
                 done = async { match &mut self.upkeep {
                     Some(running) => running.await,
                     None => std::future::pending().await,
@@ -193,7 +197,17 @@ impl Task {
         append.used = ledger.tree().usage();
         let (entries, inline) = (append.entries.clone(), append.inline.clone());
         let (began, conflicts) = (Instant::now(), append.conflicts.len());
-        match self.stores.journal.append(append).await {
+        let mut appending = self.stores.journal.append(append);
+        let appended = loop {
+            tokio::select! {
+                done = &mut appending => break done,
+                // Names wait for no disk; whether this is committed or not, they are free.
+                Some(asked) = self.keeping.recv() => {
+                    asked.answer(&mut [&mut self.ledger, &mut ledger]);
+                }
+            }
+        };
+        match appended {
             Ok(()) => {
                 self.stores.metrics.committed(jobs, entries.len(), conflicts, began.elapsed());
             }
@@ -359,7 +373,9 @@ impl Task {
         let (stored, ledger, checkpoint) = loaded.ok_or(Problem::NotFound("not found"))?;
         self.retained_after = stored.retained_after;
         self.checkpoint = checkpoint;
-        self.ledger = ledger;
+        let before = std::mem::replace(&mut self.ledger, ledger);
+        // What mounts have reserved is nowhere else.
+        self.ledger.reserve_as(before);
         // Streams that need what the ring does not have read the journal.
         *self.shared.ring.lock().unwrap_or_else(PoisonError::into_inner) =
             Ring::new(self.ledger.head());
