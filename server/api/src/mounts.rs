@@ -130,6 +130,14 @@ pub enum Said {
         /// The last byte.
         end: u64,
     },
+    /// What was [`Told::Taken`] and was stale then has been tried again, and answered: it need
+    /// not be recorded by the service when this mount is gone.
+    Concluded {
+        /// The number of the submission.
+        number: u64,
+        /// The index of the change in it.
+        change: usize,
+    },
     /// It knows that it is not alone any more, and has said which names are to be kept.
     Company,
     /// Asks what is in the way of a lock.
@@ -178,7 +186,8 @@ pub enum Told {
         text: Option<String>,
     },
     /// A submission is in the service's hands, and no other mount has to see it: `close` may
-    /// return. If both die now it is lost, if one does it is not.
+    /// return. If both die now it is lost, if one does it is not: what does not fit then, and is
+    /// not tried again by the mount ([`Said::Concluded`]), becomes a conflict.
     Taken {
         /// Its number.
         number: u64,

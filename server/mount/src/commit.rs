@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use s0_api::mounts::Said;
 use s0_api::sync::Outcome;
 use s0_tree::{Chunker, Content, ContentBuilder, ContentId, INLINE_LIMIT, Seq};
 use tokio::sync::oneshot;
@@ -108,6 +109,7 @@ impl Core {
             let done = self.try_commit(ino, &commit, by.clone(), taken).await;
             match done {
                 Ok(Some(seq)) => {
+                    self.conclude(ino);
                     // What others wrote may be in it now, so that it has another size and other
                     // times. Of attributes alone the kernel can be told anywhere.
                     self.device.tell(&Stale::Node { ino, contents: false }.message());
@@ -128,6 +130,14 @@ impl Core {
         Err(Errno::TIMEDOUT)
     }
 
+    /// What was taken of a file is nothing that this mount has yet to try again.
+    fn conclude(&self, ino: Ino) {
+        let mut stale = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
+        for (number, change) in stale.remove(&ino).into_iter().flatten() {
+            self.link.say(Said::Concluded { number, change });
+        }
+    }
+
     async fn try_commit(
         self: &Arc<Self>,
         ino: Ino,
@@ -142,7 +152,12 @@ impl Core {
             return Ok(Some(Seq(0)));
         };
         change.by.clone_from(&by);
+        let is_taken = taken.is_some();
         let done = self.link.submit(change, inline, taken.take()).await?;
+        if is_taken && matches!(done.outcome, Outcome::Stale { .. } | Outcome::Refused { .. }) {
+            let mut stale = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
+            stale.entry(ino).or_default().push(done.which);
+        }
         match done.outcome {
             Outcome::Accepted { node, .. } => {
                 self.view().end_commit(ino, commit, content, Committed::As(node));
@@ -161,6 +176,7 @@ impl Core {
             }
             Outcome::Conflict { reason, .. } => {
                 self.view().end_commit(ino, commit, content, Committed::Conflict);
+                self.conclude(ino);
                 self.tell(Tell::Stale(vec![Stale::Node { ino, contents: true }]));
                 Err(if reason.is_about_names() { errno_of(reason) } else { Errno::STALE })
             }

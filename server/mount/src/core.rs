@@ -120,6 +120,8 @@ pub(crate) struct Core {
     pub(crate) ids: AtomicU64,
     /// What went wrong with files after they were closed.
     pub(crate) failures: Mutex<HashMap<Ino, Errno>>,
+    /// What the service took of files and could not commit; it is tried again here.
+    pub(crate) stale: Mutex<HashMap<Ino, Vec<(u64, usize)>>>,
     /// One commit of a file at a time.
     commits: Mutex<HashMap<Ino, Arc<tokio::sync::Mutex<()>>>>,
     lost: watch::Sender<Option<String>>,
@@ -186,6 +188,7 @@ pub async fn mount(options: Options, device: OwnedFd) -> Result<Mounted, MountEr
         lockers: Mutex::default(),
         ids: AtomicU64::new(1),
         failures: Mutex::default(),
+        stale: Mutex::default(),
         commits: Mutex::default(),
         lost,
         caught_up: watch::Sender::new(false),

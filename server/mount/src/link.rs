@@ -39,6 +39,8 @@ pub(crate) struct Done {
     pub(crate) outcome: Outcome,
     /// Where the journal was after it.
     pub(crate) head: Seq,
+    /// Which change of which submission it was.
+    pub(crate) which: (u64, usize),
 }
 
 /// What the link is asked.
@@ -438,9 +440,10 @@ impl Connection {
                 if settled {
                     self.settle(head);
                 }
-                for (wanted, outcome) in self.answered(number)?.into_iter().zip(outcomes) {
+                let answered = self.answered(number)?.into_iter().zip(outcomes);
+                for (index, (wanted, outcome)) in answered.enumerate() {
                     // Whoever asked may have given up; it is done all the same.
-                    let _ = wanted.done.send(Ok(Done { outcome, head }));
+                    let _ = wanted.done.send(Ok(Done { outcome, head, which: (number, index) }));
                 }
             }
             Told::Refused { number, error } => {

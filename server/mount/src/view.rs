@@ -35,8 +35,25 @@ enum Is {
     Node(NodeId),
     /// A new file that is not committed.
     Fresh(Fresh),
-    /// A file that has no name any more, as it was; it is open, or known to the kernel.
-    Gone(Box<Node>),
+    /// A file that has no name any more; it is open, or known to the kernel.
+    Gone(Box<Gone>),
+}
+
+/// A file that has no name any more.
+#[derive(Debug)]
+struct Gone {
+    /// As it was.
+    node: Node,
+    /// A replica took it away, and had not seen what is written here: that is a conflict.
+    unseen: Option<Unseen>,
+}
+
+/// What a draft was over that is gone.
+#[derive(Debug)]
+struct Unseen {
+    path: TreePath,
+    id: NodeId,
+    version: Seq,
 }
 
 /// A new file that is not committed.
@@ -47,6 +64,8 @@ struct Fresh {
     uid: u32,
     gid: u32,
     made: Time,
+    /// Where it was to be; a replica took the directory away, and had not seen it.
+    orphaned: Option<TreePath>,
 }
 
 /// What is known of a node beyond the tree.
@@ -193,7 +212,7 @@ impl View {
     /// The node of a number, also of one that is gone.
     fn node(&self, ino: Ino) -> Option<&Node> {
         match self.inodes.get(&ino).map(|inode| &inode.is) {
-            Some(Is::Gone(node)) => Some(node),
+            Some(Is::Gone(gone)) => Some(&gone.node),
             Some(Is::Fresh(_)) => None,
             Some(Is::Node(_)) | None => self.tree.node(self.node_id(ino)?),
         }

@@ -19,8 +19,10 @@ use s0_tree::Seq;
 use tokio::sync::mpsc::UnboundedSender;
 
 mod locks;
+mod stale;
 
 pub(crate) use locks::{Asked, Locks};
+pub(crate) use stale::{StaleClose, StaleCloses};
 
 /// How long a mount counts that is not heard of.
 const LEASE: Duration = Duration::from_millis(LEASE_MS);
@@ -43,6 +45,7 @@ struct Session {
     heard: Instant,
     read_only: bool,
     company: Company,
+    stale: StaleCloses,
     /// How it is told of locks and of others.
     tell: UnboundedSender<Told>,
 }
@@ -120,7 +123,8 @@ impl Mounts {
         let unsaid = self.sessions.get(session).is_some_and(|it| it.company != Company::Known);
         let beside = self.sessions.keys().any(|id| id != session);
         let company = if unsaid && beside { Company::None } else { Company::Known };
-        let joined = Session { connection, seen, own, heard: now, read_only, company, tell };
+        let stale = self.stale_closes(session);
+        let joined = Session { connection, seen, own, heard: now, read_only, company, stale, tell };
         self.sessions.insert(session.clone(), joined);
         self.tell_of_company();
         Ok(connection)
@@ -178,6 +182,17 @@ impl Mounts {
         self.sessions.get(session).is_some_and(|known| known.connection > connection)
     }
 
+    /// Until when a mount counts, by one of its connections.
+    pub(crate) fn counts_until(&self, session: &str, connection: u64) -> Option<Instant> {
+        let known = self.sessions.get(session).filter(|known| known.connection == connection);
+        known.map(Session::counts_until)
+    }
+
+    /// What a mount has to try again.
+    pub(crate) fn stale_closes(&self, session: &str) -> StaleCloses {
+        self.sessions.get(session).map(|known| known.stale.clone()).unwrap_or_default()
+    }
+
     /// A mount is told of an entry of its own.
     pub(crate) fn did(&mut self, session: &str, connection: u64, seq: Seq) {
         if let Some(known) = self.sessions.get_mut(session)
@@ -210,13 +225,23 @@ impl Mounts {
 
     /// Lets go of mounts that do not count any more.
     pub(crate) fn expire(&mut self, now: Instant) {
-        let ended: Vec<_> = self
+        self.evict(|_, known| known.counts_until() <= now);
+    }
+
+    /// Lets go of those who do not say which names they made while they were alone. They come
+    /// back, and have them kept then.
+    pub(crate) fn evict_silent(&mut self, but: &str) {
+        self.evict(|id, known| id != but && known.company != Company::Known);
+    }
+
+    fn evict(&mut self, whom: impl Fn(&str, &Session) -> bool) {
+        let evicted: Vec<_> = self
             .sessions
             .iter()
-            .filter(|(_, session)| session.counts_until() <= now)
+            .filter(|(id, known)| whom(id, known))
             .map(|(id, _)| id.clone())
             .collect();
-        for session in &ended {
+        for session in &evicted {
             self.sessions.remove(session);
             let granted = self.locks.drop_session(session);
             self.tell_all(granted);

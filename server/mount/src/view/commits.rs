@@ -4,7 +4,7 @@ use s0_tree::{
     Action, AttributeChange, Change, Content, Expected, Kind, New, Node, NodeId, Seq, Time,
 };
 
-use super::{Is, View, without_ids};
+use super::{Gone, Inode, Is, Unseen, View, without_ids};
 use crate::kernel::answer::Errno;
 use crate::kernel::request::Ino;
 
@@ -24,7 +24,7 @@ pub(crate) struct Commit {
 pub(crate) enum Committed {
     /// It is in the journal, or was there already, as this node.
     As(NodeId),
-    /// A replica wrote the file meanwhile, or it is gone; what was written here is a
+    /// A replica wrote the file meanwhile, or took it away; what was written here is a
     /// recorded conflict.
     Conflict,
 }
@@ -45,8 +45,9 @@ impl View {
 
     /// The files that have something to commit.
     pub(crate) fn dirty(&self) -> Vec<Ino> {
-        let named = self.inodes.iter().filter(|(_, inode)| !matches!(inode.is, Is::Gone(_)));
-        named.map(|(ino, _)| *ino).filter(|ino| self.is_dirty(*ino)).collect()
+        let kept = |inode: &Inode| !matches!(&inode.is, Is::Gone(gone) if gone.unseen.is_none());
+        let kept = self.inodes.iter().filter(|(_, inode)| kept(inode));
+        kept.map(|(ino, _)| *ino).filter(|ino| self.is_dirty(*ino)).collect()
     }
 
     /// Begins to commit a file; none when there is nothing to commit, as of one that has
@@ -54,7 +55,7 @@ impl View {
     pub(crate) fn begin_commit(&mut self, ino: Ino) -> Option<Commit> {
         let inode = self.inodes.get_mut(&ino)?;
         let draft = inode.draft.as_mut().filter(|draft| draft.is_dirty())?;
-        if matches!(inode.is, Is::Gone(_)) {
+        if matches!(&inode.is, Is::Gone(gone) if gone.unseen.is_none()) {
             return None;
         }
         let commit = Commit {
@@ -78,9 +79,15 @@ impl View {
         let inode = self.inodes.get(&ino).ok_or(Errno::STALE)?;
         let mut set = AttributeChange { mtime: Some(commit.mtime), ..AttributeChange::default() };
         match &inode.is {
-            Is::Gone(_) => Ok(None),
+            Is::Gone(gone) => Ok(gone.unseen.as_ref().map(|Unseen { path, id, version }| {
+                let action = Action::Write { path: path.clone(), content, set };
+                Change::new(action, Expected::Node { id: *id, version: *version })
+            })),
             Is::Fresh(fresh) => {
-                let path = self.path_at(fresh.at.parent, &fresh.at.name)?;
+                let path = match &fresh.orphaned {
+                    Some(path) => path.clone(),
+                    None => self.path_at(fresh.at.parent, &fresh.at.name)?,
+                };
                 let mode = if inode.kill_ids { without_ids(fresh.mode) } else { fresh.mode };
                 set.mode = Some(mode);
                 set.uid = Some(fresh.uid);
@@ -90,7 +97,7 @@ impl View {
                 // What stands there and cannot be made one with it stays: that is a conflict.
                 let there = self.tree.at_place(&fresh.at);
                 let is_taken = there.is_some_and(|id| !self.is_adoptable(id));
-                Ok(Some(Change { looks_again: !is_taken, ..change }))
+                Ok(Some(Change { looks_again: !is_taken && fresh.orphaned.is_none(), ..change }))
             }
             Is::Node(id) => {
                 let node = self.tree.node(*id).ok_or(Errno::STALE)?;
@@ -156,11 +163,14 @@ impl View {
                 // It is kept in the conflict; here is what the Volume has.
                 inode.draft = None;
                 inode.overtaken = false;
-                if let Is::Fresh(fresh) = &inode.is {
-                    self.fresh.remove(&fresh.at);
-                    let node = gone(fresh.mode, fresh.made);
-                    inode.is = Is::Gone(Box::new(node));
-                    inode.refused = true;
+                match &mut inode.is {
+                    Is::Fresh(fresh) => {
+                        self.fresh.remove(&fresh.at);
+                        inode.is = Is::Gone(Box::new(gone(fresh.mode, fresh.made)));
+                        inode.refused = true;
+                    }
+                    Is::Gone(gone) => gone.unseen = None,
+                    Is::Node(_) => {}
                 }
             }
         }
@@ -212,8 +222,9 @@ impl View {
 }
 
 /// What is left of a file that no journal knew.
-fn gone(mode: u32, made: Time) -> Node {
+fn gone(mode: u32, made: Time) -> Gone {
     let attributes = s0_tree::Attributes { mode, uid: 0, gid: 0, mtime: made, xattrs: None };
     let kind = Kind::File(Content::empty());
-    Node { version: Seq(0), changed: made, attributes, places: Vec::new(), kind }
+    let node = Node { version: Seq(0), changed: made, attributes, places: Vec::new(), kind };
+    Gone { node, unseen: None }
 }

@@ -4,7 +4,8 @@ use std::ffi::OsStr;
 
 use s0_tree::{Entry, Kind, Misfit, Name, New, NodeId, Op, Place, RenameHow, Source, Time, fold};
 
-use super::{Is, View};
+use super::{Gone, Is, Unseen, View};
+use crate::draft::Draft;
 use crate::echo::{At, Echo};
 use crate::kernel::request::Ino;
 
@@ -43,7 +44,7 @@ impl View {
     pub(crate) fn fold(&mut self, entry: &Entry) -> Result<News, Misfit> {
         let own = entry.actor.replica.as_deref() == Some(&*self.session);
         let before = if own { None } else { self.echo_of_removal(&entry.op) };
-        self.keep_what_goes(&entry.op);
+        self.keep_what_goes(&entry.op, !own && entry.source == Source::Replica);
         let meets = places_taken(&entry.op).into_iter().find_map(|at| self.fresh.get(at).copied());
         let told = own.then(|| self.told_of(&entry.op)).flatten();
         fold(&mut self.tree, entry)?;
@@ -148,8 +149,9 @@ impl View {
         }
     }
 
-    /// Keeps nodes that lose their last name while they are open here, or known.
-    fn keep_what_goes(&mut self, op: &Op) {
+    /// Keeps nodes that lose their last name while they are open here, or known. What a replica
+    /// takes away has not seen what is written here and not committed.
+    fn keep_what_goes(&mut self, op: &Op, unseen: bool) {
         let going = match op {
             Op::Remove { node, .. } => Some(*node),
             Op::Rename { how: RenameHow::Replace, displaced, .. } => *displaced,
@@ -158,10 +160,21 @@ impl View {
         let Some(id) = going else { return };
         let ino = self.ino(id);
         let Some(node) = self.tree.node(id).filter(|node| node.places.len() == 1) else { return };
+        let path = self.tree.path_of(id).filter(|_| unseen);
         if let Some(inode) = self.inodes.get_mut(&ino) {
-            let mut kept = node.clone();
-            kept.places.clear();
-            inode.is = Is::Gone(Box::new(kept));
+            let mut node = node.clone();
+            node.places.clear();
+            let dirty = inode.draft.as_ref().is_some_and(Draft::is_dirty);
+            let path = path.clone().filter(|_| dirty);
+            let unseen = path.map(|path| Unseen { path, id, version: inode.based });
+            inode.is = Is::Gone(Box::new(Gone { node, unseen }));
+        }
+        if let Some(path) = path {
+            for (place, ino) in self.fresh.iter().filter(|(place, _)| place.parent == id) {
+                if let Some(Is::Fresh(fresh)) = self.inodes.get_mut(ino).map(|it| &mut it.is) {
+                    fresh.orphaned = Some(path.join(&place.name));
+                }
+            }
         }
         self.aliases.remove(&id);
         self.nodes.remove(&ino);

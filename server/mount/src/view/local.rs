@@ -31,7 +31,7 @@ impl View {
         let Some(open) = self.opens.remove(&handle) else { return };
         if let Some(inode) = self.inodes.get_mut(&open.ino) {
             inode.opens = inode.opens.saturating_sub(1);
-            let gone = matches!(inode.is, Is::Gone(_));
+            let gone = matches!(&inode.is, Is::Gone(gone) if gone.unseen.is_none());
             let clean = inode.draft.as_ref().is_some_and(|draft| !draft.is_dirty());
             if inode.opens == 0 && (gone || clean) {
                 inode.draft = None;
@@ -79,7 +79,8 @@ impl View {
         self.last += 1;
         let ino = Ino(FRESH + self.last);
         let gid = self.group_in(&at, gid);
-        let fresh = Fresh { at: at.clone(), mode: mode & 0o7777, uid, gid, made: now };
+        let mode = mode & 0o7777;
+        let fresh = Fresh { at: at.clone(), mode, uid, gid, made: now, orphaned: None };
         let mut inode = Inode::of(Is::Fresh(fresh));
         let mut draft = Draft::of(None, now);
         draft.touch();
@@ -233,8 +234,8 @@ impl View {
                 fresh.uid = set.uid.unwrap_or(fresh.uid);
                 fresh.gid = set.gid.unwrap_or(fresh.gid);
             }
-            Is::Gone(node) => {
-                let attributes = &mut node.attributes;
+            Is::Gone(gone) => {
+                let attributes = &mut gone.node.attributes;
                 attributes.mode = set.mode.map_or(attributes.mode, |mode| mode & 0o7777);
                 attributes.uid = set.uid.unwrap_or(attributes.uid);
                 attributes.gid = set.gid.unwrap_or(attributes.gid);

@@ -111,6 +111,17 @@ impl Mount {
         handle
     }
 
+    fn close(&mut self, file: &'static str) {
+        if let Some(handle) = self.open.remove(file) {
+            self.view.close(handle);
+        }
+    }
+
+    fn is_gone(&self, handle: Handle) -> bool {
+        let open = self.view.opened(handle).unwrap();
+        self.view.attr(open.ino).unwrap().links == 0
+    }
+
     fn bytes(&self, service: &Service, ino: Ino, range: Range<u64>) -> Vec<u8> {
         let mut all = Vec::new();
         for piece in self.view.pieces(ino, range).unwrap() {
@@ -196,6 +207,7 @@ enum Step {
     Answer(usize),
     Developer(usize),
     Rename(usize),
+    Remove(usize),
 }
 
 const LOGS: [&str; 2] = ["one.log", "two.log"];
@@ -211,6 +223,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => mount.prop_map(Step::Answer),
         1 => (0..2_usize).prop_map(Step::Developer),
         1 => (0..2_usize).prop_map(Step::Rename),
+        1 => (0..2_usize).prop_map(Step::Remove),
     ]
 }
 
@@ -218,16 +231,23 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     /// Everybody appends lines of his own to two logs, a developer too, who also moves them
-    /// away and back. In the end each line is in its log once, or in a conflict.
+    /// away and back, and takes them away. In the end each line is in its log once, or in a
+    /// conflict, or the developer took it away when he had seen it.
     #[test]
     fn no_line_is_lost_or_twice(steps in prop::collection::vec(step(), 0..120)) {
         let mut service = Service::default();
         let mut mounts = ["a", "b", "c"].map(|name| Mount::new(name, &service));
         let (mut lines, mut number): (Vec<String>, _) = (Vec::new(), 0);
+        let mut removed = String::new();
         for step in steps {
             match step {
                 Step::Append(mount, log) => {
-                    let handle = mounts[mount].open(LOGS[log], true);
+                    let mut handle = mounts[mount].open(LOGS[log], true);
+                    if mounts[mount].is_gone(handle) {
+                        // What is written to it is for nobody.
+                        mounts[mount].close(LOGS[log]);
+                        handle = mounts[mount].open(LOGS[log], true);
+                    }
                     number += 1;
                     let text = format!("{}{number}\n", mounts[mount].name);
                     match mounts[mount].view.write(handle, 0, text.as_bytes(), false, NOW) {
@@ -235,16 +255,11 @@ proptest! {
                         // He was told, and opens the file again.
                         Err(errno) => {
                             assert_eq!(errno, Errno::STALE);
-                            mounts[mount].view.close(handle);
-                            mounts[mount].open.remove(LOGS[log]);
+                            mounts[mount].close(LOGS[log]);
                         }
                     }
                 }
-                Step::Close(mount, log) => {
-                    if let Some(handle) = mounts[mount].open.remove(LOGS[log]) {
-                        mounts[mount].view.close(handle);
-                    }
-                }
+                Step::Close(mount, log) => mounts[mount].close(LOGS[log]),
                 Step::Begin(mount) => mounts[mount].begin(&mut service),
                 Step::Send(mount) => mounts[mount].send(&mut service),
                 Step::Hear(mount) => mounts[mount].hear(&service),
@@ -260,6 +275,13 @@ proptest! {
                     let action = Action::Write { path, content, set: AttributeChange::default() };
                     let change = Change::new(action, Expected::Node { id, version });
                     service.submit("developer", Source::Replica, &change);
+                }
+                Step::Remove(log) => {
+                    let Some((id, version, content)) = service.file(LOGS[log]) else { continue };
+                    let remove = Action::Remove { path: TreePath::new(LOGS[log]).unwrap() };
+                    let change = Change::new(remove, Expected::Node { id, version });
+                    service.submit("developer", Source::Replica, &change);
+                    removed += std::str::from_utf8(service.read(content)).unwrap();
                 }
                 Step::Rename(log) => {
                     let (here, there) = (LOGS[log], ["one.old", "two.old"][log]);
@@ -301,7 +323,8 @@ proptest! {
         for line in &lines {
             let count = all.matches(line.as_str()).count();
             prop_assert!(count <= 1, "{line:?} is there {count} times in\n{all}");
-            prop_assert!(count == 1 || conflicts.contains(line.as_str()), "{line:?} is lost from\n{all}\nand conflicts\n{conflicts}");
+            let elsewhere = conflicts.contains(line.as_str()) || removed.contains(line.as_str());
+            prop_assert!(count == 1 || elsewhere, "{line:?} is lost from\n{all}\nand conflicts\n{conflicts}");
         }
     }
 }
@@ -383,4 +406,42 @@ fn what_a_developer_saved_is_not_written_over() {
     mount.hear(&service);
     mount.answer();
     assert_eq!(service.read(service.file("f").unwrap().2), b"developer and agent");
+}
+
+#[test]
+fn what_a_developer_takes_away_unseen_is_a_conflict() {
+    let mut service = Service::default();
+    let content = service.keep(b"old");
+    let set = AttributeChange::default();
+    let (file, directory) = (TreePath::new("f").unwrap(), TreePath::new("d").unwrap());
+    for (path, what) in [(&file, New::File { content }), (&directory, New::Directory)] {
+        let create = Action::Create { path: path.clone(), what, set: set.clone() };
+        service.submit("x", Source::Sandbox, &Change::new(create, Expected::Absent));
+    }
+    let mut mount = Mount::new("a", &service);
+    let handle = mount.open("f", false);
+    mount.view.write(handle, 0, b"agent", false, NOW).unwrap();
+    let above = mount.view.lookup(Ino::ROOT, OsStr::new("d")).unwrap().unwrap().ino;
+    let at = mount.view.may_make(above, OsStr::new("new")).unwrap();
+    let new = mount.view.make(at, (0o644, false), (0, 0), NOW);
+    let new = mount.view.open(new, false).unwrap();
+    mount.view.write(new, 0, b"new", false, NOW).unwrap();
+    for path in [file, directory] {
+        let remove = Change::unstated(Action::Remove { path });
+        service.submit("developer", Source::Replica, &remove);
+        mount.hear(&service);
+    }
+    // They may be closed before there is time to commit them.
+    for handle in [handle, new] {
+        mount.view.close(handle);
+    }
+    for _ in 0..2 {
+        mount.begin(&mut service);
+        mount.send(&mut service);
+        mount.answer();
+    }
+    let mut kept: Vec<_> = service.conflicts.iter().map(|it| service.read(*it)).collect();
+    kept.sort_unstable();
+    assert_eq!(kept, [&b"agent"[..], b"new"]);
+    assert!(mount.view.dirty().is_empty());
 }

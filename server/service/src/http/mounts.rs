@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{SinkExt as _, StreamExt as _};
 use s0_api::mounts::{ID_PREFIX, IN_FLIGHT, LockSpace, MountQuery, Said, Told};
-use s0_api::sync::{Answer, Registration, StreamEvent};
+use s0_api::sync::{Answer, StreamEvent};
 use s0_api::tokens::Permission;
 use s0_tree::{Policy, Quota, Seq};
 use tokio::sync::{mpsc, watch};
@@ -22,10 +22,13 @@ use super::replicas::begin_submission;
 use super::watch::Upgrade;
 use super::{LARGE, State, check_id};
 use crate::metrics::Open;
-use crate::mounts::{Asked, Settled};
+use crate::mounts::{Asked, Settled, StaleCloses};
 use crate::problem::Problem;
 use crate::service::{Caller, Service};
 use crate::volume::{Committed, Hot, Needs};
+
+mod join;
+mod stale;
 
 /// How many entries are told before the mount is heard again.
 const AT_ONCE: usize = 256;
@@ -72,8 +75,9 @@ pub(super) async fn connect(
         .shared
         .with_mounts(|all| all.join(&session, seen, mode, tell, Instant::now()))
         .map_err(Problem::conflict)?;
-    wait_for_others(&hot, &session, connection, after).await?;
-    let (instance, last_number) = register(&hot, &session, &query, after).await?;
+    join::wait_for_others(&hot, &session, connection, after).await?;
+    let (instance, last_number) = join::register(&hot, &session, &query, after).await?;
+    let stale = hot.shared.mounts(|all| all.stale_closes(&session));
     let open = service.metrics.stream();
     let closing = service.closing.clone();
     let mount = Mount {
@@ -89,68 +93,20 @@ pub(super) async fn connect(
         terms: None,
         // Of what was answered before, it may not have been told that it is settled.
         owed: Some(after),
+        stale,
     };
     let upgrade = upgrade.max_message_size(LARGE).max_frame_size(LARGE);
     Ok(upgrade.on_upgrade(move |socket| mount.run(socket, last_number, committed, told, closing)))
 }
 
-/// Waits until each mount that was alone has said which names it has made.
-async fn wait_for_others(
-    hot: &Hot,
-    session: &str,
-    connection: u64,
-    seen: Seq,
-) -> Result<(), Problem> {
-    let mut changed = hot.shared.mounts_changed();
-    while let Some(until) = hot.shared.mounts(|all| all.waits_until(session)) {
-        tokio::select! {
-            _ = changed.changed() => {}
-            () = tokio::time::sleep_until(until.into()) => {
-                hot.shared.with_mounts(|all| all.expire(Instant::now()));
-            }
-        }
-    }
-    // It counts from now on.
-    if hot.shared.with_mounts(|all| all.saw(session, connection, seen, Instant::now())) {
-        Ok(())
-    } else {
-        Err(Problem::Unavailable("another mount did not answer in time; try again".into()))
-    }
-}
+/// A submission that is being committed, and what becomes of it.
+type Submitting = Pin<Box<dyn Future<Output = (Submitted, Result<Answer, Problem>)> + Send>>;
 
-/// A mount writes as a replica does whose disk is always up to date.
-async fn register(
-    hot: &Hot,
-    session: &Arc<str>,
-    query: &MountQuery,
-    after: Seq,
-) -> Result<(u64, u64), Problem> {
-    let registration = Registration {
-        display_name: format!("{}:{}", query.host, query.mount_point),
-        platform: "linux".into(),
-        root_path: query.mount_point.clone(),
-        case_sensitive: true,
-        capabilities: Policy::default().into(),
-        take_instance: true,
-        // Without a sandbox of its own a mount is its own sandbox: what comes through it
-        // is no user's edit.
-        sandbox_id: Some(query.sandbox_id.clone().unwrap_or_else(|| session.to_string())),
-    };
-    let session = session.clone();
-    hot.commit(Needs::default(), move |draft| {
-        let known = draft.ledger.register(&session, &registration, draft.time);
-        if known.cursor < after {
-            // It was compared with the head; a reader behind it pins what it needs.
-            let _ = draft.ledger.set_cursor(&session, after, draft.time);
-        }
-        draft.note_replica(&session);
-        Ok((known.instance, known.last_number))
-    })
-    .await
+/// A submission, by its number; with its bytes when the mount was told that it is taken.
+struct Submitted {
+    number: u64,
+    taken: Option<Bytes>,
 }
-
-/// A submission that is being committed, with its number.
-type Submitting = Pin<Box<dyn Future<Output = (u64, Result<Answer, Problem>)> + Send>>;
 
 /// The connection is of no use any more, or the mount has ended.
 enum Ended {
@@ -172,6 +128,8 @@ struct Mount {
     terms: Option<(Policy, Quota)>,
     /// Its newest entry that is answered and not settled.
     owed: Option<Seq>,
+    /// What it was told is taken, and has to try again.
+    stale: StaleCloses,
 }
 
 impl Mount {
@@ -183,17 +141,29 @@ impl Mount {
         mut locks: mpsc::UnboundedReceiver<Told>,
         mut closing: watch::Receiver<bool>,
     ) {
+        let mut answers = FuturesUnordered::new();
         let welcome = tell(&mut socket, &Told::Welcome { last_number }).await;
         let ended = match welcome {
-            Ok(()) => self.serve(&mut socket, &mut committed, &mut locks, &mut closing).await,
+            Ok(()) => {
+                self.serve(&mut socket, &mut committed, &mut locks, &mut answers, &mut closing)
+                    .await
+            }
             Err(ended) => ended,
         };
+        while let Some((submitted, answer)) = answers.next().await {
+            self.note_stale(&submitted, answer.as_ref().ok());
+        }
         if self.hot.shared.mounts(|all| !all.is_newer(&self.session, self.connection)) {
             self.release_all().await;
         }
         let frame = CloseFrame { code: close_code::AWAY, reason: "".into() };
         // Whoever has hung up already need not be told.
         let _ = timeout(LOOK, socket.send(Message::Close(Some(frame)))).await;
+        let is_gone = matches!(ended, Ended::Bye)
+            || (!self.stale.is_empty() && self.has_lapsed(&mut closing).await);
+        if is_gone {
+            self.record_stale().await;
+        }
         if matches!(ended, Ended::Bye) {
             self.hot.shared.with_mounts(|all| all.leave(&self.session, self.connection));
             let session = self.session.clone();
@@ -214,12 +184,12 @@ impl Mount {
         socket: &mut WebSocket,
         committed: &mut watch::Receiver<Arc<Committed>>,
         locks: &mut mpsc::UnboundedReceiver<Told>,
+        answers: &mut FuturesUnordered<Submitting>,
         closing: &mut watch::Receiver<bool>,
     ) -> Ended {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut checked = Instant::now();
-        let mut answers = FuturesUnordered::new();
         let mut mounts = self.hot.shared.mounts_changed();
         loop {
             if self.hot.is_gone() || *closing.borrow_and_update() {
@@ -251,8 +221,12 @@ impl Mount {
                     let heard = self.hear(socket, heard).await;
                     heard.map(|submitting| answers.extend(submitting))
                 }
-                Some((number, answer)) = answers.next() => {
-                    self.answer(socket, number, answer).await
+                Some((submitted, answer)) = answers.next() => {
+                    self.note_stale(&submitted, answer.as_ref().ok());
+                    if self.stale.are_too_many() {
+                        self.record_stale().await;
+                    }
+                    self.answer(socket, submitted.number, answer).await
                 }
                 Some(told) = locks.recv() => tell(socket, &told).await,
                 changed = committed.changed() => changed.map_err(|_| Ended::Broken),
@@ -378,6 +352,10 @@ impl Mount {
                 shared.with_mounts(|all| all.knows_company(session, self.connection));
                 Ok(())
             }
+            Said::Concluded { number, change } => {
+                self.stale.concluded(number, change);
+                Ok(())
+            }
             Said::Bye => Err(Ended::Bye),
         }
     }
@@ -391,13 +369,19 @@ impl Mount {
     ) -> Result<Option<Submitting>, Ended> {
         let number = number_of(&body).filter(|_| !self.read_only).ok_or(Ended::Broken)?;
         let who = (&*self.session, self.instance);
-        let begun = begin_submission(&self.service, &self.caller.team, &self.hot, who, body).await;
+        let team = &self.caller.team;
+        let begun = begin_submission(&self.service, team, &self.hot, who, body.clone()).await;
         match begun {
             Ok(committing) => {
-                if self.settled().by_all.is_none() {
-                    tell(socket, &Told::Taken { number }).await?;
-                }
-                Ok(Some(Box::pin(async move { (number, committing.done().await) })))
+                let taken = self.settled().by_all.is_none().then_some(body);
+                let told = match &taken {
+                    Some(_) => tell(socket, &Told::Taken { number }).await,
+                    None => Ok(()),
+                };
+                let submitted = Submitted { number, taken };
+                let done = Box::pin(async move { (submitted, committing.done().await) });
+                // It is committed even if nobody hears of it.
+                told.map(|()| Some(done as Submitting))
             }
             Err(problem) => self.answer(socket, number, Err(problem)).await.map(|()| None),
         }

@@ -6,6 +6,7 @@ mod contract;
 mod documented;
 mod history;
 mod limits;
+mod mounts;
 mod platform;
 mod refused;
 mod replica;
