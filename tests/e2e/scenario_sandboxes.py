@@ -45,9 +45,9 @@ class Desk:
             shutil.copy(BIN, self.program)
             for place in (self.dir, self.home):
                 os.chown(place, user, user)
-        self.environment = bench.environment(
-            HOME=str(self.home), S0_STATE_DIR=str(self.state), S0_DATA_DIR=str(self.dir / "data"),
-            SANDBOX0_TOKEN="s0_secret_of_the_host", **environment)
+        self.environment = bench.environment(**{
+            "HOME": str(self.home), "S0_STATE_DIR": str(self.state), "S0_DATA_DIR": str(self.dir / "data"),
+            "SANDBOX0_TOKEN": "s0_secret_of_the_host", **environment})
 
     def popen(self, *arguments, **how):
         """Begins `s0 …` as this user."""
@@ -492,14 +492,20 @@ def test_fuse_is_mounted_inside_and_served_from_outside(bench):
     mounting(Desk(bench))
 
 
-def test_fuse_is_mounted_for_users_without_rights(bench):
-    desk = Desk(bench, user=SOMEBODY)
+def fuse_desk(bench, user, **environment):
+    """A user who can open the device."""
     if not os.path.exists("/dev/fuse"):
         raise Skip("/dev/fuse")
-    # On many machines everybody may open it. Here they may in a mount namespace of their own.
-    device = desk.dir / "fuse"
-    os.mknod(device, 0o666 | stat.S_IFCHR, os.stat("/dev/fuse").st_rdev)
-    device.chmod(0o666)
-    script = f'mount --bind "$0" /dev/fuse && exec setpriv --reuid {SOMEBODY} --regid {SOMEBODY} --clear-groups "$@"'
-    desk.become = ["unshare", "--mount", "sh", "-c", script, str(device)]
-    mounting(desk)
+    desk = Desk(bench, user=user, **environment)
+    if user is not None:
+        # On many machines everybody may open it. Here they may in a mount namespace of their own.
+        device = desk.dir / "fuse"
+        os.mknod(device, 0o666 | stat.S_IFCHR, os.stat("/dev/fuse").st_rdev)
+        device.chmod(0o666)
+        script = f'mount --bind "$0" /dev/fuse && exec setpriv --reuid {user} --regid {user} --clear-groups "$@"'
+        desk.become = ["unshare", "--mount", "sh", "-c", script, str(device)]
+    return desk
+
+
+def test_fuse_is_mounted_for_users_without_rights(bench):
+    mounting(fuse_desk(bench, SOMEBODY))

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 
+import scenario_sandboxes
 from harness import BIN, Skip, Volume, check, check_all_equal, check_no_conflicts, settle, wait_until, write
 
 
@@ -217,3 +218,45 @@ def test_a_warden_that_is_killed_leaves_no_mount_and_loses_nothing_synced(bench)
         wait_until("it has ended", lambda: not os.path.exists(f"/proc/{listed[0]['pid']}"), 20)
         done = desk.sandbox("run", "--volume-id", desk.volume.id, "--", "cat", "safe.txt")
         check(done.stdout == b"safe\n", f"{done}")
+
+
+def hears(bench, service, bare):
+    """A program in a sandbox waits for the developer's save, and hears of it."""
+    if not shutil.which("inotifywait"):
+        raise Skip("inotify-tools")
+    laptop = bench.machine("laptop", service)
+    volume = Volume(service, laptop.run("volume", "create", "--access-mode", "RWX").stdout.decode().strip())
+    user = laptop.attach(volume)
+    write(user / "src/old.txt", "old\n")
+    settle(user)
+    box = bare.create("--volume-id", volume.id)
+    said = bench.dir / "heard"
+    with open(said, "wb") as out:
+        watcher = bare.start("exec", box.id, "--", "inotifywait", "--monitor", "--recursive", "--format", "%e %f",
+                             "/workspace", stdout=out, stderr=out)
+
+    def heard(line):
+        wait_until(f"{line!r} is heard", lambda: line in said.read_text().splitlines(), 20)
+
+    heard("Watches established.")
+    write(user / "src/new.txt", "new\n")
+    heard("CREATE new.txt")
+    (user / "src/old.txt").rename(user / "src/moved.txt")
+    heard("MOVED_FROM old.txt")
+    heard("MOVED_TO moved.txt")
+    (user / "src/moved.txt").unlink()
+    heard("DELETE moved.txt")
+    bare.run("stop", "--force", box.id)
+    watcher.wait(60)
+
+
+def test_watchers_in_a_sandbox_hear_of_the_developer(bench):
+    service = bench.service()
+    who = {"SANDBOX0_BASE_URL": service.url, "SANDBOX0_TOKEN": service.token}
+    hears(bench, service, scenario_sandboxes.fuse_desk(bench, None, **who))
+
+
+def test_watchers_of_users_without_rights_hear_of_the_developer(bench):
+    service = bench.service()
+    who = {"SANDBOX0_BASE_URL": service.url, "SANDBOX0_TOKEN": service.token}
+    hears(bench, service, scenario_sandboxes.fuse_desk(bench, scenario_sandboxes.SOMEBODY, **who))

@@ -289,6 +289,9 @@ Example:
         options: String,
         #[arg(long, conflicts_with = "options")]
         unmount: bool,
+        /// Instead, do on what is mounted there once more what others did, if it is this device
+        #[arg(long, conflicts_with_all = ["options", "unmount"])]
+        perform_on: Option<u64>,
     },
     /// Write files as an agent (started by the tour)
     #[command(hide = true)]

@@ -121,7 +121,11 @@ async fn run(args: Args, screen: &screen::Screen) -> failure::Done {
         }
         Command::Sandbox { command } => sandbox::sandbox(&context, command).await,
         Command::SandboxWarden { id, leashed } => sandbox::warden(&context, &id, leashed).await,
-        Command::SandboxMountHelper { pid, started, path, options, unmount } => {
+        Command::SandboxMountHelper { pid, started, path, perform_on: Some(device), .. } => {
+            s0_sandbox::mount::perform(pid, started, &path, device)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::SandboxMountHelper { pid, started, path, options, unmount, .. } => {
             let help = if unmount { Help::Unmount } else { Help::Mount(&options) };
             s0_sandbox::mount::help(pid, started, &path, &help)?;
             Ok(ExitCode::SUCCESS)

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use s0_mount::{Options, Reach, Reached, platform as kernel};
+use s0_mount::{Options, Performer, Reach, platform as kernel};
 use s0_tree::Hash;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
@@ -143,7 +143,7 @@ pub(crate) async fn host(context: &Context, options: MountOptions) -> Done {
         mount_point: path.display().to_string(),
         host: s0_host::host_name(),
         read_only,
-        reached: reached(&path),
+        performer: performer(&path),
         cache_directory: std::env::temp_dir(),
         cache_bytes: cache.as_u64(),
     };
@@ -175,9 +175,11 @@ pub(crate) async fn host(context: &Context, options: MountOptions) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-fn reached(path: &Path) -> Option<Reached> {
-    let (program, root) = (std::env::current_exe().ok()?, path.to_owned());
-    Some(Reached { program, root, device: kernel::device_of(path).ok()? })
+fn performer(path: &Path) -> Option<Performer> {
+    let program = std::env::current_exe().ok()?;
+    let device = kernel::device_of(path).ok()?.to_string();
+    let arguments = ["mount-echo".into(), "--root".into(), path.into(), "--device".into()];
+    Some(Performer { program, arguments: arguments.into_iter().chain([device.into()]).collect() })
 }
 
 /// There is no FUSE here, but there is another way.

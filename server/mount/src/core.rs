@@ -1,6 +1,7 @@
 //! A running mount: what its parts have in common, and how it begins and ends.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -43,24 +44,22 @@ pub struct Options {
     pub host: String,
     /// Nothing is written through it.
     pub read_only: bool,
-    /// Where the mount is reached from this process, for what is done once more there.
-    pub reached: Option<Reached>,
+    /// What does things once more on the mount, so that watchers hear of them.
+    pub performer: Option<Performer>,
     /// Where the cache lies.
     pub cache_directory: PathBuf,
     /// How large it becomes, in bytes.
     pub cache_bytes: u64,
 }
 
-/// Where a mount is reached from outside, and by which number it is known to be it; see
-/// [`crate::platform::device_of`].
+/// How a process is started that calls [`crate::perform_all`]. The mount's user must be let in
+/// there: that is a matter of the namespaces that it was mounted in.
 #[derive(Debug, Clone)]
-pub struct Reached {
-    /// The program, which must know `mount-echo`; see [`crate::perform_all`].
+pub struct Performer {
+    /// The program.
     pub program: PathBuf,
-    /// The mount's root.
-    pub root: PathBuf,
-    /// The number of its device.
-    pub device: u64,
+    /// What it is told.
+    pub arguments: Vec<OsString>,
 }
 
 /// Why a Volume cannot be mounted.
@@ -174,7 +173,7 @@ pub async fn mount(options: Options, device: OwnedFd) -> Result<Mounted, MountEr
         contents: Contents::new(service, volume, cache),
         link,
         device: Device::new(device)?,
-        echoes: options.reached.and_then(start_echoes),
+        echoes: options.performer.and_then(start_echoes),
         runtime: runtime.clone(),
         tells: Mutex::new(tells),
         is_current: AtomicBool::new(true),
@@ -217,9 +216,8 @@ pub async fn mount(options: Options, device: OwnedFd) -> Result<Mounted, MountEr
     Ok(Mounted { core, serving, linked, lost: loses })
 }
 
-fn start_echoes(reached: Reached) -> Option<Arc<Echoes>> {
-    let Reached { program, root, device } = reached;
-    match Echoes::start(&program, &root, device) {
+fn start_echoes(performer: Performer) -> Option<Arc<Echoes>> {
+    match Echoes::start(&performer) {
         Ok(echoes) => Some(Arc::new(echoes)),
         Err(error) => {
             tracing::warn!(%error, "watchers in the mount will not hear of what others do");

@@ -22,7 +22,7 @@ use rustix::io::Errno as Os;
 use s0_tree::{Name, TreePath};
 use serde::{Deserialize, Serialize};
 
-use crate::core::Core;
+use crate::core::{Core, Performer};
 use crate::kernel::answer::{Answer, Attr, Errno, FileKind};
 use crate::kernel::request::{Head, Ino, Operation};
 use crate::platform;
@@ -150,13 +150,10 @@ impl Drop for Ends {
 }
 
 impl Echoes {
-    /// Starts `program mount-echo …`, which must call [`perform_all`].
-    pub(crate) fn start(program: &Path, root: &Path, device: u64) -> io::Result<Self> {
-        let mut child = Command::new(program)
-            .arg("mount-echo")
-            .arg("--root")
-            .arg(root)
-            .args(["--device", &device.to_string()])
+    /// Starts the process.
+    pub(crate) fn start(performer: &Performer) -> io::Result<Self> {
+        let mut child = Command::new(&performer.program)
+            .args(&performer.arguments)
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -39,6 +39,6 @@ mod reach;
 mod serve;
 mod view;
 
-pub use crate::core::{MountError, Mounted, Options, Reached, mount};
+pub use crate::core::{MountError, Mounted, Options, Performer, mount};
 pub use crate::echo::perform_all;
 pub use crate::reach::Reach;

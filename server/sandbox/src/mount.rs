@@ -7,7 +7,7 @@
 //! If the helper dies in between, its descriptor is closed, so that what it may have mounted is
 //! dead; [`unmount`] takes it away. If the one outside dies, the sandbox does, and every mount.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -20,6 +20,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
+use s0_mount::Performer;
 use serde::{Deserialize, Serialize};
 
 use crate::layout::mount_point;
@@ -100,6 +101,36 @@ pub fn unmount(program: &Path, init: Process, path: &Path) -> Result<(), MountEr
     }
 }
 
+/// What does things once more on what [`mount`] mounted, so that watchers in the sandbox hear of
+/// them. It has to be inside: nobody else is let into a mount of another user namespace.
+///
+/// # Errors
+/// The mount cannot be found from outside.
+pub(crate) fn performer(program: &Path, init: Process, path: &Path) -> io::Result<Performer> {
+    let inside = path.strip_prefix("/").unwrap_or(path);
+    let outside = Path::new("/proc").join(init.pid.to_string()).join("root").join(inside);
+    let device = s0_mount::platform::device_of(&outside)?.to_string();
+    let mut arguments = asked_of(init, path);
+    arguments.extend(["--perform-on".into(), device.into()]);
+    Ok(Performer { program: program.to_owned(), arguments })
+}
+
+/// Is what [`performer`] starts.
+///
+/// # Errors
+/// The sandbox has ended, or cannot be entered.
+pub fn perform(pid: u32, started: Option<u64>, path: &Path, device: u64) -> io::Result<()> {
+    platform::enter_to_mount(&hold(pid, started)?, || Ok(()))?;
+    s0_mount::perform_all(path, device)
+}
+
+/// How a helper is told what to help with.
+fn asked_of(init: Process, path: &Path) -> Vec<OsString> {
+    let (pid, started) = (init.pid.to_string(), init.started.to_string());
+    let words = ["sandbox-mount-helper", "--pid", &pid, "--started", &started, "--path"];
+    words.iter().map(OsString::from).chain([path.into()]).collect()
+}
+
 fn unexpected(said: &Said) -> MountError {
     MountError(match said {
         Said::Failed(why) => why.clone(),
@@ -117,8 +148,7 @@ fn ask_helper(
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(io::Error::from)?;
     let mut command = Command::new(program);
-    command.arg("sandbox-mount-helper").args(["--pid", &init.pid.to_string()]);
-    command.args(["--started", &init.started.to_string()]).arg("--path").arg(path).args(more);
+    command.args(asked_of(init, path)).args(more);
     command.current_dir("/").stdin(Stdio::from(its)).stdout(Stdio::null());
     let mut helper = command.spawn()?;
     // It holds the helper's end.

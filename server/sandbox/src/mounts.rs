@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use s0_api::Client;
-use s0_mount::Reached;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
@@ -73,10 +72,7 @@ impl Mounts {
             .await
             .map_err(|error| error.to_string())?
             .map_err(|error| error.to_string())?;
-        // As it is reached from outside.
-        let inside = path.strip_prefix("/").unwrap_or(&path);
-        let reached = PathBuf::from(format!("/proc/{}/root", self.init.pid)).join(inside);
-        let device = s0_mount::platform::device_of(&reached).ok();
+        let performer = mount::performer(&self.program, self.init, &path);
         let options = s0_mount::Options {
             service,
             volume: asked.volume_id.clone(),
@@ -84,11 +80,9 @@ impl Mounts {
             mount_point: path.display().to_string(),
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             read_only: asked.read_only,
-            reached: device.map(|device| Reached {
-                program: self.program.clone(),
-                root: reached,
-                device,
-            }),
+            performer: performer
+                .inspect_err(|error| tracing::warn!(%error, "watchers in it will hear nothing"))
+                .ok(),
             cache_directory: std::env::temp_dir(),
             cache_bytes: asked.cache_bytes,
         };

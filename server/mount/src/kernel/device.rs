@@ -79,8 +79,10 @@ impl Device {
         #[expect(unsafe_code, reason = "it is how a file that is none of Tokio's is waited for")]
         // SAFETY: what is borrowed here stays open, and the same, for as long as this waits.
         let device = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?;
+        // One that is unmounted has an error, and nothing to read.
+        let speaks = Interest::READABLE | Interest::ERROR;
         loop {
-            let mut ready = device.readable().await?;
+            let mut ready = device.ready(speaks).await?;
             for _ in 0..AT_ONCE {
                 let length = match (&*self.0).read(&mut buffer) {
                     Ok(length) => length,
