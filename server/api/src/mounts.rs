@@ -140,6 +140,9 @@ pub enum Said {
     },
     /// It knows that it is not alone any more, and has said which names are to be kept.
     Company,
+    /// All locks that are held were said on this connection: what else there is of this mount
+    /// was given back when nobody heard it.
+    Locks,
     /// Asks what is in the way of a lock.
     Test {
         /// A number that the answer bears.
@@ -257,6 +260,11 @@ pub enum Told {
     },
     /// The lock would wait for a lock that waits for it.
     Deadlock {
+        /// The number of its [`Said::Lock`].
+        id: u64,
+    },
+    /// There are so many locks already that the service keeps no more.
+    TooMany {
         /// The number of its [`Said::Lock`].
         id: u64,
     },

@@ -472,7 +472,10 @@ impl Connection {
                 }
             }
             Told::Reserved { id, granted } => self.incoming.reserved(id, granted),
-            Told::Locked { .. } | Told::Busy { .. } | Told::Deadlock { .. } => {
+            Told::Locked { .. }
+            | Told::Busy { .. }
+            | Told::Deadlock { .. }
+            | Told::TooMany { .. } => {
                 self.incoming.lock(told);
             }
         }

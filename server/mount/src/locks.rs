@@ -143,6 +143,7 @@ impl Core {
         match told {
             Told::Locked { .. } => Ok(()),
             Told::Deadlock { .. } => Err(Errno::DEADLK),
+            Told::TooMany { .. } => Err(Errno::NOLCK),
             _ => Err(Errno::AGAIN),
         }
     }
@@ -188,7 +189,11 @@ impl Core {
 
     /// The service answers about a lock.
     pub(crate) fn heard_of_lock(&self, told: Told) {
-        let (Told::Locked { id } | Told::Busy { id, .. } | Told::Deadlock { id }) = &told else {
+        let (Told::Locked { id }
+        | Told::Busy { id, .. }
+        | Told::Deadlock { id }
+        | Told::TooMany { id }) = &told
+        else {
             return;
         };
         let pending = self.locks.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
@@ -221,6 +226,7 @@ impl Core {
             let id = self.ids.fetch_add(1, Ordering::Relaxed);
             self.link.say(said(id, node, &lock, false));
         }
+        self.link.say(Said::Locks);
         let pending = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         for (id, Pending { node, lock, wait, .. }) in pending.iter() {
             self.link.say(said(*id, *node, lock, *wait));

@@ -263,8 +263,20 @@ impl Mounts {
     }
 
     /// Takes a lock, or says what is in its way; a mount that waits is told later.
-    pub(crate) fn lock(&mut self, session: &Arc<str>, asked: Asked, wait: bool) -> Option<Told> {
-        self.locks.lock(session, asked, wait)
+    pub(crate) fn lock(
+        &mut self,
+        session: &Arc<str>,
+        connection: u64,
+        asked: Asked,
+        wait: bool,
+    ) -> Option<Told> {
+        self.locks.lock(session, connection, asked, wait)
+    }
+
+    /// A mount has said again all locks that it holds.
+    pub(crate) fn said_locks(&mut self, session: &str, connection: u64) {
+        let granted = self.locks.drop_unsaid(session, connection);
+        self.tell_all(granted);
     }
 
     /// Does what a mount says about locks it has or waits for.

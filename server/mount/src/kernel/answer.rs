@@ -24,6 +24,7 @@ errnos!(
     AGAIN,
     BADF,
     DEADLK,
+    NOLCK,
     DQUOT,
     EXIST,
     FBIG,

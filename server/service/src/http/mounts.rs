@@ -327,7 +327,7 @@ impl Mount {
             }
             Said::Lock { id, node, space, holder, range, wait, pid } => {
                 let asked = Asked { id, node, space, holder, range, pid };
-                match shared.with_mounts(|all| all.lock(session, asked, wait)) {
+                match shared.with_mounts(|all| all.lock(session, self.connection, asked, wait)) {
                     Some(told) => tell(socket, &told).await,
                     None => Ok(()),
                 }
@@ -347,6 +347,10 @@ impl Mount {
                 let asked = Asked { id, node, space, holder, range, pid: 0 };
                 let told = shared.mounts(|all| all.test(session, &asked));
                 tell(socket, &told).await
+            }
+            Said::Locks => {
+                shared.with_mounts(|all| all.said_locks(session, self.connection));
+                Ok(())
             }
             Said::Company => {
                 shared.with_mounts(|all| all.knows_company(session, self.connection));
