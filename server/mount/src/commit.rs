@@ -105,7 +105,11 @@ impl Core {
         let _turn = turn.lock().await;
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
-            let Some(commit) = self.view().begin_commit(ino) else { return Ok(None) };
+            let Some(commit) = self.view().begin_commit(ino) else {
+                // Whoever removed the file had seen it.
+                self.conclude(ino);
+                return Ok(None);
+            };
             let done = self.try_commit(ino, &commit, by.clone(), taken).await;
             match done {
                 Ok(Some(seq)) => {
