@@ -85,6 +85,8 @@ pub enum MountError {
 pub(crate) enum Tell {
     Stale(Vec<Stale>),
     News(Box<News>),
+    /// What is known here counts again, now that all before this was said.
+    Current,
     /// All up to this entry was said.
     Seen(Seq),
 }
@@ -291,6 +293,11 @@ fn tell_kernel(
                     tell_names(&names);
                 }
             }
+            Tell::Current => {
+                if let Some(core) = core.upgrade() {
+                    core.is_current.store(true, Ordering::Release);
+                }
+            }
             Tell::Seen(seq) => {
                 seen.send_replace(seq);
             }
@@ -350,7 +357,7 @@ impl Core {
 
     /// Whether what is known here counts.
     pub(crate) fn is_current(&self) -> bool {
-        // By the clock: a process that stood still has been told nothing yet.
+        // By the clock, too: a process that stood still has been told nothing yet.
         let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_current.load(Ordering::Acquire) && heard.is_none_or(|at| at.elapsed() < LEASE)
     }
@@ -455,12 +462,16 @@ impl Incoming for Core {
     }
 
     fn heard(&self, said: Instant) {
+        if !self.is_current() {
+            // Nobody has waited until the kernel knew what came meanwhile.
+            self.lapsed();
+            self.tell(Tell::Current);
+        }
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
     }
 
-    fn current(&self, is: bool) {
-        let was = self.is_current.swap(is, Ordering::AcqRel);
-        if was && !is {
+    fn lapsed(&self) {
+        if self.is_current.swap(false, Ordering::AcqRel) {
             tracing::warn!("the service is not heard: what is known here does not count");
             let known = self.view().all_known();
             self.tell(Tell::Stale(known));

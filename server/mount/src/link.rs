@@ -74,9 +74,9 @@ pub(crate) trait Incoming: Send + Sync {
     fn company(&self);
     /// The service has heard what was said then.
     fn heard(&self, said: Instant);
-    /// The service has not been heard for so long that nothing that is known here counts;
-    /// or it counts again.
-    fn current(&self, is: bool);
+    /// The service has not been heard for so long that nothing that is known here counts, until
+    /// it is heard again.
+    fn lapsed(&self);
     /// The Volume, or its journal, is not what it was.
     fn lost(&self, why: String);
 }
@@ -190,7 +190,6 @@ pub(crate) struct Connection {
     /// The number of the last submission; known once the service has said it.
     last: Option<u64>,
     beats: Beats,
-    is_current: bool,
 }
 
 /// Why a connection ended.
@@ -224,7 +223,6 @@ impl Connection {
             under_way: VecDeque::new(),
             last: None,
             beats: Beats::default(),
-            is_current: true,
         };
         Ok(connection.run(connected))
     }
@@ -240,7 +238,7 @@ impl Connection {
                 Ended::Done => return,
                 Ended::Lost(why) => {
                     self.fail_all();
-                    self.set_current(false);
+                    self.incoming.lapsed();
                     self.incoming.lost(why);
                     return;
                 }
@@ -468,7 +466,6 @@ impl Connection {
                     self.beats.heard = Some(at);
                     self.incoming.heard(at);
                     self.beats.said = None;
-                    self.check_lease();
                 }
             }
             Told::Reserved { id, granted } => self.incoming.reserved(id, granted),
@@ -520,15 +517,9 @@ impl Connection {
         self.waiting = again;
     }
 
-    fn check_lease(&mut self) {
-        let current = self.beats.heard.is_none_or(|heard| heard.elapsed() < LEASE);
-        self.set_current(current);
-    }
-
-    fn set_current(&mut self, current: bool) {
-        if self.is_current != current {
-            self.is_current = current;
-            self.incoming.current(current);
+    fn check_lease(&self) {
+        if self.beats.heard.is_some_and(|heard| heard.elapsed() >= LEASE) {
+            self.incoming.lapsed();
         }
     }
 
