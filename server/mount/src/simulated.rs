@@ -44,6 +44,8 @@ pub struct Found {
     pub is_file: bool,
     /// It is a directory.
     pub is_directory: bool,
+    /// It has a name.
+    pub is_named: bool,
     /// How many bytes it has.
     pub size: u64,
 }
@@ -54,6 +56,7 @@ impl From<Attr> for Found {
             ino: attr.ino.0,
             is_file: attr.kind == FileKind::File,
             is_directory: attr.kind == FileKind::Directory,
+            is_named: attr.links > 0,
             size: attr.size,
         }
     }

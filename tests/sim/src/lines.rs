@@ -160,10 +160,13 @@ impl Lines {
         let lost = lost.filter_map(|(line, Line { session, state })| match state {
             State::Taken(number) => {
                 let gone = self.dead.contains(session);
-                Some((line.clone(), gone && self.stale.contains(&(session.clone(), *number))))
+                let was_stale = gone && self.stale.contains(&(session.clone(), *number));
+                Some((format!("<{line}> of {session}, {state:?}"), was_stale))
             }
             // A mount that lives has committed all that it has.
-            State::Written | State::Confirmed => Some((line.clone(), false)),
+            State::Written | State::Confirmed => {
+                Some((format!("<{line}> of {session}, {state:?}"), false))
+            }
             State::Excused => None,
         });
         lost.collect()

@@ -86,12 +86,14 @@ pub struct Mount {
     pub known: Rc<RefCell<Knowledge>>,
     pub violation: Option<String>,
     pub counted: Vec<&'static str>,
+    /// What a trace shall say.
+    pub said: Vec<String>,
     /// Up to where the journal was when `close` returned, since it was last looked at.
     pub closed: Vec<Seq>,
     /// Its Volume is not what it was.
     pub lost: bool,
     /// It knows all that was committed when it was connected.
-    pub caught_up: bool,
+    has_terms: bool,
     contents: HashMap<ContentId, Rc<[u8]>>,
     /// A developer's contents below drafts.
     unseen: Vec<(ContentId, u64)>,
@@ -153,9 +155,10 @@ impl Running {
             known: Rc::new(RefCell::new(known)),
             violation: None,
             counted: Vec::new(),
+            said: Vec::new(),
             closed: Vec::new(),
             lost: false,
-            caught_up: false,
+            has_terms: false,
             contents: contents.clone(),
             unseen: Vec::new(),
             cuts: BTreeSet::new(),
@@ -217,7 +220,9 @@ impl Running {
         let dirty = mount.files.dirty();
         for ino in dirty.iter().filter(|ino| mount.was_dirty.contains(ino)) {
             let (handle, ino) = (self.mount.clone(), *ino);
-            self.tasks.push(Box::pin(async move { let _ = commit::commit(&handle, ino).await; }));
+            self.tasks.push(Box::pin(async move {
+                let _ = commit::commit(&handle, ino).await;
+            }));
         }
         mount.was_dirty = dirty;
     }
@@ -233,6 +238,11 @@ async fn pause() {
 }
 
 impl Mount {
+    fn note(&mut self, what: &str) {
+        let session = &self.session;
+        self.said.push(format!("{session} {what}"));
+    }
+
     fn violate(&mut self, what: String) {
         self.violation.get_or_insert(what);
     }
@@ -243,13 +253,18 @@ impl Mount {
 
     /// Whether what is known here counts.
     pub fn is_current(&self) -> bool {
-        self.heard.is_none_or(|at| self.now - at < OWN_LEASE_MS)
+        self.heard.is_some_and(|at| self.now - at < OWN_LEASE_MS)
+    }
+
+    /// Whether it is mounted: it knows all that there was, and is heard.
+    pub fn is_mounted(&self) -> bool {
+        self.has_terms && self.heard.is_some()
     }
 
     /// Whether nothing is left to do.
     pub fn is_still(&self, head: Seq) -> bool {
         self.welcomed
-            && self.caught_up
+            && self.is_mounted()
             && self.files.tree().head() == head
             && self.files.dirty().is_empty()
             && self.under_way.is_empty()
@@ -361,7 +376,7 @@ impl Mount {
             }
             Told::Head { policy, quota, .. } => {
                 self.files.set_terms(policy, quota);
-                self.caught_up = true;
+                self.has_terms = true;
             }
             Told::Entry { entry, .. } => self.fold(&entry, bytes),
             Told::Taken { number } => {
@@ -460,6 +475,7 @@ impl Mount {
         if let Some(bytes) = bytes {
             self.contents.insert(content.id, bytes);
         }
+        self.note(&format!("folds {}: {:?} of node {}", entry.seq, entry.op, entry.node().0));
         let known = &mut *self.known.borrow_mut();
         known.folded.insert(content.id);
         let ino = self.files.ino(entry.node());

@@ -215,7 +215,8 @@ impl Service {
             })
             .collect();
         for entry in &submitted.entries {
-            let knows = if matches!(entry.op, Op::Write { .. }) { &known.seen } else { &known.folded };
+            let knows =
+                if matches!(entry.op, Op::Write { .. }) { &known.seen } else { &known.folded };
             if let Some(lost) = self.replaced(&tree, entry) {
                 let text = String::from_utf8_lossy(&lost).into_owned();
                 if !knows.contains(&Content::of(&lost).id) {

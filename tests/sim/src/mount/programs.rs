@@ -48,7 +48,9 @@ pub(super) async fn run(mount: Handle, program: Program) {
             _ => Ok(()),
         },
         Program::Mode(path, mode) => match find(&mount, &path) {
-            Ok((_, _, Some(found))) if found.is_file => ask(&mount, Ask::Mode(found.ino, mode)).await,
+            Ok((_, _, Some(found))) if found.is_file => {
+                ask(&mount, Ask::Mode(found.ino, mode)).await
+            }
             _ => Ok(()),
         },
     };
@@ -152,7 +154,13 @@ fn write(mount: &Handle, file: &File, append: bool) -> Result<(), Failure> {
     let written = mount.files.write(file.handle, 0, text.as_bytes(), now);
     if written.is_err() {
         mount.lines.borrow_mut().excuse(line.as_bytes());
-    } else if !String::from_utf8_lossy(&mount.shown(file.ino)).contains(&line) {
+    } else {
+        mount.note(&format!("wrote {line} to {}", file.ino));
+        if !mount.files.stat(file.ino)?.is_named {
+            mount.lines.borrow_mut().excuse(line.as_bytes());
+        }
+    }
+    if written.is_ok() && !String::from_utf8_lossy(&mount.shown(file.ino)).contains(&line) {
         mount.violate(format!("{}: {line} was written and is not shown", mount.session));
     }
     written.map(drop)
@@ -163,6 +171,10 @@ async fn flush(mount: &Handle, file: &File, sync: bool) -> Result<(), Failure> {
         let mount = &mut *mount.borrow_mut();
         mount.request()?;
         let shown = mount.shown(file.ino);
+        if !mount.files.stat(file.ino).is_ok_and(|found| found.is_named) {
+            // As anywhere else, it goes when it is closed.
+            mount.lines.borrow_mut().excuse(&shown);
+        }
         mount.lines.borrow().written(&mount.session, &shown)
     };
     if sync {
@@ -186,6 +198,7 @@ async fn flush(mount: &Handle, file: &File, sync: bool) -> Result<(), Failure> {
         }
         Closed::Committed => None,
     };
+    mount.borrow_mut().note(&format!("closed {} with {lines:?}, taken: {taken:?}", file.ino));
     mount.borrow().lines.borrow_mut().confirm(&lines, taken);
     Ok(())
 }
@@ -197,7 +210,9 @@ fn release(mount: &Handle, file: &File) {
     let mount = &mut *mount.borrow_mut();
     mount.files.close(file.handle);
     if mount.files.is_dirty(ino) {
-        mount.spawned.push(Box::pin(async move { let _ = commit::commit(&core, ino).await; }));
+        mount.spawned.push(Box::pin(async move {
+            let _ = commit::commit(&core, ino).await;
+        }));
     }
     if mount.rng.u8(..) < 30 {
         mount.files.forget(ino, 1);
@@ -228,12 +243,7 @@ async fn save(
     done
 }
 
-async fn append(
-    mount: &Handle,
-    path: &[String],
-    times: u32,
-    synced: bool,
-) -> Result<(), Failure> {
+async fn append(mount: &Handle, path: &[String], times: u32, synced: bool) -> Result<(), Failure> {
     let file = open(mount, path, (false, false, true)).await?;
     let mut done = Ok(());
     for _ in 0..times {

@@ -180,7 +180,7 @@ impl World {
         let Point { running: Some(running), ending: false, .. } = &mut mounts.points[at] else {
             return;
         };
-        if running.busy() < 4 && running.mount.borrow().caught_up {
+        if running.busy() < 4 && running.mount.borrow().is_mounted() {
             let mount = running.mount.borrow();
             self.tell(&format!("{} {program:?}", mount.session));
             drop(mount);
@@ -220,14 +220,18 @@ impl World {
         if ends {
             sent.push(Up::Say(Said::Bye));
         }
-        let (closed, counted, violation) = {
+        let (closed, counted, said, violation) = {
             let mount = &mut *running.mount.borrow_mut();
             let counted = std::mem::take(&mut mount.counted);
-            (std::mem::take(&mut mount.closed), counted, mount.violation.take())
+            let said = std::mem::take(&mut mount.said);
+            (std::mem::take(&mut mount.closed), counted, said, mount.violation.take())
         };
         let deaf = running.mount.borrow().is_deaf();
         for what in counted {
             self.count(what);
+        }
+        for what in said {
+            self.tell(&what);
         }
         if let Some(violation) = violation {
             self.registry.borrow_mut().violate(violation);
@@ -317,7 +321,7 @@ impl World {
             let mount = &mut *running.mount.borrow_mut();
             mount.now = self.now;
             let head = mount.files.tree().head();
-            if mount.caught_up && mount.is_current() && head < *seq {
+            if mount.is_mounted() && mount.is_current() && head < *seq {
                 let what = format!("{} shows {head}, and {seq} was closed", mount.session);
                 self.registry.borrow_mut().violate(what);
             }
@@ -424,7 +428,7 @@ impl World {
                 self.count("mount's taken line lost");
                 continue;
             }
-            return Err(format!("<{line}>, which was confirmed, is lost"));
+            return Err(format!("{line}, is lost"));
         }
         Ok(())
     }
