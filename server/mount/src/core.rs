@@ -126,8 +126,8 @@ pub(crate) struct Core {
     /// One commit of a file at a time.
     commits: Mutex<HashMap<Ino, Arc<tokio::sync::Mutex<()>>>>,
     lost: watch::Sender<Option<String>>,
-    /// It knows all that was committed when it was connected.
-    caught_up: watch::Sender<bool>,
+    /// It knows all that was committed when it was connected, and the service has heard it.
+    caught_up: watch::Sender<(bool, bool)>,
 }
 
 /// A mount that runs.
@@ -192,7 +192,7 @@ pub async fn mount(options: Options, device: OwnedFd) -> Result<Mounted, MountEr
         stale: Mutex::default(),
         commits: Mutex::default(),
         lost,
-        caught_up: watch::Sender::new(false),
+        caught_up: watch::Sender::new((false, false)),
     });
     let connection = Connection::open(to, orders, core.clone(), sees);
     let connected = runtime.spawn(connection).await;
@@ -200,7 +200,7 @@ pub async fn mount(options: Options, device: OwnedFd) -> Result<Mounted, MountEr
     let linked = runtime.spawn(connected);
     // What others have closed before this one is there is what it shows.
     let mut caught_up = core.caught_up.subscribe();
-    let caught = tokio::time::timeout(PATIENCE, caught_up.wait_for(|it| *it)).await;
+    let caught = tokio::time::timeout(PATIENCE, caught_up.wait_for(|it| *it == (true, true))).await;
     if !matches!(caught, Ok(Ok(_))) {
         return Err(s0_api::Error::Unavailable("it does not say what there is".into()).into());
     }
@@ -359,7 +359,7 @@ impl Core {
     pub(crate) fn is_current(&self) -> bool {
         // By the clock, too: a process that stood still has been told nothing yet.
         let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        self.is_current.load(Ordering::Acquire) && heard.is_none_or(|at| at.elapsed() < LEASE)
+        self.is_current.load(Ordering::Acquire) && heard.is_some_and(|at| at.elapsed() < LEASE)
     }
 
     /// Whether no other mount is there. It stays so while the view is held.
@@ -432,7 +432,7 @@ impl Incoming for Core {
 
     fn terms(&self, policy: Policy, quota: Quota) {
         self.view().set_terms(policy, quota);
-        self.caught_up.send_replace(true);
+        self.caught_up.send_modify(|it| it.0 = true);
     }
 
     fn reconnected(&self) {
@@ -468,6 +468,7 @@ impl Incoming for Core {
             self.tell(Tell::Current);
         }
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
+        self.caught_up.send_if_modified(|it| !std::mem::replace(&mut it.1, true));
     }
 
     fn lapsed(&self) {

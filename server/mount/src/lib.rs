@@ -37,6 +37,8 @@ pub mod platform;
 mod ranges;
 mod reach;
 mod serve;
+#[doc(hidden)]
+pub mod simulated;
 mod view;
 
 pub use crate::core::{MountError, Mounted, Options, Performer, mount};

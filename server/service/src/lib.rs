@@ -37,6 +37,8 @@ mod platform;
 mod problem;
 mod serve;
 mod service;
+#[doc(hidden)]
+pub mod simulated;
 pub mod sqlite;
 mod volume;
 

@@ -19,6 +19,8 @@
 pub mod coverage;
 pub mod disk;
 pub mod fs;
+pub mod lines;
+pub mod mount;
 pub mod service;
 pub mod site;
 pub mod world;

@@ -1,17 +1,20 @@
 //! The service: the real ledger, with commits that can be lost, retention, and
 //! backups that bring a Volume's past back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
+use std::sync::Arc;
 
-use s0_api::sync::{Answer, Registered, Registration, Submission, SubmitError};
-use s0_service::ledger::Ledger;
+use s0_api::sync::{Answer, Outcome, Registered, Registration, Submission, SubmitError};
+use s0_service::ledger::{Ledger, Submitted};
 use s0_tree::{
     Action, Actor, AttributeChange, Change, Content, ContentId, Entry, Kind, New, News, Node, Op,
-    Origin, RenameHow, Seq, Source, Time, TreePath, fold,
+    Origin, Reason, RenameHow, Seq, Source, Time, TreePath, fold,
 };
 
 use crate::coverage::Shared;
+use crate::lines::{Lines, lines_in};
+use crate::mount::{Knowledge, Sent};
 use crate::site::Registry;
 
 /// What is to be done once a commit is durable.
@@ -32,10 +35,14 @@ pub struct Service {
     pub uncommitted: Vec<Entry>,
     uncommitted_known: Vec<Rc<[u8]>>,
     pub waiting: Vec<Waiting>,
+    /// How often it has committed.
+    pub commits: u64,
     pub contents: HashMap<ContentId, Rc<[u8]>>,
     /// Entries up to here are not kept.
     pub floor: Seq,
     backups: Vec<(Ledger, usize)>,
+    /// Conflicts that mounts were told of.
+    told: BTreeSet<(Arc<str>, TreePath, Reason)>,
     conflicts: u64,
     epochs: u64,
 }
@@ -56,9 +63,11 @@ impl Service {
             uncommitted: Vec::new(),
             uncommitted_known: Vec::new(),
             waiting: Vec::new(),
+            commits: 0,
             contents: HashMap::new(),
             floor: Seq(0),
             backups: Vec::new(),
+            told: BTreeSet::new(),
             conflicts: 0,
             epochs: 0,
         }
@@ -108,21 +117,7 @@ impl Service {
         seen: &std::collections::BTreeSet<Rc<[u8]>>,
     ) -> (Result<Answer, SubmitError>, bool) {
         let before = self.ledger.tree().clone();
-        let held: Vec<ContentId> = inline.iter().map(|(id, _)| *id).collect();
-        let contents = &self.contents;
-        let conflicts = &mut self.conflicts;
-        let submitted = self.ledger.submit(
-            id,
-            instance,
-            submission,
-            Time(i64::try_from(now).unwrap_or(0)),
-            &mut || {
-                *conflicts += 1;
-                format!("conflict {conflicts}")
-            },
-            &|id| contents.contains_key(&id) || held.contains(&id),
-        );
-        match submitted {
+        match self.admit((id, instance), submission, inline, now) {
             Err(error) => (Err(error), false),
             Ok(submitted) if submitted.repeated => (Ok(submitted.answer), true),
             Ok(submitted) => {
@@ -156,6 +151,108 @@ impl Service {
         }
     }
 
+    fn admit(
+        &mut self,
+        (id, instance): (&str, u64),
+        submission: &Submission,
+        inline: &[(ContentId, Arc<[u8]>)],
+        now: u64,
+    ) -> Result<Submitted, SubmitError> {
+        let held: Vec<ContentId> = inline.iter().map(|(id, _)| *id).collect();
+        let contents = &self.contents;
+        let conflicts = &mut self.conflicts;
+        self.ledger.submit(
+            id,
+            instance,
+            submission,
+            Time(i64::try_from(now).unwrap_or(0)),
+            &mut || {
+                *conflicts += 1;
+                format!("conflict {conflicts}")
+            },
+            &|id| contents.contains_key(&id) || held.contains(&id),
+        )
+    }
+
+    /// The same of a mount, with what its programs know. The answer comes with the next commit.
+    pub fn submit_of_mount(
+        &mut self,
+        (session, instance): (&Arc<str>, u64),
+        sent: &Sent,
+        known: &Knowledge,
+        now: u64,
+        registry: &mut Registry,
+        lines: &mut Lines,
+    ) -> Result<Answer, SubmitError> {
+        let mut tree = self.ledger.tree().clone();
+        let submission = &sent.submission;
+        let submitted = self.admit((session, instance), submission, &sent.inline, now)?;
+        if submitted.repeated {
+            return Ok(submitted.answer);
+        }
+        for (id, bytes) in &sent.inline {
+            let data: Rc<[u8]> = Rc::from(&**bytes);
+            if lines_in(&data).iter().collect::<BTreeSet<_>>().len() != lines_in(&data).len() {
+                let text = String::from_utf8_lossy(&data).into_owned();
+                registry.violate(format!("{session} has a line twice: {text:?}"));
+            }
+            // Its lines are looked for, wherever they come to.
+            registry.written.entry(data.clone()).or_insert(true);
+            self.contents.insert(*id, data);
+        }
+        let is_done = |outcome: &Outcome| match outcome {
+            Outcome::Accepted { .. } | Outcome::Held { .. } => true,
+            Outcome::Conflict { reason, .. } => !reason.is_about_names(),
+            _ => false,
+        };
+        let stale = !submitted.answer.outcomes.iter().all(is_done);
+        lines.hold(session, submission.number, stale);
+        let accepted = submitted.answer.outcomes.iter().zip(&sent.keeps);
+        let keeps: Vec<Seq> = accepted
+            .filter_map(|(outcome, keeps)| match outcome {
+                Outcome::Accepted { seq, .. } if *keeps => Some(*seq),
+                _ => None,
+            })
+            .collect();
+        for entry in &submitted.entries {
+            let knows =
+                if matches!(entry.op, Op::Write { .. }) { &known.seen } else { &known.folded };
+            if let Some(lost) = self.replaced(&tree, entry) {
+                let text = String::from_utf8_lossy(&lost).into_owned();
+                if !knows.contains(&Content::of(&lost).id) {
+                    registry.violate(format!(
+                        "{session} replaced {text:?} at {} without ever having seen it",
+                        entry.path
+                    ));
+                }
+                let written = entry.content().and_then(|content| self.bytes(content));
+                if keeps.contains(&entry.seq) && written.is_some_and(|it| !it.starts_with(&lost)) {
+                    registry.violate(format!(
+                        "{session} appended to {text:?} at {}, and it is not there any more",
+                        entry.path
+                    ));
+                }
+            }
+            if fold(&mut tree, entry).is_err() {
+                registry.violate(format!("entry {} does not fit", entry.seq));
+            }
+        }
+        for conflict in &submitted.conflicts {
+            // What is only told is recorded if it is the first of its kind.
+            let is_told = conflict.change.looks_again;
+            let kind = (session.clone(), conflict.path.clone(), conflict.reason);
+            if is_told && !self.told.insert(kind) {
+                continue;
+            }
+            let both = [conflict.change.content(), conflict.existing_content];
+            for content in both.into_iter().flatten() {
+                self.uncommitted_known.extend(self.bytes(content));
+            }
+        }
+        self.take(submitted.entries);
+        Ok(submitted.answer)
+    }
+
     /// The content of another that an entry takes out of the tree.
     fn replaced(&self, tree: &s0_tree::Tree, entry: &Entry) -> Option<Rc<[u8]>> {
         let node = match &entry.op {
@@ -186,6 +283,7 @@ impl Service {
     /// Makes what was admitted durable, and gives the answers that waited.
     pub fn commit(&mut self, registry: &mut Registry) -> Vec<Waiting> {
         self.durable = self.ledger.clone();
+        self.commits += 1;
         self.journal.append(&mut self.uncommitted);
         registry.known.extend(self.uncommitted_known.drain(..));
         std::mem::take(&mut self.waiting)
@@ -229,6 +327,22 @@ impl Service {
         self.ledger = ledger;
         self.backups.clear();
         true
+    }
+
+    /// Keeps a name for a mount. Whether it was free.
+    pub fn reserve(&mut self, session: &Arc<str>, path: &TreePath) -> bool {
+        let ledgers = [&mut self.ledger, &mut self.durable];
+        let is_free = ledgers.iter().all(|ledger| ledger.is_free(session, path));
+        if is_free {
+            ledgers.into_iter().for_each(|ledger| ledger.reserve(session, path));
+        }
+        is_free
+    }
+
+    /// A name is kept no longer; without one, none of a mount's.
+    pub fn release(&mut self, session: &str, path: Option<&TreePath>) {
+        self.ledger.release(session, path);
+        self.durable.release(session, path);
     }
 
     /// Two spellings of one name, from before anybody registered who minds.

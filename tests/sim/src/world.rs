@@ -2,7 +2,9 @@
 //! seed.
 
 mod compare;
+mod connections;
 mod desk;
+mod mounts;
 mod network;
 mod rest;
 
@@ -21,6 +23,7 @@ use s0_tree::{Content, ContentId, Seq, TreePath};
 use crate::coverage::{Coverage, Shared};
 use crate::disk::{Durable, SimDisk, SimStore};
 use crate::fs::{Fs, Traits};
+use crate::lines;
 use crate::service::Service;
 use crate::site::{Registry, Site};
 
@@ -104,12 +107,20 @@ pub struct World {
     agent_steps: u32,
     /// What happens at an editor, if there is one.
     desk: Option<fastrand::Rng>,
+    /// What is mounted, in worlds with mounts.
+    mounts: Option<mounts::Mounts>,
+    lines: lines::Shared,
     trace: bool,
 }
 
 /// Runs one seed. Says what was reached, and what went wrong if anything did.
 pub fn run(seed: u64) -> (Coverage, Result<(), String>) {
     let mut world = World::new(seed, desk::desk(seed));
+    // A workspace alone has no conflicts; with mounts it is not alone.
+    world.mounts = mounts::mounts(seed).filter(|_| !world.lonely);
+    if world.mounts.is_some() {
+        world.count("worlds with mounts");
+    }
     let result = world.play().map_err(|why| format!("[{}] {why}", world.in_words()));
     let coverage = world.coverage.borrow().clone();
     (coverage, result)
@@ -223,6 +234,8 @@ impl World {
             loss: [0, 10, 40][rng.usize(..3)],
             agent_steps: 0,
             desk,
+            mounts: None,
+            lines: lines::Shared::default(),
             trace: std::env::var_os("S0_SIM_TRACE").is_some(),
             rng,
         }
@@ -235,6 +248,7 @@ impl World {
             if self.desk.as_mut().is_some_and(|rng| rng.u8(..) < 30) {
                 self.sit_at_editor();
             }
+            self.use_mounts();
             match self.rng.u8(..200) {
                 0..=59 => {
                     let at = self.rng.usize(..self.machines.len());
@@ -386,15 +400,17 @@ impl World {
             13..=15 => {
                 self.count("crash service");
                 self.service.crash(&mut self.registry.borrow_mut());
+                self.forget_mounts();
                 for at in 0..self.machines.len() {
                     self.cut(at);
                 }
             }
             16 | 17 => self.service.back_up(),
             18 if !self.lonely && self.rng.u8(..) < 60 => {
-                let registry = &mut *self.registry.borrow_mut();
-                if self.service.restore_backup(&mut self.rng, registry) {
+                let registry = self.registry.clone();
+                if self.service.restore_backup(&mut self.rng, &mut registry.borrow_mut()) {
                     Coverage::count(&self.coverage, "epoch");
+                    self.forget_mounts();
                     for at in 0..self.machines.len() {
                         let machine = &mut self.machines[at];
                         machine.online = false;

@@ -2,7 +2,9 @@
 
 use std::ffi::OsStr;
 
-use s0_tree::{Entry, Kind, Misfit, Name, New, NodeId, Op, Place, RenameHow, Source, Time, fold};
+use s0_tree::{
+    Entry, Kind, Misfit, Name, New, NodeId, Op, Place, RenameHow, Seq, Source, Time, fold,
+};
 
 use super::{Gone, Is, Unseen, View};
 use crate::draft::Draft;
@@ -51,6 +53,7 @@ impl View {
         if !self.adopt(entry, own) {
             self.carry_over(entry, own);
         }
+        self.follow_displaced(&entry.op);
         if let Some((ino, time)) = told
             && let Some(inode) = self.inodes.get_mut(&ino)
         {
@@ -218,9 +221,12 @@ impl View {
         let Some((version, Some(content))) = node else { return false };
         self.became(ino, id);
         if let Some(inode) = self.inodes.get_mut(&ino) {
-            inode.based = version;
-            let rebased = inode.draft.as_mut().is_none_or(|draft| draft.rebase(content).is_ok());
-            inode.overtaken |= !rebased || by_replica;
+            // What a developer made unseen is not written over: with whatever version there is,
+            // that is a conflict.
+            let is_over = !by_replica
+                && inode.draft.as_mut().is_none_or(|draft| draft.rebase(content).is_ok());
+            inode.based = if is_over { version } else { Seq(0) };
+            inode.overtaken |= !is_over;
         }
         true
     }
@@ -254,6 +260,19 @@ impl View {
         } else {
             // What is here cannot be put over it, so it is not: see the conflict.
             inode.overtaken = true;
+        }
+    }
+
+    /// What a rename exchanges with its node, or takes one of several names from, is of another
+    /// version then; its content is as it was.
+    fn follow_displaced(&mut self, op: &Op) {
+        let Op::Rename { displaced: Some(id), .. } = op else { return };
+        let version = self.tree.node(*id).map(|node| node.version);
+        if let (Some(version), Some(inode)) = (version, self.inodes.get_mut(&self.ino(*id)))
+            && inode.draft.is_some()
+            && !inode.overtaken
+        {
+            inode.based = version;
         }
     }
 

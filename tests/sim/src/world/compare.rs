@@ -82,6 +82,7 @@ impl World {
                 }
             }
         }
+        self.compare_mounts()?;
         let registry = self.registry.borrow();
         for (data, excused) in &registry.written {
             let lives = || {

@@ -139,6 +139,7 @@ impl World {
             }
         }
         let waiting = self.service.commit(&mut self.registry.borrow_mut());
+        self.lines.borrow_mut().commit();
         for Waiting { machine, session, number, answer } in waiting {
             let due = self.now + self.rng.u64(..60);
             self.machines[machine].inbox.push((due, session, Event::Answered(number, answer)));

@@ -52,6 +52,7 @@ impl World {
             self.run_machine(at);
             self.pump(at);
         }
+        self.rest_mounts();
         self.serve();
         self.commit();
     }
@@ -63,6 +64,7 @@ impl World {
             self.verdict()?;
             let head = self.service.head();
             let still = self.messages.is_empty()
+                && self.mounts_are_still().is_ok()
                 && self.machines.iter().all(|machine| {
                     machine.replica.as_ref().is_some_and(|replica| {
                         let blocked = replica
@@ -87,6 +89,9 @@ impl World {
             }
         }
         let mut why = String::from("it does not come to rest:");
+        if let Err(left) = self.mounts_are_still() {
+            why += &format!(" {left}");
+        }
         for machine in &self.machines {
             let Some(replica) = &machine.replica else { continue };
             let status = replica.status();
