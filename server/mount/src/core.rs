@@ -462,7 +462,8 @@ impl Incoming for Core {
     }
 
     fn heard(&self, said: Instant) {
-        if !self.is_current() {
+        let is_first = self.heard.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+        if !is_first && !self.is_current() {
             // Nobody has waited until the kernel knew what came meanwhile.
             self.lapsed();
             self.tell(Tell::Current);
