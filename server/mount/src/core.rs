@@ -436,8 +436,9 @@ impl Incoming for Core {
     }
 
     fn reconnected(&self) {
-        self.take_locks_again();
+        // With its locks, it has said all that it holds.
         self.keep_names();
+        self.take_locks_again();
     }
 
     fn reserved(&self, id: u64, granted: bool) {

@@ -342,6 +342,21 @@ impl Ledger {
         Ok(())
     }
 
+    /// The mounts that are registered.
+    pub fn mounts(&self) -> impl Iterator<Item = Arc<str>> {
+        self.replicas.keys().filter(|id| id.starts_with(ID_PREFIX)).cloned()
+    }
+
+    /// Mounts that were not heard of since then are not registered any more. Gives them.
+    pub fn forget_mounts(&mut self, since: Time, but: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
+        let silent = |id: &str| self.replica(id).is_some_and(|known| known.seen < since);
+        let gone: Vec<_> = self.mounts().filter(|id| silent(id) && !but(id)).collect();
+        for id in &gone {
+            self.unregister(id);
+        }
+        gone
+    }
+
     /// Notes that a replica was heard of.
     pub fn saw(&mut self, id: &str, time: Time) {
         if let Some(known) = self.replica(id) {

@@ -6,10 +6,11 @@
 //! an `open` anywhere finds it. A mount that is not heard of for [`LEASE`] does not count;
 //! it knows by its own clock, and sooner, that it may not go by its caches any more.
 //!
-//! All of this is memory. A service that starts knows no mounts; those that were connected
-//! come back with what they hold.
+//! All of this is memory. A service that starts knows only which mounts there were; they come
+//! back with what they hold. Until they have said that, or cannot hold it any more, nobody gets
+//! anything that one of them may have.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,10 @@ pub(crate) struct Mounts {
     sessions: HashMap<Arc<str>, Session>,
     locks: Locks,
     connections: u64,
+    /// Those that may come back to a service that began anew.
+    awaited: HashSet<Arc<str>>,
+    /// When they do not count any more.
+    awaited_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -95,6 +100,28 @@ impl Settled {
 }
 
 impl Mounts {
+    /// The service begins, and there were these mounts.
+    pub(crate) fn wait_for(&mut self, known: impl IntoIterator<Item = Arc<str>>, now: Instant) {
+        self.awaited.extend(known);
+        self.awaited_until = Some(now + LEASE);
+    }
+
+    /// Until when one may come back that has not said what it holds.
+    pub(crate) fn awaits_until(&self, now: Instant) -> Option<Instant> {
+        self.awaited_until.filter(|until| *until > now && !self.awaited.is_empty())
+    }
+
+    /// The mounts that are connected, or were a moment ago.
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.sessions.keys()
+    }
+
+    fn is_here(&mut self, session: &str) {
+        if self.awaited.remove(session) {
+            self.tell_of_company();
+        }
+    }
+
     /// A mount connects, or comes back. Gives the number of its connection.
     ///
     /// # Errors
@@ -132,7 +159,7 @@ impl Mounts {
 
     /// Tells a mount that it is alone, or that it is so no more.
     fn tell_of_company(&mut self) {
-        let alone = self.sessions.len() == 1;
+        let alone = self.sessions.len() == 1 && self.awaited.is_empty();
         for known in self.sessions.values_mut() {
             let (company, told) = match known.company {
                 Company::Known if alone => (Company::None, Told::Alone),
@@ -209,6 +236,7 @@ impl Mounts {
             self.sessions.remove(session);
             let granted = self.locks.drop_session(session);
             self.tell_all(granted);
+            self.awaited.remove(session);
             self.tell_of_company();
         }
     }
@@ -220,11 +248,15 @@ impl Mounts {
 
     /// Whether there are mounts that do not count any more.
     pub(crate) fn has_lapsed(&self, now: Instant) -> bool {
-        self.sessions.values().any(|session| session.counts_until() <= now)
+        let awaits_nobody = !self.awaited.is_empty() && self.awaits_until(now).is_none();
+        awaits_nobody || self.sessions.values().any(|session| session.counts_until() <= now)
     }
 
     /// Lets go of mounts that do not count any more.
     pub(crate) fn expire(&mut self, now: Instant) {
+        if self.awaits_until(now).is_none() {
+            self.awaited.clear();
+        }
         self.evict(|_, known| known.counts_until() <= now);
     }
 
@@ -277,6 +309,7 @@ impl Mounts {
     pub(crate) fn said_locks(&mut self, session: &str, connection: u64) {
         let granted = self.locks.drop_unsaid(session, connection);
         self.tell_all(granted);
+        self.is_here(session);
     }
 
     /// Does what a mount says about locks it has or waits for.
@@ -380,6 +413,24 @@ mod tests {
         // It comes back alone, and is told so once more.
         let (_, mut told) = come(&mut mounts, "a");
         assert_eq!(told.try_recv(), Ok(Told::Alone));
+    }
+
+    #[test]
+    fn a_service_that_begins_waits_for_the_mounts_that_there_were() {
+        let (mut mounts, now) = (Mounts::default(), Instant::now());
+        mounts.wait_for(["a".into(), "b".into()], now);
+        assert_eq!(mounts.awaits_until(now), Some(now + LEASE));
+        let (tell, mut told) = unbounded_channel();
+        let mode = AccessMode::ReadWriteMany;
+        let back = mounts.join(&"a".into(), (Seq(5), false), mode, tell, now).unwrap();
+        mounts.said_locks("a", back);
+        assert!(told.try_recv().is_err(), "the other may come back");
+        assert!(mounts.awaits_until(now).is_some());
+        // It does not.
+        let late = now + LEASE;
+        assert!(mounts.saw("a", back, Seq(5), late) && mounts.has_lapsed(late));
+        mounts.expire(late);
+        assert_eq!((mounts.awaits_until(late), told.try_recv()), (None, Ok(Told::Alone)));
     }
 
     #[test]

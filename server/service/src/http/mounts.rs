@@ -34,6 +34,8 @@ mod stale;
 const AT_ONCE: usize = 256;
 /// How many submissions of a mount may be under way, those that it sends again among them.
 const UNDER_WAY: usize = 2 * IN_FLIGHT;
+/// How much a mount may ask for while others are waited for.
+const MOST_ASKS: usize = 65_536;
 /// How often mounts that fell silent are looked for.
 const LOOK: Duration = Duration::from_millis(500);
 /// How often the token is looked at.
@@ -94,6 +96,8 @@ pub(super) async fn connect(
         // Of what was answered before, it may not have been told that it is settled.
         owed: Some(after),
         stale,
+        has_said: false,
+        asks: Vec::new(),
     };
     let upgrade = upgrade.max_message_size(LARGE).max_frame_size(LARGE);
     Ok(upgrade.on_upgrade(move |socket| mount.run(socket, last_number, committed, told, closing)))
@@ -130,6 +134,10 @@ struct Mount {
     owed: Option<Seq>,
     /// What it was told is taken, and has to try again.
     stale: StaleCloses,
+    /// It has said what it holds.
+    has_said: bool,
+    /// What it asks for that another may hold, who has not said so yet.
+    asks: Vec<Said>,
 }
 
 impl Mount {
@@ -199,8 +207,13 @@ impl Mount {
             if let Err(ended) = self.news(socket, &now).await {
                 return ended;
             }
-            let lapse = match self.settle(socket).await {
-                Ok(at) => at.map(tokio::time::Instant::from_std),
+            let settled = self.settle(socket).await;
+            let grace = match self.answer_asks(socket).await {
+                Ok(until) => until,
+                Err(ended) => return ended,
+            };
+            let lapse = match settled {
+                Ok(at) => at.into_iter().chain(grace).min().map(tokio::time::Instant::from_std),
                 Err(ended) => return ended,
             };
             if self.at < now.head() {
@@ -230,7 +243,7 @@ impl Mount {
                 }
                 Some(told) = locks.recv() => tell(socket, &told).await,
                 changed = committed.changed() => changed.map_err(|_| Ended::Broken),
-                _ = mounts.changed(), if self.owed.is_some() => Ok(()),
+                _ = mounts.changed(), if self.owed.is_some() || !self.asks.is_empty() => Ok(()),
                 () = lapses(lapse) => Ok(()),
                 changed = closing.changed() => changed.map_err(|_| Ended::Broken),
                 _ = look.tick() => {
@@ -296,6 +309,11 @@ impl Mount {
     ) -> Result<Option<Submitting>, Ended> {
         match heard {
             Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
+                Ok(said) if self.has_to_wait(&said) => {
+                    self.asks.push(said);
+                    let bounded = self.asks.len() <= MOST_ASKS;
+                    if bounded { Ok(None) } else { Err(Ended::Broken) }
+                }
                 Ok(said) => self.do_as_said(socket, said).await.map(|()| None),
                 Err(_) => Err(Ended::Broken),
             },
@@ -303,6 +321,32 @@ impl Mount {
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(None),
             Some(Ok(Message::Close(_)) | Err(_)) | None => Err(Ended::Broken),
         }
+    }
+
+    /// Whether something may be another's that has not said so since the service began.
+    fn has_to_wait(&self, said: &Said) -> bool {
+        let about_others = !matches!(
+            said,
+            Said::Seen { .. } | Said::Concluded { .. } | Said::Locks | Said::Company | Said::Bye
+        );
+        // What it holds comes first, and is no question.
+        about_others
+            && self.has_said
+            && self.hot.shared.mounts(|all| all.awaits_until(Instant::now()).is_some())
+    }
+
+    /// Does what had to wait, when it has no more to; gives until when it has.
+    async fn answer_asks(&mut self, socket: &mut WebSocket) -> Result<Option<Instant>, Ended> {
+        if self.asks.is_empty() {
+            return Ok(None);
+        }
+        let until = self.hot.shared.mounts(|all| all.awaits_until(Instant::now()));
+        if until.is_none() {
+            for said in std::mem::take(&mut self.asks) {
+                self.do_as_said(socket, said).await?;
+            }
+        }
+        Ok(until)
     }
 
     async fn do_as_said(&mut self, socket: &mut WebSocket, said: Said) -> Result<(), Ended> {
@@ -349,6 +393,7 @@ impl Mount {
                 tell(socket, &told).await
             }
             Said::Locks => {
+                self.has_said = true;
                 shared.with_mounts(|all| all.said_locks(session, self.connection));
                 Ok(())
             }

@@ -67,6 +67,7 @@ pub(crate) async fn open(
     };
     let committed = Committed { ledger: ledger.clone(), retained_after: stored.retained_after };
     let shared = Arc::new(Shared::new(Arc::new(committed), Ring::new(ledger.head())));
+    shared.with_mounts(|all| all.wait_for(ledger.mounts(), Instant::now()));
     let (jobs, waiting) = mpsc::channel(WAITING);
     let (keeps, keeping) = mpsc::channel(WAITING);
     let task = Task {

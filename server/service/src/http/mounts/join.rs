@@ -1,14 +1,19 @@
 //! How a mount comes: it waits for those that were alone, and is registered.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use s0_api::mounts::{MountQuery, OWN_LEASE_MS};
 use s0_api::sync::Registration;
-use s0_tree::{Policy, Seq};
+use s0_tree::{Policy, Seq, Time};
 
 use crate::problem::Problem;
 use crate::volume::{Hot, Needs};
+
+/// When a mount is forgotten that ended without a word, in nanoseconds after it was heard of last: a
+/// day. Until then it may come back with what it has not committed.
+const FORGOTTEN_AFTER: i64 = 24 * 3600 * 1_000_000_000;
 
 /// Waits until each mount that was alone has said which names it has made.
 pub(super) async fn wait_for_others(
@@ -60,7 +65,11 @@ pub(super) async fn register(
         sandbox_id: Some(query.sandbox_id.clone().unwrap_or_else(|| session.to_string())),
     };
     let session = session.clone();
+    let here: HashSet<_> = hot.shared.mounts(|all| all.sessions().cloned().collect());
     hot.commit(Needs::default(), move |draft| {
+        let long_ago = Time(draft.time.0 - FORGOTTEN_AFTER);
+        let gone = draft.ledger.forget_mounts(long_ago, |id| here.contains(id));
+        draft.append.forgotten.extend(gone);
         let known = draft.ledger.register(&session, &registration, draft.time);
         if known.cursor < after {
             // It was compared with the head; a reader behind it pins what it needs.
