@@ -192,6 +192,32 @@ pub struct CurrentToken {
     pub api_key: OwnToken,
 }
 
+/// What a new token for a mount is to allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct NewMountToken {
+    /// Whether nothing can be written with it; true when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
+}
+
+/// A token for a mount of one Volume that was just made: the only time that it is told.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MountToken {
+    /// Its id.
+    pub id: String,
+    /// The token itself.
+    pub token: String,
+    /// When it ceases unless it is used. A mount that runs uses it all the time.
+    pub expires_at: String,
+}
+
+impl std::fmt::Debug for MountToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The token stays out of every log.
+        f.debug_struct("MountToken").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
 /// A word for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Message {

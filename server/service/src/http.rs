@@ -30,6 +30,7 @@ mod files;
 pub mod fuzzing;
 mod health;
 mod history;
+mod mount_tokens;
 mod mounts;
 mod observe;
 mod posix;
@@ -143,6 +144,14 @@ fn of_a_volume() -> Routes {
                 mounts::connect,
                 gives("A mount's connection, a WebSocket.", &[(101, "")], &[403, 409]),
             ),
+        )
+        .api_route(
+            "/mount-tokens",
+            post_with(mount_tokens::create, does("Makes a token for a mount.", &[409])),
+        )
+        .api_route(
+            "/mount-tokens/{token}",
+            delete_with(mount_tokens::delete, does("Ends it, if it is there.", &[])),
         )
         .api_route(
             "/snapshots",

@@ -239,6 +239,30 @@ pub struct TokenRecord {
     pub created: Time,
     /// When it last changed.
     pub updated: Time,
+    /// What it is limited to, if it was made with another token and for one thing.
+    pub limit: Option<Limit>,
+}
+
+/// The limits of a token that was made with another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// The SHA-256 of the other token, without which this one opens nothing.
+    pub parent: Hash,
+    /// All that it is for.
+    pub purpose: Purpose,
+}
+
+/// What a limited token is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// A mount.
+    Mount {
+        /// Of this Volume.
+        volume: String,
+        /// Through which nothing is written.
+        read_only: bool,
+    },
 }
 
 /// A store that failed. Whether the last write was done is unknown.
@@ -294,7 +318,8 @@ pub trait Journal: Send + Sync + 'static {
     /// Deletes a Volume with all that belongs to it. Says whether it was there.
     async fn delete_volume(&self, id: &str) -> Kept<bool>;
     /// Gives every Volume another epoch, made of `seed`: the store was brought
-    /// back from a backup, and readers may know entries that it does not.
+    /// back from a backup, and readers may know entries that it does not. Limited tokens
+    /// are forgotten: nothing that they were made for goes on.
     async fn renew_epochs(&self, seed: &str) -> Kept<()>;
     /// What is needed to have a Volume in memory.
     async fn load(&self, volume: &str) -> Kept<Option<Stored>>;
@@ -372,12 +397,19 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Keeps a token, in place of one with the same hash.
     async fn put_token(&self, token: TokenRecord) -> Kept<()>;
-    /// Forgets a token. Says whether it was there.
+    /// Forgets a token, and those that were made with it. Says whether it was there.
     async fn delete_token(&self, hash: Hash) -> Kept<bool>;
     /// What a token lets its bearer do, by its hash.
     async fn token(&self, hash: Hash) -> Kept<Option<TokenRecord>>;
-    /// The tokens of a team, or of all, newest first.
+    /// The tokens of a team, or of all, newest first, without those that are limited.
     async fn tokens(&self, team: Option<String>) -> Kept<Vec<TokenRecord>>;
+    /// The limited tokens of a team, newest first.
+    async fn limited_tokens(&self, team: &str) -> Kept<Vec<TokenRecord>>;
+    /// Lets a limited token that is there live until `until`, if it would end earlier.
+    async fn prolong_token(&self, hash: Hash, until: Time) -> Kept<()>;
+    /// Forgets the limited tokens that ended before `before`; the others live until `until`
+    /// then, if that is said.
+    async fn keep_limited_tokens(&self, before: Time, until: Option<Time>) -> Kept<()>;
 
     /// What the store finds wrong with itself, in words. It reads all that is stored.
     async fn check(&self) -> Kept<Vec<String>>;

@@ -23,6 +23,7 @@
 //! one module, and the operating system another; nothing else names them.
 
 mod backup;
+mod caller;
 mod connections;
 pub mod contents;
 pub mod disk;

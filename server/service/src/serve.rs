@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use crate::caller::forget_unused_tokens;
 use crate::disk::DiskContents;
 use crate::holdings::Holdings;
 use crate::journal::{Journal, StoreError, TokenRecord};
@@ -213,13 +214,18 @@ pub async fn serve(
         info!("every Volume has a new epoch");
     }
     // The file is the truth: what was in it before opens nothing any more.
+    let local = local_token(&token);
     for old in journal.tokens(None).await?.into_iter().filter(|token| token.platform) {
-        journal.delete_token(old.hash).await?;
+        // What was made with it would go with it.
+        if old.hash != local.hash {
+            journal.delete_token(old.hash).await?;
+        }
     }
-    journal.put_token(local_token(&token)).await?;
+    journal.put_token(local).await?;
     let holdings = Holdings::new(journal.clone(), contents);
     let (close, closing) = watch::channel(false);
     let service = Arc::new(Service::new(journal, holdings, config.retention(), closing));
+    service.keep_limited_tokens().await?;
 
     let listen = |error| ServeError::Listen { address: config.listen, error };
     let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
@@ -233,6 +239,7 @@ pub async fn serve(
         shutdown.await;
         close.send_replace(true);
     };
+    tokio::spawn(forget_unused_tokens(service.clone()));
     let server = connections::serve(listener, http::routes(service), stop);
     let task = tokio::spawn(async move {
         let late = async {
@@ -332,6 +339,7 @@ pub(crate) fn local_token(token: &str) -> TokenRecord {
         expires: None,
         created: time,
         updated: time,
+        limit: None,
     }
 }
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use s0_api::tokens::{Permission, Role};
-use s0_tree::{Hash, Time};
+use s0_tree::Time;
 use tokio::sync::{OnceCell, Semaphore, watch};
 
+use crate::caller::{Awake, Caller};
 use crate::holdings::Holdings;
-use crate::journal::{Journal, TokenRecord};
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::volume::{self, Hot, Retention, Stores};
@@ -31,36 +31,10 @@ pub(crate) struct Service {
     hot: Arc<HotVolumes>,
     retention: Retention,
     idle: Duration,
+    /// The clock by which limited tokens end.
+    pub(crate) awake: Awake,
     /// Becomes true when the service shuts down.
     pub(crate) closing: watch::Receiver<bool>,
-}
-
-/// Who asks.
-#[derive(Debug, Clone)]
-pub(crate) struct Caller {
-    pub(crate) team: String,
-    pub(crate) user: String,
-    pub(crate) token: TokenRecord,
-}
-
-impl Caller {
-    /// All that the token's roles allow.
-    pub(crate) fn permissions(&self) -> Vec<Permission> {
-        let allowed = |permission: &Permission| {
-            self.token.roles.iter().any(|role| role.permissions().contains(permission))
-        };
-        Permission::ALL.into_iter().filter(allowed).collect()
-    }
-
-    /// Refuses who may not do this.
-    pub(crate) fn may(&self, permission: Permission) -> Result<(), Problem> {
-        if self.permissions().contains(&permission) { Ok(()) } else { Err(Problem::FORBIDDEN) }
-    }
-
-    /// Refuses who may not manage tokens.
-    pub(crate) fn is_admin(&self) -> Result<(), Problem> {
-        if self.token.roles.contains(&Role::Admin) { Ok(()) } else { Err(Problem::FORBIDDEN) }
-    }
 }
 
 /// Now, by the machine's clock.
@@ -77,37 +51,13 @@ impl Service {
         closing: watch::Receiver<bool>,
     ) -> Self {
         let (trails, hot, metrics) = (Semaphore::new(TRAILS), Arc::default(), Metrics::default());
-        Self { journal, holdings, trails, metrics, hot, retention, idle: IDLE, closing }
+        let (idle, awake) = (IDLE, Awake::since(now()));
+        Self { journal, holdings, trails, metrics, hot, retention, idle, awake, closing }
     }
 
     /// What is counted and measured, for Prometheus.
     pub(crate) fn metrics(&self) -> String {
         self.metrics.text(self.hot.len())
-    }
-
-    /// Who a token stands for. It is looked up by its hash, so how long that
-    /// takes says nothing about the token.
-    pub(crate) async fn caller(&self, token: &str) -> Result<Caller, Problem> {
-        let known = self.journal.token(Hash::of(token.as_bytes())).await?;
-        let token = known.ok_or(Problem::Unauthorized("the token is not known"))?;
-        if !token.active {
-            return Err(Problem::Unauthorized("the token was revoked"));
-        }
-        if token.expires.is_some_and(|expires| expires <= now()) {
-            return Err(Problem::Unauthorized("the token has expired"));
-        }
-        Ok(Caller { team: token.team.clone(), user: token.user.clone(), token })
-    }
-
-    /// Whether the caller's token opens what it opened. A store that does not answer takes
-    /// nobody's access away.
-    pub(crate) async fn is_good(&self, caller: &Caller) -> bool {
-        match self.journal.token(caller.token.hash).await {
-            Ok(known) => known.is_some_and(|token| {
-                token.active && token.expires.is_none_or(|expires| expires > now())
-            }),
-            Err(_) => true,
-        }
     }
 
     /// A Volume of the caller's team. Another team's is not found.

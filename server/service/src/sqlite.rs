@@ -27,7 +27,7 @@ mod rows;
 mod write;
 
 /// The schema that this program writes.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 const READERS: usize = 3;
 /// Pages that are kept in memory, in KiB, by the connection that writes and by each
 /// that reads. The system's own cache has the file.
@@ -224,7 +224,11 @@ fn configure(connection: &Connection, cache: i64) -> rusqlite::Result<()> {
 fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
     let found = version(&transaction)?;
-    const STEPS: [&str; 2] = [include_str!("sqlite/from_1.sql"), include_str!("sqlite/from_2.sql")];
+    const STEPS: [&str; 3] = [
+        include_str!("sqlite/from_1.sql"),
+        include_str!("sqlite/from_2.sql"),
+        include_str!("sqlite/from_3.sql"),
+    ];
     match found {
         VERSION => {}
         0 => transaction.execute_batch(include_str!("sqlite/schema.sql"))?,
@@ -458,58 +462,23 @@ impl Journal for SqliteJournal {
         self.read(move |db| read::tokens(db, team.as_deref())).await
     }
 
+    async fn limited_tokens(&self, team: &str) -> Kept<Vec<TokenRecord>> {
+        let team = team.to_owned();
+        self.read(move |db| read::limited_tokens(db, &team)).await
+    }
+
+    async fn prolong_token(&self, hash: Hash, until: Time) -> Kept<()> {
+        self.write(move |db| write::prolong_token(db, hash, until)).await
+    }
+
+    async fn keep_limited_tokens(&self, before: Time, until: Option<Time>) -> Kept<()> {
+        self.write(move |db| write::keep_limited_tokens(db, before, until)).await
+    }
+
     async fn check(&self) -> Kept<Vec<String>> {
         self.read(read::check).await
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::journal::conformance;
-
-    #[tokio::test]
-    async fn conforms() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("journal.db");
-        conformance::suite(|| SqliteJournal::open(&path).unwrap()).await;
-    }
-
-    #[test]
-    fn a_newer_database_is_refused() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("journal.db");
-        drop(SqliteJournal::open(&path).unwrap());
-        let connection = Connection::open(&path).unwrap();
-        connection.pragma_update(None, "user_version", VERSION + 1).unwrap();
-        assert!(
-            matches!(SqliteJournal::open(&path), Err(OpenError::Newer(version)) if version == VERSION + 1)
-        );
-    }
-
-    #[tokio::test]
-    async fn a_database_of_version_1_is_brought_up() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("journal.db");
-        drop(SqliteJournal::open(&path).unwrap());
-        let connection = Connection::open(&path).unwrap();
-        // As version 1 had it.
-        connection
-            .execute_batch(
-                "DROP TABLE tokens;
-                 DROP TABLE notes;
-                 ALTER TABLE volumes DROP COLUMN quota_bytes;
-                 ALTER TABLE volumes DROP COLUMN quota_inodes;
-                 ALTER TABLE volumes DROP COLUMN used_bytes;
-                 ALTER TABLE volumes DROP COLUMN used_inodes;
-                 CREATE TABLE tokens (hash BLOB PRIMARY KEY, team TEXT NOT NULL,
-                     user TEXT NOT NULL, permissions TEXT NOT NULL, expires INTEGER
-                 ) STRICT, WITHOUT ROWID;
-                 INSERT INTO tokens VALUES (x'00', 'local', 'local', '[]', NULL);
-                 PRAGMA user_version = 1;",
-            )
-            .unwrap();
-        drop(connection);
-        conformance::suite(|| SqliteJournal::open(&path).unwrap()).await;
-    }
-}
+mod tests;

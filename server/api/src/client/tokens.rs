@@ -4,7 +4,8 @@ use reqwest::Method;
 
 use super::{Client, data, json};
 use crate::error::Error;
-use crate::tokens::{MadeToken, Message, NewToken, Token, TokenList};
+use crate::tokens::{MadeToken, Message, MountToken, NewMountToken, NewToken, Token, TokenList};
+use crate::volumes::Deleted;
 
 impl Client {
     /// Makes a token. What is answered has it, this once.
@@ -30,5 +31,27 @@ impl Client {
     /// See [`Error`].
     pub async fn delete_token(&self, id: &str) -> Result<(), Error> {
         data::<Message>(self.of_service(Method::DELETE, &["api-keys", id])?).await.map(|_| ())
+    }
+
+    /// Makes a token for a mount of a Volume.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn create_mount_token(
+        &self,
+        volume: &str,
+        read_only: bool,
+    ) -> Result<MountToken, Error> {
+        let new = NewMountToken { read_only: Some(read_only) };
+        self.post(&[volume, "mount-tokens"], &new).await
+    }
+
+    /// Ends a token for a mount of a Volume.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn delete_mount_token(&self, volume: &str, id: &str) -> Result<(), Error> {
+        let gone = self.request(Method::DELETE, &[volume, "mount-tokens", id])?;
+        data::<Deleted>(gone).await.map(|_| ())
     }
 }

@@ -19,11 +19,28 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 
 use super::document::{self, failures};
+use crate::caller::Caller;
+use crate::journal::{Limit, Purpose};
 use crate::problem::Problem;
-use crate::service::{Caller, Service};
+use crate::service::Service;
 use crate::volume::Hot;
 
+/// What the Volume is called in the paths of routes.
+const VOLUME: &str = "volume";
+
 type Refusals = Vec<(Option<u16>, Described)>;
+
+/// Who asks, with whatever token.
+async fn bearer(parts: &Parts, service: &Service) -> Result<Caller, Problem> {
+    let given = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = given
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim())
+        .filter(|token| !token.is_empty())
+        .ok_or(Problem::Unauthorized("a bearer token is needed"))?;
+    service.caller(token).await
+}
 
 impl FromRequestParts<Arc<Service>> for Caller {
     type Rejection = Problem;
@@ -31,14 +48,9 @@ impl FromRequestParts<Arc<Service>> for Caller {
         parts: &mut Parts,
         service: &Arc<Service>,
     ) -> Result<Self, Problem> {
-        let given = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let token = given
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim())
-            .filter(|token| !token.is_empty())
-            .ok_or(Problem::Unauthorized("a bearer token is needed"))?;
-        service.caller(token).await
+        let caller = bearer(parts, service).await?;
+        // What a limited token opens is said where it does.
+        if caller.token.limit.is_none() { Ok(caller) } else { Err(Problem::FORBIDDEN) }
     }
 }
 
@@ -48,13 +60,15 @@ impl OperationInput for Caller {
     }
 
     fn inferred_early_responses(ctx: &mut GenContext, _: &mut Operation) -> Refusals {
-        failures(ctx, &[401])
+        failures(ctx, &[401, 403])
     }
 }
 
 /// A permission, as a type.
 pub(super) trait Allows: Send + Sync {
     const PERMISSION: Permission;
+    /// Whether a token that is limited to a mount of the Volume in the path may ask, too.
+    const MOUNTS: bool = false;
 }
 
 macro_rules! permissions {
@@ -68,6 +82,13 @@ macro_rules! permissions {
 }
 permissions!(CreateVolume, ReadVolume, WriteVolume, DeleteVolume, ReadFile, WriteFile);
 
+/// What a permission is for where mounts ask, too.
+pub(super) struct OrMount<P>(PhantomData<P>);
+impl<P: Allows> Allows for OrMount<P> {
+    const PERMISSION: Permission = P::PERMISSION;
+    const MOUNTS: bool = true;
+}
+
 /// One who may do this.
 pub(super) struct May<P> {
     pub(super) caller: Caller,
@@ -77,7 +98,14 @@ pub(super) struct May<P> {
 impl<P: Allows> FromRequestParts<Arc<Service>> for May<P> {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &Arc<Service>) -> Result<Self, Problem> {
-        let caller = Caller::from_request_parts(parts, state).await?;
+        let caller = bearer(parts, state).await?;
+        if let Some(Limit { purpose: Purpose::Mount { volume, .. }, .. }) = &caller.token.limit {
+            let all = in_path(parts).await;
+            let here = all.iter().flatten().find(|(name, _)| *name == VOLUME);
+            if !P::MOUNTS || here.is_none_or(|(_, id)| id != volume) {
+                return Err(Problem::FORBIDDEN);
+            }
+        }
         caller.may(P::PERMISSION)?;
         Ok(Self { caller, permission: PhantomData })
     }
@@ -138,7 +166,7 @@ impl<P: Allows, U: Unknown> FromRequestParts<Arc<Service>> for Volume<P, U> {
     async fn from_request_parts(parts: &mut Parts, state: &Arc<Service>) -> Result<Self, Problem> {
         let May { caller, .. } = May::<P>::from_request_parts(parts, state).await?;
         let all = in_path(parts).await?;
-        let id = all.iter().find(|(name, _)| *name == "volume").map_or("", |(_, id)| id);
+        let id = all.iter().find(|(name, _)| *name == VOLUME).map_or("", |(_, id)| id);
         let found = state.volume(&caller, id).await;
         let hot = found.map_err(|problem| problem.not_found_as(U::UNKNOWN))?;
         Ok(Self { caller, hot, kind: PhantomData })

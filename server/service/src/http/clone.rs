@@ -13,8 +13,9 @@ use super::answers::{Told, ok};
 use super::asked::{Json, Volume, WriteFile};
 use super::files::{apply, clean, not_root, readable, write_of};
 use super::posix::Identity;
+use crate::caller::Caller;
 use crate::problem::Problem;
-use crate::service::{Caller, Service, now};
+use crate::service::{Service, now};
 use crate::volume::{Draft, Needs};
 
 /// How many files one request may name.

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::State;
 use super::answers::{Answered, Told, ok, streamed};
-use super::asked::{Incoming, Json, Named, ReadVolume, Volume, WriteVolume};
+use super::asked::{Incoming, Json, Named, OrMount, ReadVolume, Volume, WriteVolume};
 use super::ranges::{self, Ranged};
 use crate::holdings::{BATCH, Holdings};
 use crate::problem::Problem;
@@ -27,7 +27,7 @@ const MAX_IDS: usize = 200_000;
 /// How many contents are read at once for an answer.
 const READ: usize = 32;
 
-pub(super) async fn tree(volume: Volume<ReadVolume>) -> Answered {
+pub(super) async fn tree(volume: Volume<OrMount<ReadVolume>>) -> Answered {
     let (committed, packed) = volume.hot.packed_tree().await?;
     let mut answer: Response = Body::from(packed).into_response();
     let headers = answer.headers_mut();
@@ -48,7 +48,7 @@ fn bounded(ids: &[ContentId]) -> Result<(), Problem> {
 
 pub(super) async fn missing(
     service: State,
-    volume: Volume<WriteVolume>,
+    volume: Volume<OrMount<WriteVolume>>,
     Json(HaveList { mut ids }): Json<HaveList>,
 ) -> Told<HaveList> {
     bounded(&ids)?;
@@ -61,7 +61,7 @@ pub(super) async fn missing(
 
 pub(super) async fn upload(
     service: State,
-    volume: Volume<WriteVolume>,
+    volume: Volume<OrMount<WriteVolume>>,
     Incoming { body: mut pieces, .. }: Incoming,
 ) -> Told<Stored> {
     let mut intake = Intake::new(&service.holdings, volume.team());
@@ -166,7 +166,7 @@ impl<'a> Intake<'a> {
 
 pub(super) async fn fetch(
     service: State,
-    volume: Volume<ReadVolume>,
+    volume: Volume<OrMount<ReadVolume>>,
     Json(Fetch { of, ids }): Json<Fetch>,
 ) -> Answered {
     bounded(&ids)?;

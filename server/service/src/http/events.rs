@@ -18,10 +18,11 @@ use tokio::time::Instant;
 use super::State;
 use super::answers::Answered;
 use super::asked::{Params, ReadVolume, Volume, number};
+use crate::caller::Caller;
 use crate::journal::Kept;
 use crate::metrics::Open;
 use crate::problem::Problem;
-use crate::service::{Caller, Service};
+use crate::service::Service;
 use crate::volume::{Committed, Hot, Published, event_bytes, publish};
 
 /// How often a stream says that it is still there, and its token is looked at.

@@ -17,14 +17,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::answers::Answered;
-use super::asked::{Named, Params, ReadVolume, Volume};
+use super::asked::{Named, OrMount, Params, ReadVolume, Volume};
 use super::replicas::begin_submission;
 use super::watch::Upgrade;
 use super::{LARGE, State, check_id};
+use crate::caller::Caller;
 use crate::metrics::Open;
 use crate::mounts::{Asked, Settled, StaleCloses};
 use crate::problem::Problem;
-use crate::service::{Caller, Service};
+use crate::service::Service;
 use crate::volume::{Committed, Hot, Needs};
 
 mod join;
@@ -45,7 +46,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) async fn connect(
     service: State,
-    volume: Volume<ReadVolume>,
+    volume: Volume<OrMount<ReadVolume>>,
     Named(session): Named,
     Params(query): Params<MountQuery>,
     Upgrade(upgrade): Upgrade,

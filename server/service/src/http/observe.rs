@@ -11,9 +11,10 @@ use axum::response::{IntoResponse, Response};
 use tracing::{Instrument, debug, debug_span, info};
 
 use super::answers::Answered;
+use crate::caller::Caller;
 use crate::metrics::Answer;
 use crate::problem::Problem;
-use crate::service::{Caller, Service};
+use crate::service::Service;
 use crate::volume::new_id;
 
 /// What takes longer than this until it is answered is noted.

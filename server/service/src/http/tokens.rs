@@ -12,10 +12,11 @@ use s0_tree::{Hash, Time};
 use super::answers::{Made, MadeOf, Told, ok};
 use super::asked::{Json, Named};
 use super::{State, check_id};
+use crate::caller::Caller;
 use crate::journal::TokenRecord;
 use crate::problem::Problem;
 use crate::serve::new_token;
-use crate::service::{Caller, Service, now};
+use crate::service::{Service, now};
 use crate::volume::new_id;
 
 /// How many tokens a team may have.
@@ -113,6 +114,7 @@ pub(super) async fn create(
         expires: expires_at,
         created: time,
         updated: time,
+        limit: None,
     };
     service.journal.put_token(record.clone()).await?;
     Ok(Made(MadeToken {

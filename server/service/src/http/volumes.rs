@@ -9,8 +9,8 @@ use serde::Deserialize;
 use super::State;
 use super::answers::{Made, MadeOf, Told, ok};
 use super::asked::{
-    AsVolume, CreateVolume, DeleteVolume, Json, JsonOrNone, May, Named, Params, ReadVolume, Volume,
-    WriteVolume,
+    AsVolume, CreateVolume, DeleteVolume, Json, JsonOrNone, May, Named, OrMount, Params,
+    ReadVolume, Volume, WriteVolume,
 };
 use crate::journal::{Start, VolumeRecord};
 use crate::problem::Problem;
@@ -106,7 +106,7 @@ pub(super) async fn list(
 
 pub(super) async fn get(
     service: State,
-    May { caller, .. }: May<ReadVolume>,
+    May { caller, .. }: May<OrMount<ReadVolume>>,
     Named(id): Named,
 ) -> Told<SandboxVolume> {
     match service.journal.volume(&id).await? {

@@ -24,9 +24,10 @@ use super::answers::Answered;
 use super::asked::{ReadFile, Volume};
 use super::document::failures;
 use super::files::clean;
+use crate::caller::Caller;
 use crate::metrics::Open;
 use crate::problem::Problem;
-use crate::service::{Caller, Service};
+use crate::service::Service;
 use crate::volume::{Committed, Hot, new_id};
 
 /// The largest message that is heard: a path of 4096 bytes, escaped.

@@ -99,6 +99,7 @@ pub(crate) async fn suite<S: Journal>(open: impl Fn() -> S) {
     checkpoints_and_retention(&open()).await;
     forks(&open()).await;
     tokens(&open).await;
+    limited_tokens(&open).await;
     epochs(&open()).await;
 }
 
@@ -338,6 +339,7 @@ async fn tokens<S: Journal>(open: &impl Fn() -> S) {
         expires: Some(Time(9)),
         created: Time(created),
         updated: Time(created),
+        limit: None,
     };
     let (first, second) = (token("secret", "team", 1), token("other", "team", 2));
     let local = TokenRecord { platform: true, expires: None, ..token("local", "local", 3) };
@@ -355,6 +357,70 @@ async fn tokens<S: Journal>(open: &impl Fn() -> S) {
     assert!(!open().delete_token(second.hash).await.unwrap());
     assert_eq!(open().token(second.hash).await.unwrap(), None);
     assert_eq!(open().tokens(None).await.unwrap().len(), 2);
+}
+
+async fn limited_tokens<S: Journal>(open: &impl Fn() -> S) {
+    let hash = |text: &str| Hash::of(text.as_bytes());
+    let token = |text: &str, expires, limit| TokenRecord {
+        hash: hash(text),
+        id: format!("id of {text}"),
+        team: "limited".into(),
+        user: "u".into(),
+        name: String::new(),
+        platform: false,
+        roles: Vec::new(),
+        active: true,
+        expires,
+        created: Time(1),
+        updated: Time(1),
+        limit,
+    };
+    let mount = |text: &str, parent: &str, expires| {
+        let purpose = Purpose::Mount { volume: "v".into(), read_only: true };
+        token(text, Some(Time(expires)), Some(Limit { parent: hash(parent), purpose }))
+    };
+    let store = open();
+    let made = mount("m1", "p1", 10);
+    assert!(store.put_token(made.clone()).await.is_err(), "made with nothing");
+    for parent in ["p1", "p2"] {
+        store.put_token(token(parent, None, None)).await.unwrap();
+    }
+    for made in [made.clone(), mount("m2", "p1", 20), mount("m3", "p2", 30)] {
+        store.put_token(made).await.unwrap();
+    }
+    assert_eq!(store.token(made.hash).await.unwrap().as_ref(), Some(&made));
+    assert_eq!(store.tokens(Some("limited".into())).await.unwrap().len(), 2);
+    let ends = async || {
+        let all = open().limited_tokens("limited").await.unwrap();
+        let end = |it: TokenRecord| (it.id.replace("id of ", ""), it.expires.unwrap().0);
+        all.into_iter().map(end).collect::<Vec<_>>()
+    };
+    let known = |all: &[(&str, i64)]| {
+        all.iter().map(|(id, end)| ((*id).to_owned(), *end)).collect::<Vec<_>>()
+    };
+    assert_eq!(ends().await, known(&[("m1", 10), ("m2", 20), ("m3", 30)]));
+    store.prolong_token(hash("m1"), Time(25)).await.unwrap();
+    store.prolong_token(hash("m3"), Time(25)).await.unwrap();
+    store.prolong_token(hash("p1"), Time(25)).await.unwrap();
+    store.prolong_token(hash("none"), Time(25)).await.unwrap();
+    assert_eq!(ends().await, known(&[("m1", 25), ("m2", 20), ("m3", 30)]));
+    assert_eq!(store.token(hash("p1")).await.unwrap().unwrap().expires, None);
+    store.keep_limited_tokens(Time(25), None).await.unwrap();
+    assert_eq!(ends().await, known(&[("m1", 25), ("m3", 30)]));
+    store.keep_limited_tokens(Time(25), Some(Time(27))).await.unwrap();
+    assert_eq!(ends().await, known(&[("m1", 27), ("m3", 27)]));
+    // What is kept again keeps what was made with it; what goes takes it along.
+    store.put_token(token("p1", None, None)).await.unwrap();
+    assert_eq!(ends().await.len(), 2);
+    assert!(store.delete_token(hash("p1")).await.unwrap());
+    assert_eq!(ends().await, known(&[("m3", 27)]));
+    assert!(store.delete_token(hash("m3")).await.unwrap());
+    assert_eq!(ends().await, known(&[]));
+    // A backup brings none back.
+    store.put_token(mount("m4", "p2", 40)).await.unwrap();
+    store.renew_epochs("another").await.unwrap();
+    assert_eq!(ends().await, known(&[]));
+    assert!(store.delete_token(hash("p2")).await.unwrap());
 }
 
 async fn epochs(store: &impl Journal) {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::rows::{content_from, damaged, from_json, hash_from, id_bytes, number, seq, time};
 use crate::journal::{
-    Checkpoint, ConflictRecord, Kept, RequestRecord, SnapshotRecord, Stored, TokenRecord,
+    Checkpoint, ConflictRecord, Kept, Limit, RequestRecord, SnapshotRecord, Stored, TokenRecord,
     VolumeRecord,
 };
 use crate::ledger::{Answered, ReplicaRecord};
@@ -291,7 +291,7 @@ pub(super) fn notes(
 }
 
 const TOKEN: &str = "SELECT hash, id, team, user, name, platform, roles, active, expires, created,
-     updated FROM tokens";
+     updated, parent, purpose FROM tokens";
 
 pub(super) fn token(db: &Connection, hash: Hash) -> Kept<Option<TokenRecord>> {
     let mut statement = db.prepare_cached(&format!("{TOKEN} WHERE hash = ?"))?;
@@ -300,7 +300,15 @@ pub(super) fn token(db: &Connection, hash: Hash) -> Kept<Option<TokenRecord>> {
 
 pub(super) fn tokens(db: &Connection, team: Option<&str>) -> Kept<Vec<TokenRecord>> {
     let mut statement = db.prepare_cached(&format!(
-        "{TOKEN} WHERE ?1 IS NULL OR team = ?1 ORDER BY created DESC, id"
+        "{TOKEN} WHERE parent IS NULL AND (?1 IS NULL OR team = ?1) ORDER BY created DESC, id"
+    ))?;
+    let rows = statement.query_map([team], token_of)?;
+    rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().collect()
+}
+
+pub(super) fn limited_tokens(db: &Connection, team: &str) -> Kept<Vec<TokenRecord>> {
+    let mut statement = db.prepare_cached(&format!(
+        "{TOKEN} WHERE parent IS NOT NULL AND team = ? ORDER BY created DESC, id"
     ))?;
     let rows = statement.query_map([team], token_of)?;
     rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().collect()
@@ -320,8 +328,18 @@ fn token_of(row: &Row<'_>) -> rusqlite::Result<Kept<TokenRecord>> {
         expires: row.get::<_, Option<i64>>(8)?.map(Time),
         created: time(row.get(9)?),
         updated: time(row.get(10)?),
+        limit: None,
     };
-    Ok(from_json(&roles).map(|roles| TokenRecord { roles, ..token }))
+    let (parent, purpose): (Option<[u8; 32]>, Option<String>) = (row.get(11)?, row.get(12)?);
+    let limit = match (parent, purpose) {
+        (None, None) => Ok(None),
+        (Some(parent), Some(purpose)) => {
+            from_json(&purpose).map(|purpose| Some(Limit { parent: Hash(parent), purpose }))
+        }
+        // Half of a limit must not count as none.
+        _ => Err(damaged()),
+    };
+    Ok(limit.and_then(|limit| Ok(TokenRecord { roles: from_json(&roles)?, limit, ..token })))
 }
 
 /// What the database finds wrong with its pages, indices and references.

@@ -119,6 +119,7 @@ CREATE TABLE names (
     PRIMARY KEY (volume, id)
 ) STRICT, WITHOUT ROWID;
 
+-- A limited token has one that it was made with, its parent, and a purpose.
 CREATE TABLE tokens (
     hash BLOB PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
@@ -130,5 +131,8 @@ CREATE TABLE tokens (
     active INTEGER NOT NULL,
     expires INTEGER,
     created INTEGER NOT NULL,
-    updated INTEGER NOT NULL
+    updated INTEGER NOT NULL,
+    parent BLOB REFERENCES tokens ON DELETE CASCADE,
+    purpose TEXT
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX tokens_by_parent ON tokens (parent) WHERE parent IS NOT NULL;

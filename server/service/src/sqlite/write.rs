@@ -55,6 +55,7 @@ pub(super) fn delete_volume(db: &Connection, id: &str) -> Kept<bool> {
 }
 
 pub(super) fn renew_epochs(db: &Connection, seed: &str) -> Kept<()> {
+    db.execute("DELETE FROM tokens WHERE parent IS NOT NULL", [])?;
     db.execute("UPDATE volumes SET epoch = ? || '.' || number", [seed])?;
     Ok(())
 }
@@ -304,8 +305,15 @@ pub(super) fn delete_snapshot(db: &Connection, volume: &str, id: &str) -> Kept<b
 
 pub(super) fn put_token(db: &Connection, token: &TokenRecord) -> Kept<()> {
     db.execute(
-        "INSERT OR REPLACE INTO tokens (hash, id, team, user, name, platform, roles, active,
-         expires, created, updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        // Not `OR REPLACE`, which would take away what was made with it.
+        "INSERT INTO tokens (hash, id, team, user, name, platform, roles, active, expires,
+             created, updated, parent, purpose)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT (hash) DO UPDATE SET id = excluded.id, team = excluded.team,
+             user = excluded.user, name = excluded.name, platform = excluded.platform,
+             roles = excluded.roles, active = excluded.active, expires = excluded.expires,
+             created = excluded.created, updated = excluded.updated, parent = excluded.parent,
+             purpose = excluded.purpose",
         params![
             token.hash.0,
             token.id,
@@ -318,8 +326,26 @@ pub(super) fn put_token(db: &Connection, token: &TokenRecord) -> Kept<()> {
             token.expires.map(|time| time.0),
             token.created.0,
             token.updated.0,
+            token.limit.as_ref().map(|limit| limit.parent.0),
+            token.limit.as_ref().map(|limit| to_json(&limit.purpose)).transpose()?,
         ],
     )?;
+    Ok(())
+}
+
+pub(super) fn prolong_token(db: &Connection, hash: Hash, until: Time) -> Kept<()> {
+    db.execute(
+        "UPDATE tokens SET expires = ?2 WHERE hash = ?1 AND parent IS NOT NULL AND expires < ?2",
+        params![hash.0, until.0],
+    )?;
+    Ok(())
+}
+
+pub(super) fn keep_limited_tokens(db: &Connection, before: Time, until: Option<Time>) -> Kept<()> {
+    db.execute("DELETE FROM tokens WHERE parent IS NOT NULL AND expires < ?", [before.0])?;
+    if let Some(until) = until {
+        db.execute("UPDATE tokens SET expires = ? WHERE parent IS NOT NULL", [until.0])?;
+    }
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use crate::rig::Rig;
 mod document;
 mod everywhere;
 mod files;
+mod limited;
 mod ours;
 mod reference;
 mod sync;
@@ -87,6 +88,7 @@ async fn every_described_answer_is_seen_and_told_in_the_table() {
         ours::contents,
         ours::history,
         ours::tokens,
+        limited::mount_tokens,
         ours::health,
         ours::metrics,
         everywhere::without_a_token,
@@ -157,6 +159,7 @@ fn is_about(case: &str, (_, path): &Operation) -> bool {
         "files" => "files",
         "sync" => "sync",
         "" | "api" | "fork" | "snapshots" => "volumes",
+        "mount-tokens" => "limited",
         _ => "ours",
     };
     case.starts_with(room)

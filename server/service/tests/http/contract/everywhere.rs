@@ -11,7 +11,7 @@ use super::{Operation, VOLUMES};
 use crate::rig::{Rig, code};
 
 /// An address of the operation: of this Volume, and of nothing that is there else.
-fn address(operation: &Operation, volume: &str) -> String {
+pub(super) fn address(operation: &Operation, volume: &str) -> String {
     let path = operation.1.replace("{volume}", volume);
     path.split('/')
         .map(|part| if part.starts_with('{') { "x" } else { part })
@@ -66,6 +66,10 @@ pub(super) async fn without_permission(rig: &Rig) {
     let developer = rig.token_of("local", "developer").await;
     let document = rig.document().await;
     for operation in described(rig, 403).await {
+        // Whatever a role allows, it may ask what it is; limited tokens may not.
+        if operation.1 == "/api-keys/current" {
+            continue;
+        }
         let address = address(&operation, &volume);
         let ask = async |token: &str| {
             rig.as_bearer(Some(token), method(&operation), &address, json!({"name": "n"})).await

@@ -225,7 +225,8 @@ pub(super) async fn tokens(rig: &Rig) {
     let first = make(&other, json!({"name": "n"})).await.1["data"].clone();
     let database = rusqlite::Connection::open(rig.database()).unwrap();
     let copy = "INSERT INTO tokens SELECT randomblob(32), 'n' || value, team, user, name, platform,
-        roles, active, expires, created, updated FROM tokens, generated WHERE id = ?1";
+        roles, active, expires, created, updated, parent, purpose FROM tokens, generated
+        WHERE id = ?1";
     let many = format!(
         "WITH RECURSIVE generated(value) AS (SELECT 1 UNION ALL
         SELECT value + 1 FROM generated WHERE value < 1000) {copy}"
