@@ -190,10 +190,10 @@ impl Draft {
     /// Another content came below; what was written here stays over it. So of two who
     /// write different parts both are in, and of the same part the last.
     pub(crate) fn rebase(&mut self, base: Content) -> io::Result<()> {
-        if let Some(tail) = self.tail {
-            self.move_tail(tail, base.size)?;
-        }
         let counts = self.cut.map_or(base.size, |cut| cut.min(base.size));
+        if let Some(tail) = self.tail {
+            self.move_tail(tail, counts)?;
+        }
         self.base = (counts > 0).then_some((base, counts));
         let cut = self.cut.is_some();
         // Who cut the file decides how long it is.
@@ -201,12 +201,14 @@ impl Draft {
         Ok(())
     }
 
-    /// Moves what was appended behind what others made of the file.
-    fn move_tail(&mut self, from: u64, to: u64) -> io::Result<()> {
+    /// Moves what was appended behind so much of what others made of the file, and behind what
+    /// was written here before it.
+    fn move_tail(&mut self, from: u64, below: u64) -> io::Result<()> {
         let length = usize::try_from(self.size - from).map_err(io::Error::other)?;
         let mut bytes = vec![0; length];
         self.read_own(from, &mut bytes)?;
         self.own.truncate(from);
+        let to = self.own.end().max(below);
         self.put(to, &bytes)?;
         self.own.insert(to..to + length as u64);
         self.size = to + length as u64;
@@ -378,6 +380,20 @@ mod tests {
         assert_eq!(read(&draft, 0..99, theirs), b"log\ntheirs\nmine\ntoo\n");
         draft.rebase(content(b"")).unwrap();
         assert_eq!(read(&draft, 0..99, b""), b"mine\ntoo\n");
+    }
+
+    #[test]
+    fn what_is_appended_stays_behind_what_was_written_here() {
+        let mut draft = Draft::of(Some(content(b"a long beginning")), Time(0));
+        draft.write(0, b"A LONG", Time(1)).unwrap();
+        draft.append(b" end", Time(1)).unwrap();
+        draft.rebase(content(b"ab")).unwrap();
+        assert_eq!(read(&draft, 0..99, b"ab"), b"A LONG end");
+        // Of a file that was made empty here, nothing of others' is below.
+        draft.truncate(0, Time(1)).unwrap();
+        draft.append(b"anew", Time(1)).unwrap();
+        draft.rebase(content(b"longer again")).unwrap();
+        assert_eq!(read(&draft, 0..99, b"longer again"), b"anew");
     }
 
     #[test]

@@ -263,13 +263,27 @@ impl Mount {
 
     /// Whether nothing is left to do.
     pub fn is_still(&self, head: Seq) -> bool {
-        self.welcomed
-            && self.is_mounted()
+        self.is_mounted()
+            && self.welcomed
             && self.files.tree().head() == head
             && self.files.dirty().is_empty()
             && self.under_way.is_empty()
             && self.waiting.is_empty()
             && self.orders.is_empty()
+    }
+
+    /// What is left to do, for whoever looks for it.
+    pub fn in_words(&self) -> String {
+        format!(
+            "{} at {}, welcomed {}, heard {:?}, dirty {:?}, {} under way, {} wait",
+            self.session,
+            self.files.tree().head(),
+            self.welcomed,
+            self.heard,
+            self.files.dirty(),
+            self.under_way.len(),
+            self.waiting.len(),
+        )
     }
 
     fn say(&mut self, said: Said) {

@@ -126,6 +126,7 @@ async fn commit_in_turn(
                 pause().await;
             }
             Err(failure) => {
+                mount.borrow_mut().note(&format!("cannot commit {ino}: {failure}"));
                 mount.borrow_mut().files.abandon_commit(ino);
                 return Err(failure);
             }
