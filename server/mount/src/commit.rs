@@ -125,6 +125,10 @@ impl Core {
                     self.view().abandon_commit(ino);
                     tokio::time::sleep(AGAIN).await;
                 }
+                Err(Errno::TIMEDOUT) => {
+                    self.view().give_up_commit(ino);
+                    return Err(Errno::TIMEDOUT);
+                }
                 Err(errno) => {
                     self.view().abandon_commit(ino);
                     return Err(errno);

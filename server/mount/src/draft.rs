@@ -38,15 +38,24 @@ enum Store {
     File(File),
 }
 
+/// What was done since a commit began.
+#[derive(Debug)]
+struct Since {
+    generation: u64,
+    /// What was written.
+    own: Ranges,
+    /// How short the file was cut.
+    cut: Option<u64>,
+}
+
 /// A file's bytes as they were written here, over what they were before.
 #[derive(Debug)]
 pub(crate) struct Draft {
     store: Store,
     /// Which bytes are in the store.
     own: Ranges,
-    /// Which of them were written since the last commit began, and how short the file was cut
-    /// since.
-    since: (Ranges, Option<u64>),
+    /// What was done since commits began whose end is not known.
+    since: Vec<Since>,
     /// What is below: a content, and how many of its bytes still count.
     base: Option<(Content, u64)>,
     /// How long the file was cut to, at the shortest. What others write beyond does not
@@ -69,7 +78,7 @@ impl Draft {
         Self {
             store: Store::Memory(Vec::new()),
             own: Ranges::default(),
-            since: (Ranges::default(), None),
+            since: Vec::new(),
             base: base.map(|base| (base, base.size)),
             cut: None,
             tail: None,
@@ -113,7 +122,7 @@ impl Draft {
             self.tail = None;
         }
         self.own.insert(offset..end);
-        self.since.0.insert(offset..end);
+        self.since.iter_mut().for_each(|since| since.own.insert(offset..end));
         self.size = self.size.max(end);
         self.mtime = now;
         self.generation += 1;
@@ -133,8 +142,10 @@ impl Draft {
         self.tail = None;
         if size < self.size {
             self.own.truncate(size);
-            self.since.0.truncate(size);
-            self.since.1 = Some(self.since.1.map_or(size, |cut| cut.min(size)));
+            for since in &mut self.since {
+                since.own.truncate(size);
+                since.cut = Some(since.cut.map_or(size, |cut| cut.min(size)));
+            }
             self.base = self.base.map(|(base, counts)| (base, counts.min(size)));
             self.cut = Some(self.cut.map_or(size, |cut| cut.min(size)));
             match &mut self.store {
@@ -190,10 +201,10 @@ impl Draft {
     /// Another content came below; what was written here stays over it. So of two who
     /// write different parts both are in, and of the same part the last.
     pub(crate) fn rebase(&mut self, base: Content) -> io::Result<()> {
-        if let Some(tail) = self.tail {
-            self.move_tail(tail, base.size)?;
-        }
         let counts = self.cut.map_or(base.size, |cut| cut.min(base.size));
+        if let Some(tail) = self.tail {
+            self.move_tail(tail, counts)?;
+        }
         self.base = (counts > 0).then_some((base, counts));
         let cut = self.cut.is_some();
         // Who cut the file decides how long it is.
@@ -201,12 +212,14 @@ impl Draft {
         Ok(())
     }
 
-    /// Moves what was appended behind what others made of the file.
-    fn move_tail(&mut self, from: u64, to: u64) -> io::Result<()> {
+    /// Moves what was appended behind so much of what others made of the file, and behind what
+    /// was written here before it.
+    fn move_tail(&mut self, from: u64, below: u64) -> io::Result<()> {
         let length = usize::try_from(self.size - from).map_err(io::Error::other)?;
         let mut bytes = vec![0; length];
         self.read_own(from, &mut bytes)?;
         self.own.truncate(from);
+        let to = self.own.end().max(below);
         self.put(to, &bytes)?;
         self.own.insert(to..to + length as u64);
         self.size = to + length as u64;
@@ -216,8 +229,15 @@ impl Draft {
 
     /// A commit begins: what is written from here on is not in it.
     pub(crate) fn begin_commit(&mut self) -> u64 {
-        self.since = (Ranges::default(), None);
-        self.generation
+        let generation = self.generation;
+        self.abandon_commit(generation);
+        self.since.push(Since { generation, own: Ranges::default(), cut: None });
+        generation
+    }
+
+    /// A commit ended, and nothing came of it.
+    pub(crate) fn abandon_commit(&mut self, generation: u64) {
+        self.since.retain(|since| since.generation != generation);
     }
 
     /// What was written up to a generation is now this content.
@@ -231,13 +251,15 @@ impl Draft {
             self.size = content.size;
             self.cut = None;
             self.tail = None;
-        } else {
-            let (since, cut) = std::mem::take(&mut self.since);
-            self.own = since;
+        } else if let Some(at) = self.since.iter().position(|it| it.generation == generation) {
+            let Since { own, cut, .. } = self.since.swap_remove(at);
+            self.own = own;
             self.cut = cut;
             counts = counts.min(cut.unwrap_or(u64::MAX));
             self.tail = self.tail.map(|tail| tail.max(content.size));
         }
+        // Those that began before are in it.
+        self.since.retain(|since| since.generation > generation);
         self.base = (counts > 0).then_some((content, counts));
     }
 
@@ -378,6 +400,20 @@ mod tests {
         assert_eq!(read(&draft, 0..99, theirs), b"log\ntheirs\nmine\ntoo\n");
         draft.rebase(content(b"")).unwrap();
         assert_eq!(read(&draft, 0..99, b""), b"mine\ntoo\n");
+    }
+
+    #[test]
+    fn what_is_appended_stays_behind_what_was_written_here() {
+        let mut draft = Draft::of(Some(content(b"a long beginning")), Time(0));
+        draft.write(0, b"A LONG", Time(1)).unwrap();
+        draft.append(b" end", Time(1)).unwrap();
+        draft.rebase(content(b"ab")).unwrap();
+        assert_eq!(read(&draft, 0..99, b"ab"), b"A LONG end");
+        // Of a file that was made empty here, nothing of others' is below.
+        draft.truncate(0, Time(1)).unwrap();
+        draft.append(b"anew", Time(1)).unwrap();
+        draft.rebase(content(b"longer again")).unwrap();
+        assert_eq!(read(&draft, 0..99, b"longer again"), b"anew");
     }
 
     #[test]

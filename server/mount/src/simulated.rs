@@ -19,6 +19,8 @@ use crate::view::{self, Committed, View};
 pub type Failure = i32;
 /// Whoever was faster made the name.
 pub const EXIST: Failure = Errno::EXIST.0;
+/// Its directory is gone.
+pub const NOT_FOUND: Failure = Errno::NOENT.0;
 /// The service cannot be asked, or does not count.
 pub const IO: Failure = Errno::IO.0;
 /// It cannot be done now.
@@ -338,7 +340,7 @@ impl Files {
     /// # Errors
     /// As the kernel is told.
     pub fn commit_change(
-        &self,
+        &mut self,
         ino: u64,
         commit: &Commit,
         content: Content,
@@ -364,7 +366,12 @@ impl Files {
         self.0.end_commit(Ino(ino), &commit.0, content, ended)
     }
 
-    /// A commit was given up.
+    /// Nobody waits for a commit any more.
+    pub fn give_up_commit(&mut self, ino: u64) {
+        self.0.give_up_commit(Ino(ino));
+    }
+
+    /// Nothing came of a commit.
     pub fn abandon_commit(&mut self, ino: u64) {
         self.0.abandon_commit(Ino(ino));
     }

@@ -68,6 +68,14 @@ struct Fresh {
     orphaned: Option<TreePath>,
 }
 
+/// A commit that is on its way.
+#[derive(Debug, Clone, Copy)]
+struct Attempt {
+    generation: u64,
+    /// What it brings, once that is sent.
+    content: Option<Content>,
+}
+
 /// What is known of a node beyond the tree.
 #[derive(Debug)]
 struct Inode {
@@ -81,8 +89,8 @@ struct Inode {
     based: Seq,
     /// A replica wrote meanwhile: what is written here is a conflict.
     overtaken: bool,
-    /// The generation of the draft that is being committed.
-    committing: Option<u64>,
+    /// The commits of it whose end is not known, in order.
+    committing: Vec<Attempt>,
     /// A replica made a file at the place of this new one while it was being committed.
     contested: bool,
     /// Something else is in its place, and what was written is in a conflict: it is no file to
@@ -106,7 +114,7 @@ impl Inode {
             draft: None,
             based: Seq(0),
             overtaken: false,
-            committing: None,
+            committing: Vec::new(),
             contested: false,
             refused: false,
             kill_ids: false,
@@ -118,7 +126,7 @@ impl Inode {
     /// Nothing is known of it that the tree does not say.
     fn is_idle(&self) -> bool {
         let settled = self.draft.as_ref().is_none_or(|draft| !draft.is_dirty());
-        self.lookups == 0 && self.opens == 0 && settled && self.committing.is_none()
+        self.lookups == 0 && self.opens == 0 && settled && self.committing.is_empty()
     }
 }
 

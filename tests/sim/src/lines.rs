@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// What the service has taken from a mount alone is lost when that mount is killed and the change
-/// is stale: nobody asks again. To be `false` once the service keeps it.
+/// What the service has taken from a mount alone is lost when the change turns out to be stale, and
+/// the mount was killed meanwhile, or finds that the directory is gone: nobody asks again, and no
+/// conflict is recorded. To be `false` once the service keeps it.
 pub const TAKEN_MAY_BE_LOST: bool = true;
 
 /// How far a line has come.
@@ -44,6 +45,8 @@ pub struct Lines {
     /// What it did not do, expecting to be asked again.
     stale: BTreeSet<Sent>,
     dead: BTreeSet<Arc<str>>,
+    /// What could not be kept after `close` had returned.
+    late: BTreeSet<String>,
 }
 
 /// Shared within one run.
@@ -97,10 +100,11 @@ impl Lines {
     /// Whoever wrote this is told that it is not kept.
     pub fn give_up(&mut self, data: &[u8]) {
         for line in lines_in(data) {
-            if let Some(line) = self.all.get_mut(line)
-                && line.state == State::Written
-            {
-                line.state = State::Excused;
+            let Some(known) = self.all.get_mut(line) else { continue };
+            match known.state {
+                State::Written => known.state = State::Excused,
+                State::Taken(_) => drop(self.late.insert(line.to_owned())),
+                State::Confirmed | State::Excused => {}
             }
         }
     }
@@ -152,14 +156,13 @@ impl Lines {
     }
 
     /// The lines that are not in what the Volume knows, though somebody was told that they
-    /// are; with whether they were taken by a service that then found them stale, from a
-    /// mount that had gone.
+    /// are; with whether that is what [`TAKEN_MAY_BE_LOST`] says.
     pub fn lost<'a>(&self, known: impl Iterator<Item = &'a [u8]>) -> Vec<(String, bool)> {
         let known: BTreeSet<&str> = known.flat_map(lines_in).collect();
         let lost = self.all.iter().filter(|(line, _)| !known.contains(line.as_str()));
         let lost = lost.filter_map(|(line, Line { session, state })| match state {
             State::Taken(number) => {
-                let gone = self.dead.contains(session);
+                let gone = self.dead.contains(session) || self.late.contains(line);
                 let was_stale = gone && self.stale.contains(&(session.clone(), *number));
                 Some((format!("<{line}> of {session}, {state:?}"), was_stale))
             }

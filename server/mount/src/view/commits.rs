@@ -4,7 +4,7 @@ use s0_tree::{
     Action, AttributeChange, Change, Content, Expected, Kind, New, Node, NodeId, Seq, Time,
 };
 
-use super::{Gone, Inode, Is, Unseen, View, without_ids};
+use super::{Attempt, Gone, Inode, Is, Unseen, View, without_ids};
 use crate::kernel::answer::Errno;
 use crate::kernel::request::Ino;
 
@@ -64,18 +64,22 @@ impl View {
             mtime: draft.mtime,
             based: matches!(inode.is, Is::Node(_)).then_some(inode.based),
         };
-        inode.committing = Some(commit.generation);
+        inode.committing.push(Attempt { generation: commit.generation, content: None });
         Some(commit)
     }
 
     /// The change that commits a file with this content. It goes by what the tree is now,
     /// so it is asked for again when it was stale.
     pub(crate) fn commit_change(
-        &self,
+        &mut self,
         ino: Ino,
         commit: &Commit,
         content: Content,
     ) -> Result<Option<Change>, Errno> {
+        let inode = self.inodes.get_mut(&ino).ok_or(Errno::STALE)?;
+        if let Some(attempt) = inode.committing.last_mut() {
+            attempt.content = Some(content);
+        }
         let inode = self.inodes.get(&ino).ok_or(Errno::STALE)?;
         let mut set = AttributeChange { mtime: Some(commit.mtime), ..AttributeChange::default() };
         match &inode.is {
@@ -142,7 +146,7 @@ impl View {
         }
         let node = self.node(ino).map(|node| (node.version, node.content()));
         let Some(inode) = self.inodes.get_mut(&ino) else { return true };
-        let told = inode.committing.take().is_none();
+        let told = !inode.ended(|attempt| attempt.generation == commit.generation);
         match ended {
             Committed::As(_) if told => {}
             Committed::As(_) => {
@@ -184,11 +188,32 @@ impl View {
         true
     }
 
-    /// A commit was given up; what was written stays, and is tried again. A new file whose
+    /// Nobody waits for a commit any more. Once it was sent, it may be done all the same, and is
+    /// known by what it brings then.
+    pub(crate) fn give_up_commit(&mut self, ino: Ino) {
+        let attempts = self.inodes.get(&ino).map(|inode| &inode.committing);
+        let last = attempts.and_then(|attempts| attempts.last());
+        if last.is_some_and(|attempt| attempt.content.is_none()) {
+            self.abandon_commit(ino);
+        }
+    }
+
+    /// Nothing came of a commit; what was written stays, and is tried again. A new file whose
     /// place was taken meanwhile is the file that is there.
     pub(crate) fn abandon_commit(&mut self, ino: Ino) {
         let Some(inode) = self.inodes.get_mut(&ino) else { return };
-        inode.committing = None;
+        let Some(last) = inode.committing.pop() else { return };
+        let mut ended = vec![last];
+        if last.content.is_some() {
+            // It was answered, and what was sent before it, too.
+            ended.append(&mut inode.committing);
+        }
+        if let Some(draft) = &mut inode.draft {
+            ended.iter().for_each(|attempt| draft.abandon_commit(attempt.generation));
+        }
+        if !inode.committing.is_empty() {
+            return;
+        }
         let by_replica = std::mem::take(&mut inode.contested);
         if let Is::Fresh(fresh) = &inode.is
             && let Some(id) = self.tree.at_place(&fresh.at)
@@ -212,12 +237,20 @@ impl View {
     pub(crate) fn drop_fresh(&mut self, ino: Ino) -> bool {
         let Some(inode) = self.inodes.get_mut(&ino) else { return false };
         let Is::Fresh(fresh) = &inode.is else { return false };
-        if inode.committing.is_some() {
+        if !inode.committing.is_empty() {
             return false;
         }
         self.fresh.remove(&fresh.at);
         inode.is = Is::Gone(Box::new(gone(fresh.mode, fresh.made)));
         true
+    }
+}
+
+impl Inode {
+    /// A commit ended, and with it those that began before. Whether it was on its way.
+    pub(super) fn ended(&mut self, which: impl Fn(&Attempt) -> bool) -> bool {
+        let at = self.committing.iter().rposition(which);
+        at.is_some_and(|at| self.committing.drain(..=at).count() > 0)
     }
 }
 

@@ -6,7 +6,7 @@ use s0_tree::{
     Entry, Kind, Misfit, Name, New, NodeId, Op, Place, RenameHow, Seq, Source, Time, fold,
 };
 
-use super::{Gone, Is, Unseen, View};
+use super::{Attempt, Gone, Is, Unseen, View};
 use crate::draft::Draft;
 use crate::echo::{At, Echo};
 use crate::kernel::request::Ino;
@@ -199,7 +199,7 @@ impl View {
             let by_replica = entry.source == Source::Replica;
             match self.inodes.get_mut(&ino) {
                 // Its commit is on its way, and may still find the place free.
-                Some(inode) if inode.committing.is_some() => inode.contested |= by_replica,
+                Some(inode) if !inode.committing.is_empty() => inode.contested |= by_replica,
                 _ => adopted |= self.adopt_as(ino, id, by_replica),
             }
         }
@@ -247,10 +247,13 @@ impl View {
             return;
         };
         if own {
-            // At once: what others write next is over it.
-            if let Some(generation) = inode.committing.take() {
-                draft.commit(generation, content);
+            // At once: what others write next is over it. It may be one that nobody waits for any
+            // more, while another is on its way that brings what was written since.
+            let brings = |attempt: &Attempt| attempt.content == Some(content);
+            if let Some(attempt) = inode.committing.iter().rfind(|it| brings(it)) {
+                draft.commit(attempt.generation, content);
                 inode.kill_ids = false;
+                inode.ended(brings);
             }
             inode.based = entry.seq;
         } else if entry.source == Source::Replica && draft.is_dirty() {

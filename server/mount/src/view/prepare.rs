@@ -166,7 +166,7 @@ impl View {
     ) -> Result<Asked, Errno> {
         // What is on its way to the journal says what was set before.
         let is_under_way =
-            |inode: &super::Inode| matches!(inode.is, Is::Fresh(_)) && inode.committing.is_some();
+            |inode: &super::Inode| matches!(inode.is, Is::Fresh(_)) && !inode.committing.is_empty();
         if self.inodes.get(&ino).is_some_and(is_under_way) {
             return Ok(Asked::Commit(ino));
         }

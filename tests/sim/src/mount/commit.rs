@@ -8,7 +8,8 @@ use std::sync::Arc;
 use s0_api::mounts::Said;
 use s0_api::sync::Outcome;
 use s0_mount::simulated::{
-    AGAIN, Ask, Asked, Commit, Failure, IO, NO_ROOM, Piece, STALE, Slot, TIMED_OUT, failure_of,
+    AGAIN, Ask, Asked, Commit, Failure, IO, NO_ROOM, NOT_FOUND, Piece, STALE, Slot, TIMED_OUT,
+    failure_of,
 };
 use s0_tree::{Action, Change, Content, ContentId, NodeId, Seq};
 
@@ -125,7 +126,16 @@ async fn commit_in_turn(
                 mount.borrow_mut().files.abandon_commit(ino);
                 pause().await;
             }
+            Err(TIMED_OUT) => {
+                mount.borrow_mut().counted.push("mount's commit given up");
+                mount.borrow_mut().files.give_up_commit(ino);
+                return Err(TIMED_OUT);
+            }
             Err(failure) => {
+                mount.borrow_mut().note(&format!("cannot commit {ino}: {failure}"));
+                if failure == NOT_FOUND {
+                    mount.borrow_mut().lost_its_directory(ino);
+                }
                 mount.borrow_mut().files.abandon_commit(ino);
                 return Err(failure);
             }
@@ -144,7 +154,7 @@ async fn try_commit(
     let bytes = describe(mount, ino, commit).await?;
     let content = Content::of(&bytes);
     mount.borrow_mut().contents.insert(content.id, Rc::from(&*bytes));
-    let change = mount.borrow().files.commit_change(ino, commit, content)?;
+    let change = mount.borrow_mut().files.commit_change(ino, commit, content)?;
     let Some(change) = change else { return Ok(Some(Seq(0))) };
     let inline = Some((content.id, Arc::from(&*bytes)));
     let done = submit(mount, change, inline, taken.take(), keeps).await?;
@@ -280,6 +290,15 @@ pub(super) async fn make(
 }
 
 impl super::Mount {
+    /// The directory of a new file is gone. Whoever closes it is told so.
+    fn lost_its_directory(&mut self, ino: u64) {
+        if self.homeless.insert(ino) {
+            self.counted.push("mount's new file without a directory");
+        }
+        let shown = self.shown(ino);
+        self.lines.borrow_mut().give_up(&shown);
+    }
+
     /// What an operation comes to; what it takes away goes with it.
     fn ask(&mut self, ask: &Ask) -> Result<Asked, Failure> {
         let taken_away = match ask {

@@ -130,6 +130,7 @@ async fn open(
 impl super::Mount {
     /// A program takes away what it sees.
     fn cut(&mut self, ino: u64) -> Result<(), Failure> {
+        self.note_seen();
         let (shown, now) = (self.shown(ino), self.time());
         self.files.truncate(ino, 0, now)?;
         self.cuts.insert(ino);
@@ -142,6 +143,7 @@ impl super::Mount {
 fn write(mount: &Handle, file: &File, append: bool) -> Result<(), Failure> {
     let mount = &mut *mount.borrow_mut();
     mount.request()?;
+    mount.note_seen();
     let line = mount.lines.borrow_mut().fresh(&mount.session);
     let now = mount.time();
     let text = if append { format!("{line}\n") } else { format!("mount {line}") };
@@ -179,6 +181,7 @@ async fn flush(mount: &Handle, file: &File, sync: bool) -> Result<(), Failure> {
     };
     if sync {
         commit::commit_and_settle(mount, file.ino).await?;
+        mount.borrow_mut().note(&format!("synced {} with {lines:?}", file.ino));
         mount.borrow().lines.borrow_mut().confirm(&lines, None);
         let failed = mount.borrow_mut().failures.remove(&file.ino);
         return failed.map_or(Ok(()), Err);

@@ -268,6 +268,7 @@ impl World {
         let Some(seq) = connection.owed else { return };
         if mounts.known.have_seen(&connection.session, Some(seq), self.now) {
             connection.owed = None;
+            self.tell(&format!("{} settled at {seq}", connection.session));
             connection.tell(Told::Settled { seq }, None, self.now, &mut mounts.rng);
         }
     }
@@ -282,6 +283,7 @@ impl World {
         match said {
             Said::Seen { seq, beat } => {
                 let seq = seq.min(connection.at);
+                self.tell(&format!("{session} has seen {seq}, beat {beat}"));
                 if !known.saw(&session, connection.number, seq, self.now) {
                     return Err(Ended::Broken);
                 }
@@ -338,6 +340,7 @@ impl World {
                     self.tell_news(connection, (known, rng), u64::MAX)?;
                 }
                 let settled = known.have_seen(&connection.session, Some(head), self.now);
+                self.tell(&format!("{} settled {settled} at {head}", connection.session));
                 if !settled {
                     connection.owed = connection.owed.max(Some(head));
                 }
@@ -354,6 +357,7 @@ impl World {
         self.lines.borrow_mut().service_dies();
         let Some(mounts) = &mut self.mounts else { return };
         mounts.known = s0_service::simulated::Mounts::default();
+        mounts.service_began = self.now;
         for connection in mounts.connections.iter_mut().filter(|it| it.open) {
             connection.open = false;
             connection.up.clear();

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use s0_api::mounts::Said;
+use s0_api::mounts::{LEASE_MS, Said};
 use s0_mount::simulated::ROOT;
 use s0_tree::{Kind, RenameHow, TreePath};
 
@@ -36,6 +36,8 @@ pub(super) struct Mounts {
     ids: u64,
     /// Nothing new is begun, and nothing breaks.
     resting: bool,
+    /// When the service began that runs now.
+    pub(super) service_began: u64,
 }
 
 /// Where something is mounted, most of the time.
@@ -64,6 +66,7 @@ pub(super) fn mounts(seed: u64) -> Option<Mounts> {
         sessions: 0,
         ids: 0,
         resting: false,
+        service_began: 0,
     })
 }
 
@@ -139,13 +142,14 @@ impl World {
     /// What happens at the mounts in one step of the world.
     pub(super) fn use_mounts(&mut self) {
         let Some(mut mounts) = self.mounts.take() else { return };
-        for _ in 0..mounts.rng.u32(1..5) {
+        for _ in 0..mounts.rng.u32(2..8) {
             let at = mounts.rng.usize(..mounts.points.len());
-            match mounts.rng.u8(..200) {
+            match mounts.rng.u8(..) {
                 0..=29 => self.begin_program(&mut mounts, at),
-                30..=109 => self.run_mount(&mut mounts, at),
-                110..=194 => self.serve_connections(&mut mounts),
-                _ => self.mount_trouble(&mut mounts, at),
+                30..=139 => self.run_mount(&mut mounts, at),
+                140..=254 => self.serve_connections(&mut mounts),
+                255 if mounts.rng.bool() => self.mount_trouble(&mut mounts, at),
+                255 => {}
             }
         }
         self.mounts = Some(mounts);
@@ -169,7 +173,7 @@ impl World {
             let Some(running) = &point.running else { return Err("it is not mounted".into()) };
             let mount = running.mount.borrow();
             if running.busy() > 0 || !mount.is_still(head) {
-                return Err(format!("{} has {} tasks", mount.session, running.busy()));
+                return Err(format!("{} tasks of {}", running.busy(), mount.in_words()));
             }
         }
         Ok(())
@@ -321,6 +325,15 @@ impl World {
             let mount = &mut *running.mount.borrow_mut();
             mount.now = self.now;
             let head = mount.files.tree().head();
+            // A service that begins anew knows no mounts until they come back.
+            let is_back = mounts.connections.iter().any(|it| {
+                Some(it.id) == point.connection && it.open && matches!(it.stage, Stage::Open)
+            });
+            let is_unknown = !is_back && self.now < mounts.service_began + LEASE_MS;
+            if mount.is_mounted() && mount.is_current() && head < *seq && is_unknown {
+                self.count("mount unknown to a new service");
+                continue;
+            }
             if mount.is_mounted() && mount.is_current() && head < *seq {
                 let what = format!("{} shows {head}, and {seq} was closed", mount.session);
                 self.registry.borrow_mut().violate(what);
