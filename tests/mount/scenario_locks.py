@@ -7,7 +7,7 @@ import struct
 import time
 
 from harness import PATIENCE, Failed, check, wait_until
-from rig import Child, Flag, mounts, together, within
+from rig import Child, Flag, error_of, mounts, together, within
 
 PROCESSES = 8
 
@@ -271,3 +271,41 @@ def test_the_locks_of_the_dead_are_free(bench):
                 child.end()
             if what == "mount":
                 a.again()
+
+
+def test_a_lock_outlives_the_service_that_gave_it(bench):
+    """A mount that comes back sooner than the one with the lock does not get it."""
+    a, b = mounts(bench, "a", "b")
+    service = a.service
+    (a / "file").write_bytes(b"x")
+    there, connected = Flag(), Flag()
+
+    def hold(path):
+        file = os.open(path, os.O_RDWR)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        os.close(os.open(path + ".lock", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        there.raise_()
+        time.sleep(600)
+
+    def take(path):
+        file = os.open(path, os.O_RDWR)
+        # The service is not there at first. When the file can be looked at again, it is.
+        while error_of(os.chmod, path, 0o600):
+            time.sleep(0.01)
+        connected.raise_()
+        return error_of(fcntl.flock, file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    child = Child(hold, str(a / "file"))
+    try:
+        there.wait()
+        for _ in range(20 if bench.long else 3):
+            with a.frozen():
+                service.kill()
+                service.start()
+                taking = Child(take, str(b / "file"))
+                connected.wait()
+            got = taking.result(30)
+            check(got == errno.EAGAIN, f"another took the lock, or {got}")
+            wait_until("a is current again", lambda: error_of(os.stat, a / "file") == 0, 15)
+    finally:
+        child.end()
