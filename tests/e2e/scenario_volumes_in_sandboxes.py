@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 
 import scenario_sandboxes
@@ -260,3 +261,77 @@ def test_watchers_of_users_without_rights_hear_of_the_developer(bench):
     service = bench.service()
     who = {"SANDBOX0_BASE_URL": service.url, "SANDBOX0_TOKEN": service.token}
     hears(bench, service, scenario_sandboxes.fuse_desk(bench, scenario_sandboxes.SOMEBODY, **who))
+
+
+def limited_tokens(desk):
+    """What tokens there are that were made for one thing."""
+    with sqlite3.connect(f"file:{desk.service.data}/journal.db?mode=ro", uri=True, timeout=20) as db:
+        rows = db.execute("SELECT purpose FROM tokens WHERE parent IS NOT NULL").fetchall()
+    return sorted((json.loads(purpose) for purpose, in rows), key=str)
+
+
+def has_in_memory(pid, text):
+    """Whether a process has a text where it can write, or in its environment."""
+    if text in open(f"/proc/{pid}/environ", "rb").read():
+        return True
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
+        for line in maps:
+            span, rights, *_ = line.split()
+            begin, end = (int(it, 16) for it in span.split("-"))
+            if not rights.startswith("rw"):
+                continue
+            try:
+                memory.seek(begin)
+                if text in memory.read(end - begin):
+                    return True
+            except OSError:
+                pass  # Of the kernel's own, or gone.
+    return False
+
+
+def test_a_mount_has_a_token_of_its_own_which_ends_with_it(bench):
+    with Desk(bench) as desk:
+        box = desk.create("--volume-id", desk.volume.id)
+        of_mount = lambda read_only: {"mount": {"volume": desk.volume.id, "read_only": read_only}}
+        check(limited_tokens(desk) == [of_mount(False)], f"{limited_tokens(desk)}")
+        warden = json.loads(desk.sandbox("list", "-o", "json").stdout)[0]["warden_pid"]
+        check(has_in_memory(warden, desk.volume.id.encode()), "the warden's memory cannot be read")
+        check(not has_in_memory(warden, desk.service.token.encode()), "the warden has the user's token")
+        other = ("--volume-id", desk.volume.id, "--path", "/tmp", "-s", box)
+        desk.sandbox("volume", "mount", *other, "--read-only")
+        check(limited_tokens(desk) == [of_mount(False), of_mount(True)], f"{limited_tokens(desk)}")
+        # One that cannot be mounted leaves none behind.
+        refused = desk.sandbox("volume", "mount", *other, ok=False)
+        check(refused.returncode == 1 and b"is mounted at /tmp already" in refused.stderr, f"{refused}")
+        desk.sandbox("volume", "unmount", "--path", "/tmp", "-s", box)
+        check(limited_tokens(desk) == [of_mount(False)], f"{limited_tokens(desk)}")
+        # It outlives the service, and does not outlive the sandbox.
+        desk.service.kill()
+        desk.service.start()
+        desk.sandbox("exec", box, "--", "sh", "-c", "until echo still here > f; do sleep 0.2; done")
+        wait_until("it is here", (desk.user / "f").exists, 20)
+        desk.sandbox("stop", box)
+        check(limited_tokens(desk) == [], f"{limited_tokens(desk)}")
+
+
+def test_a_mount_may_no_more_than_whoever_asked_for_it(bench):
+    with Desk(bench) as desk:
+        made = lambda role: desk.service.http.data("POST", "/api-keys", value={"name": role, "roles": [role], "expires_in": "30d"})
+        viewer, developer = made("viewer"), made("developer")
+        asked = lambda token, *arguments, **how: desk.sandbox(*arguments, env={"SANDBOX0_TOKEN": token["key"]}, **how)
+        refused = asked(viewer, "create", "--volume-id", desk.volume.id, ok=False)
+        check(refused.returncode == 1 and b"may only read; mount the Volume read-only" in refused.stderr, f"{refused}")
+        check(json.loads(desk.sandbox("list", "-o", "json").stdout) == [], "a sandbox was left")
+        write(desk.user / "f", "to read\n")
+        settle(desk.user)
+        box = desk.create()
+        asked(viewer, "volume", "mount", "--volume-id", desk.volume.id, "-s", box, "--read-only")
+        check(desk.sandbox("exec", box, "--", "cat", "f").stdout == b"to read\n", "it cannot be read")
+        desk.sandbox("volume", "unmount", "-s", box)
+        # A token that is revoked takes the mounts along that were made with it.
+        asked(developer, "volume", "mount", "--volume-id", desk.volume.id, "-s", box)
+        desk.sandbox("exec", box, "--", "touch", "mine")
+        desk.service.http.data("DELETE", f"/api-keys/{developer['id']}")
+        check(limited_tokens(desk) == [], f"{limited_tokens(desk)}")
+        gone = lambda: desk.sandbox("exec", box, "--", "sh", "-c", "test ! -e mine", ok=False).returncode == 0
+        wait_until("the mount is gone", gone, 60)

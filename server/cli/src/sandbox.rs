@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use s0_host::ServiceAddress;
+use s0_api::tokens::MountToken;
+use s0_host::ServicePlace;
 use s0_sandbox::exec::Exec;
 use s0_sandbox::protocol::{MountRequest, Request, Status};
 use s0_sandbox::{
@@ -15,7 +16,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::args::{InSandbox, NewSandbox, Sandbox, SandboxVolume};
-use crate::context::Context;
+use crate::context::{Context, known_volume, soon};
 use crate::failure::{Done, Failure};
 use crate::mount;
 use crate::platform;
@@ -31,11 +32,12 @@ pub(crate) async fn sandbox(context: &Context, command: Sandbox) -> Done {
     let screen = &context.screen;
     match command {
         Sandbox::Create { new } => {
-            let volume = new.volume_id.clone();
+            let access = new.volume_id.as_deref().map(|it| Access::ask(context, it, false));
+            let access = access.transpose()?;
             let made = spawn(context, new, false)?;
             let mut status = made.status;
-            if let Some(volume) = volume {
-                status = mount_first(context, &made.directory, &made.record, volume)?;
+            if let Some(access) = access {
+                status = mount_first(&made.directory, &made.record, access)?;
             }
             let row = Row::of(&made.record, "running", Some(status));
             screen.show(&row, || row.id.clone());
@@ -76,9 +78,9 @@ pub(crate) async fn sandbox(context: &Context, command: Sandbox) -> Done {
 pub(crate) async fn warden(context: &Context, id: &str, leashed: bool) -> Done {
     let directory = sandboxes(context).sandbox(id);
     let find = Arc::new(|said: &serde_json::Value| {
-        let service: ServiceAddress =
+        let service: ServicePlace =
             serde_json::from_value(said.clone()).map_err(|error| error.to_string())?;
-        service.client()
+        service.url()
     });
     s0_sandbox::warden::run(&directory, leashed, platform::asked_to_end(), find).await?;
     Ok(ExitCode::SUCCESS)
@@ -106,10 +108,10 @@ fn spawn(context: &Context, new: NewSandbox, is_leashed: bool) -> Result<Spawned
 }
 
 async fn run(context: &Context, new: NewSandbox, keep: bool, inside: &InSandbox) -> Done {
-    let volume = new.volume_id.clone();
+    let access = new.volume_id.as_deref().map(|it| Access::ask(context, it, false)).transpose()?;
     let made = spawn(context, new, !keep)?;
-    if let Some(volume) = volume {
-        mount_first(context, &made.directory, &made.record, volume)?;
+    if let Some(access) = access {
+        mount_first(&made.directory, &made.record, access)?;
     }
     // From inside the sandbox, its socket is not to be seen.
     let control = Control::connect(&made.directory).map_err(of(&made.record.id))?;
@@ -127,14 +129,9 @@ async fn run(context: &Context, new: NewSandbox, keep: bool, inside: &InSandbox)
 }
 
 /// Mounts a Volume at the first directory of a new sandbox, which ends if that cannot be.
-fn mount_first(
-    context: &Context,
-    directory: &SandboxDir,
-    record: &Record,
-    volume_id: String,
-) -> Result<Status, Failure> {
+fn mount_first(directory: &SandboxDir, record: &Record, access: Access) -> Result<Status, Failure> {
     let path = record.paths.first().cloned().unwrap_or_default();
-    let request = mount_request(context, volume_id, path, (false, CACHE))?;
+    let request = access.mount(path, CACHE);
     let mut control = Control::connect(directory).map_err(of(&record.id))?;
     let mounted = control.ask(&request).and_then(|_| control.status());
     mounted.map_err(|error| {
@@ -144,14 +141,42 @@ fn mount_first(
     })
 }
 
-fn mount_request(
-    context: &Context,
+/// What a warden is given to mount a Volume: where the service is, and a token for that Volume
+/// alone. The user's own goes to no warden.
+struct Access {
     volume_id: String,
-    path: PathBuf,
-    (read_only, cache_bytes): (bool, u64),
-) -> Result<Request, Failure> {
-    let service = serde_json::to_value(context.service()?).map_err(std::io::Error::other)?;
-    Ok(Request::Mount(MountRequest { volume_id, path, read_only, service, cache_bytes }))
+    read_only: bool,
+    service: serde_json::Value,
+    token: MountToken,
+}
+
+impl Access {
+    fn ask(context: &Context, volume: &str, read_only: bool) -> Result<Self, Failure> {
+        let (service, client) = (context.service()?, context.client()?);
+        let place = serde_json::to_value(service.place()).map_err(std::io::Error::other)?;
+        let token = alone(async {
+            known_volume(&client, volume).await?;
+            soon(client.create_mount_token(volume, read_only)).await
+        })?;
+        Ok(Self { volume_id: volume.into(), read_only, service: place, token })
+    }
+
+    fn mount(self, path: PathBuf, cache_bytes: u64) -> Request {
+        let Self { volume_id, read_only, service, token } = self;
+        Request::Mount(MountRequest { volume_id, path, read_only, service, token, cache_bytes })
+    }
+}
+
+/// Asks a service in a thread of which nothing is left then: a client has threads that look
+/// names up, and who enters a sandbox must be the only one.
+fn alone<T: Send>(asked: impl Future<Output = Result<T, Failure>> + Send) -> Result<T, Failure> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(asked)
+        });
+        thread.join().map_err(|_| Failure::other("the service could not be asked".to_owned()))?
+    })
 }
 
 /// `s0 sandbox volume …`.
@@ -166,10 +191,10 @@ async fn volume(context: &Context, command: SandboxVolume) -> Done {
                 }
                 Some(named) => {
                     let found = find(context, &named)?;
-                    let with = (read_only, cache.as_u64());
-                    let request = mount_request(context, volume_id.clone(), path.clone(), with)?;
                     let control = Control::connect(&found.directory);
                     let mut control = control.map_err(of(&found.record.id))?;
+                    let access = Access::ask(context, &volume_id, read_only)?;
+                    let request = access.mount(path.clone(), cache.as_u64());
                     control.ask(&request).map_err(of(&found.record.id))?;
                 }
             }

@@ -38,6 +38,6 @@ pub use host::{HostError, run};
 pub use platform::{detach, host_name};
 pub use spawn::{SpawnError, spawn, tail};
 pub use state::{
-    Attachment, AttachmentDir, InitFrom, PauseOn, Secret, ServiceAddress, StateDir, StateError,
-    StateLock, Token, canonical, service_runs,
+    Attachment, AttachmentDir, InitFrom, PauseOn, Secret, ServiceAddress, ServicePlace, StateDir,
+    StateError, StateLock, Token, canonical, service_runs,
 };

@@ -97,19 +97,48 @@ pub enum ServiceAddress {
     },
 }
 
-impl ServiceAddress {
+/// The same without the token, for whoever has another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServicePlace {
+    /// On this machine, with this data directory.
+    Local(PathBuf),
+    /// At a fixed address.
+    Remote(String),
+}
+
+impl ServicePlace {
     /// The address as it is now.
     ///
     /// # Errors
     /// The service of this machine does not run; in words for people.
     pub fn url(&self) -> Result<String, String> {
         match self {
-            Self::Remote { url, .. } => Ok(url.clone()),
+            Self::Remote(url) => Ok(url.clone()),
             Self::Local(data_dir) => local_url(data_dir).ok_or_else(|| {
                 let data_dir = data_dir.display();
                 format!("no service runs; `s0 serve --background --data-dir {data_dir}` starts one")
             }),
         }
+    }
+}
+
+impl ServiceAddress {
+    /// Where it is.
+    #[must_use]
+    pub fn place(&self) -> ServicePlace {
+        match self {
+            Self::Local(data_dir) => ServicePlace::Local(data_dir.clone()),
+            Self::Remote { url, .. } => ServicePlace::Remote(url.clone()),
+        }
+    }
+
+    /// The address as it is now.
+    ///
+    /// # Errors
+    /// The service of this machine does not run; in words for people.
+    pub fn url(&self) -> Result<String, String> {
+        self.place().url()
     }
 
     /// A client of the service.

@@ -25,8 +25,8 @@
 //!
 //! # What must never enter
 //!
-//! What is in Volumes: a mount is served by `s0-mount`, and only begun and ended here. Words for
-//! the terminal.
+//! What is in Volumes: a mount is served by `s0-mount`, and only begun and ended here. A token
+//! that opens more than one Volume. Words for the terminal.
 
 mod bwrap;
 mod client;

@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use s0_api::Client;
+use s0_mount::Reach;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::mount::{self, FuseMount};
 use crate::platform::Process;
@@ -13,6 +16,9 @@ use crate::protocol::{MountRequest, Mounted};
 
 /// What the kernel does itself: it looks at permissions, and lets every user of the sandbox in.
 const OPTIONS: &str = "default_permissions,allow_other,max_read=1048576";
+
+/// How long the service may take to end a token.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// All mounts of one sandbox.
 pub(crate) struct Mounts {
@@ -23,8 +29,40 @@ pub(crate) struct Mounts {
     running: Mutex<Vec<Running>>,
 }
 
-/// Finds a service by what a request says of it.
-pub type Find = dyn Fn(&serde_json::Value) -> Result<Client, String> + Send + Sync;
+/// Finds the address of a service by what a request says of it.
+pub type Find = dyn Fn(&serde_json::Value) -> Result<String, String> + Send + Sync;
+
+/// The service as a mount reaches it, with a token for nothing else.
+#[derive(Clone)]
+struct Access {
+    service: Reach,
+    volume: String,
+    token: String,
+}
+
+impl Access {
+    fn new(find: Arc<Find>, asked: &MountRequest) -> Result<Self, String> {
+        let (said, token) = (asked.service.clone(), asked.token.token.clone());
+        let find = move || {
+            let url = find(&said)?;
+            Client::new(&url, &token).map_err(|error| error.to_string())
+        };
+        let (volume, token) = (asked.volume_id.clone(), asked.token.id.clone());
+        Ok(Self { service: Reach::new(find)?, volume, token })
+    }
+
+    /// Ends the token. Where the service cannot be asked, the token ends by itself before long.
+    async fn end(self) {
+        let client = self.service.client();
+        let ended = timeout(PATIENCE, client.delete_mount_token(&self.volume, &self.token)).await;
+        let why = match ended {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(late) => late.to_string(),
+        };
+        tracing::info!(why, "the token of a mount that has ended is not ended yet");
+    }
+}
 
 struct Running {
     what: Mounted,
@@ -50,6 +88,15 @@ impl Mounts {
     /// # Errors
     /// Why not, in words.
     pub(crate) async fn mount(self: &Arc<Self>, asked: MountRequest) -> Result<(), String> {
+        let access = Access::new(self.find.clone(), &asked)?;
+        let mounted = self.begin(asked, access.clone()).await;
+        if mounted.is_err() {
+            access.end().await;
+        }
+        mounted
+    }
+
+    async fn begin(self: &Arc<Self>, asked: MountRequest, access: Access) -> Result<(), String> {
         let mut running = self.running.lock().await;
         running.retain(|mount| !mount.serving.is_finished());
         let path = crate::layout::mount_point(&asked.path).map_err(|error| error.to_string())?;
@@ -60,9 +107,7 @@ impl Mounts {
                 path.display()
             ));
         }
-        let (find, said) = (self.find.clone(), asked.service);
-        let service = s0_mount::Reach::new(move || find(&said))?;
-        let known = service.client().volume(&asked.volume_id).await;
+        let known = access.service.client().volume(&asked.volume_id).await;
         known.map_err(|error| error.to_string())?;
         let (program, init, at) = (self.program.clone(), self.init, path.clone());
         let options = if asked.read_only { format!("{OPTIONS},ro") } else { OPTIONS.to_owned() };
@@ -74,7 +119,7 @@ impl Mounts {
             .map_err(|error| error.to_string())?;
         let performer = mount::performer(&self.program, self.init, &path);
         let options = s0_mount::Options {
-            service,
+            service: access.service.clone(),
             volume: asked.volume_id.clone(),
             sandbox: Some(self.sandbox.clone()),
             mount_point: path.display().to_string(),
@@ -108,6 +153,7 @@ impl Mounts {
             if left > 0 {
                 tracing::error!(left, "files of a mount could not be committed");
             }
+            access.end().await;
         });
         let what = Mounted { volume_id: asked.volume_id, path };
         tracing::info!(volume = what.volume_id, path = %what.path.display(), "mounted");

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use s0_api::tokens::MountToken;
 use serde::{Deserialize, Serialize};
 
 use crate::platform::Process;
@@ -38,9 +39,11 @@ pub struct MountRequest {
     pub path: PathBuf,
     /// Nothing can be written through it.
     pub read_only: bool,
-    /// The service and a token for it, in the words of whoever started the warden. It stays
-    /// there.
+    /// Where the service is, in the words of whoever started the warden.
     pub service: serde_json::Value,
+    /// What opens the Volume there, and nothing else. It stays with the warden, which ends it
+    /// with the mount.
+    pub token: MountToken,
     /// How large the cache becomes, in bytes.
     pub cache_bytes: u64,
 }

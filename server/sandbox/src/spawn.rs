@@ -20,6 +20,9 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// How often it is looked whether it does.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// What the user's token is called in the environment.
+const TOKEN: &str = "SANDBOX0_TOKEN";
+
 /// Why no sandbox was made.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
@@ -112,7 +115,8 @@ pub fn spawn(
     let id = directory.path().file_name().unwrap_or_default();
     let mut command = Command::new(program);
     command.arg("--state-dir").arg(state).arg("sandbox-warden").arg("--id").arg(id);
-    command.current_dir("/").stdin(Stdio::null());
+    // A warden has tokens of its own, for one thing each.
+    command.current_dir("/").env_remove(TOKEN).stdin(Stdio::null());
     let mut leash = None;
     if wanted.is_leashed {
         let (end, ours) = io::pipe()?;

@@ -128,6 +128,9 @@ pub(crate) struct MountPoint {
 #[derive(Debug, Subcommand)]
 pub(crate) enum SandboxVolume {
     /// Mount a Volume
+    ///
+    /// In a sandbox it is served with a token for this Volume alone, which ends with the
+    /// mount. Who may only read mounts with --read-only.
     #[command(after_help = "\
 Examples:
   s0 sandbox volume mount --volume-id VOLUME --path /workspace --sandbox-id sb_x7k2

@@ -55,6 +55,9 @@ const WANTED: u64 = wanted::ASYNC_READ
 /// How many requests are served before all else gets its turn.
 const AT_ONCE: usize = 32;
 
+/// What is waited for on the device: a device that was unmounted is in error, and never readable.
+const AWAITED: Interest = Interest::READABLE.add(Interest::ERROR);
+
 /// The device of one mount. Clones are the same one.
 #[derive(Debug, Clone)]
 pub(crate) struct Device(Arc<File>);
@@ -78,11 +81,9 @@ impl Device {
         let fd = self.0.as_fd();
         #[expect(unsafe_code, reason = "it is how a file that is none of Tokio's is waited for")]
         // SAFETY: what is borrowed here stays open, and the same, for as long as this waits.
-        let device = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?;
-        // One that is unmounted has an error, and nothing to read.
-        let speaks = Interest::READABLE | Interest::ERROR;
+        let device = unsafe { AsyncFd::register_with_interest(fd, AWAITED) }?;
         loop {
-            let mut ready = device.ready(speaks).await?;
+            let mut ready = device.ready(AWAITED).await?;
             for _ in 0..AT_ONCE {
                 let length = match (&*self.0).read(&mut buffer) {
                     Ok(length) => length,
