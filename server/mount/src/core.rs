@@ -175,7 +175,7 @@ pub async fn mount(options: Options, device: OwnedFd) -> Result<Mounted, MountEr
         contents: Contents::new(service, volume, cache),
         link,
         device: Device::new(device)?,
-        echoes: options.performer.and_then(start_echoes),
+        echoes: options.performer.as_ref().and_then(start_echoes),
         runtime: runtime.clone(),
         tells: Mutex::new(tells),
         is_current: AtomicBool::new(true),
@@ -218,8 +218,8 @@ pub async fn mount(options: Options, device: OwnedFd) -> Result<Mounted, MountEr
     Ok(Mounted { core, serving, linked, lost: loses })
 }
 
-fn start_echoes(performer: Performer) -> Option<Arc<Echoes>> {
-    match Echoes::start(&performer) {
+fn start_echoes(performer: &Performer) -> Option<Arc<Echoes>> {
+    match Echoes::start(performer) {
         Ok(echoes) => Some(Arc::new(echoes)),
         Err(error) => {
             tracing::warn!(%error, "watchers in the mount will not hear of what others do");

@@ -20,9 +20,11 @@ pub struct Mounts {
 #[derive(Debug)]
 pub struct Tellings(UnboundedReceiver<Told>);
 
-impl Tellings {
-    /// The next, if there is one.
-    pub fn next(&mut self) -> Option<Told> {
+impl Iterator for Tellings {
+    type Item = Told;
+
+    /// The next that was told so far.
+    fn next(&mut self) -> Option<Told> {
         self.0.try_recv().ok()
     }
 }

@@ -376,6 +376,7 @@ impl Mount {
 
     /// Takes what the service tells; gives what goes out at once. `Err` when the connection
     /// is of no use any more.
+    #[expect(clippy::result_unit_err, reason = "nobody asks why it is of no use")]
     pub fn hear(&mut self, told: Told, bytes: Option<Rc<[u8]>>) -> Result<Vec<Up>, ()> {
         match told {
             Told::Welcome { last_number } => {
