@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 
 import scenario_sandboxes
-from harness import BIN, Skip, Volume, check, check_all_equal, check_no_conflicts, settle, wait_until, write
+from harness import BIN, HttpError, Skip, Volume, check, check_all_equal, check_no_conflicts, settle, wait_until, write
 
 
 class Desk:
@@ -263,11 +263,11 @@ def test_watchers_of_users_without_rights_hear_of_the_developer(bench):
     hears(bench, service, scenario_sandboxes.fuse_desk(bench, scenario_sandboxes.SOMEBODY, **who))
 
 
-def limited_tokens(desk):
-    """What tokens there are that were made for one thing."""
+def mount_tokens(desk):
+    """What tokens there are that were made for mounts."""
     with sqlite3.connect(f"file:{desk.service.data}/journal.db?mode=ro", uri=True, timeout=20) as db:
         rows = db.execute("SELECT purpose FROM tokens WHERE parent IS NOT NULL").fetchall()
-    return sorted((json.loads(purpose) for purpose, in rows), key=str)
+    return sorted((it for it in (json.loads(purpose) for purpose, in rows) if "mount" in it), key=str)
 
 
 def has_in_memory(pid, text):
@@ -293,25 +293,25 @@ def test_a_mount_has_a_token_of_its_own_which_ends_with_it(bench):
     with Desk(bench) as desk:
         box = desk.create("--volume-id", desk.volume.id)
         of_mount = lambda read_only: {"mount": {"volume": desk.volume.id, "read_only": read_only}}
-        check(limited_tokens(desk) == [of_mount(False)], f"{limited_tokens(desk)}")
+        check(mount_tokens(desk) == [of_mount(False)], f"{mount_tokens(desk)}")
         warden = json.loads(desk.sandbox("list", "-o", "json").stdout)[0]["warden_pid"]
         check(has_in_memory(warden, desk.volume.id.encode()), "the warden's memory cannot be read")
         check(not has_in_memory(warden, desk.service.token.encode()), "the warden has the user's token")
         other = ("--volume-id", desk.volume.id, "--path", "/tmp", "-s", box)
         desk.sandbox("volume", "mount", *other, "--read-only")
-        check(limited_tokens(desk) == [of_mount(False), of_mount(True)], f"{limited_tokens(desk)}")
+        check(mount_tokens(desk) == [of_mount(False), of_mount(True)], f"{mount_tokens(desk)}")
         # One that cannot be mounted leaves none behind.
         refused = desk.sandbox("volume", "mount", *other, ok=False)
         check(refused.returncode == 1 and b"is mounted at /tmp already" in refused.stderr, f"{refused}")
         desk.sandbox("volume", "unmount", "--path", "/tmp", "-s", box)
-        check(limited_tokens(desk) == [of_mount(False)], f"{limited_tokens(desk)}")
+        check(mount_tokens(desk) == [of_mount(False)], f"{mount_tokens(desk)}")
         # It outlives the service, and does not outlive the sandbox.
         desk.service.kill()
         desk.service.start()
         desk.sandbox("exec", box, "--", "sh", "-c", "until echo still here > f; do sleep 0.2; done")
         wait_until("it is here", (desk.user / "f").exists, 20)
         desk.sandbox("stop", box)
-        check(limited_tokens(desk) == [], f"{limited_tokens(desk)}")
+        check(mount_tokens(desk) == [], f"{mount_tokens(desk)}")
 
 
 def test_a_mount_may_no_more_than_whoever_asked_for_it(bench):
@@ -332,6 +332,75 @@ def test_a_mount_may_no_more_than_whoever_asked_for_it(bench):
         asked(developer, "volume", "mount", "--volume-id", desk.volume.id, "-s", box)
         desk.sandbox("exec", box, "--", "touch", "mine")
         desk.service.http.data("DELETE", f"/api-keys/{developer['id']}")
-        check(limited_tokens(desk) == [], f"{limited_tokens(desk)}")
+        check(mount_tokens(desk) == [], f"{mount_tokens(desk)}")
         gone = lambda: desk.sandbox("exec", box, "--", "sh", "-c", "test ! -e mine", ok=False).returncode == 0
         wait_until("the mount is gone", gone, 60)
+
+
+def test_a_volume_is_mounted_in_a_sandbox_over_http(bench):
+    with Desk(bench) as desk:
+        write(desk.user / "notes.txt", "from the developer\n")
+        settle(desk.user)
+        box = desk.create()
+        http, base = desk.service.http, f"/api/v1/sandboxes/{box}/sandboxvolumes"
+        status = lambda: http.data("GET", f"{base}/status")["mounts"]
+        wait_until("the sandbox is reached", lambda: is_reached(status), 20)
+        check(status() == [], f"{status()}")
+        asked = {"sandboxvolume_id": desk.volume.id, "mount_point": "/workspace"}
+        mounted = http.data("POST", f"{base}/mount", value=asked)
+        check(mounted["mount_session_id"].startswith("mnt_") and mounted["mount_point"] == "/workspace", f"{mounted}")
+        check(mount_tokens(desk) == [{"mount": {"volume": desk.volume.id, "read_only": False}}], f"{mount_tokens(desk)}")
+        inside = lambda script: desk.sandbox("exec", box, "--", "sh", "-c", script).stdout
+        check(inside("cat notes.txt; echo from inside > answer.txt") == b"from the developer\n", "not what is in the Volume")
+        wait_until("it is here", (desk.user / "answer.txt").exists, 20)
+        listed = status()
+        check([{k: it[k] for k in mounted} for it in listed] == [mounted] and listed[0]["state"] == "mounted", f"{listed}")
+        def refused(value, code):
+            try:
+                http.data("POST", f"{base}/mount", value=value)
+            except HttpError as error:
+                check(error.error["code"] == code, f"{error}")
+            else:
+                check(False, f"{value} was not refused")
+        refused(asked, "already_mounted")
+        refused({**asked, "mount_point": "/proc"}, "invalid_mount_point")
+        refused({**asked, "mount_point": "/workspace/../x"}, "invalid_mount_point")
+        other = desk.service.create_volume()
+        refused({**asked, "sandboxvolume_id": other.id}, "mount_point_in_use")
+        check(len(mount_tokens(desk)) == 1, "what was refused left a token")
+        # It is reached again when the service comes back, and the mount is still there.
+        desk.service.kill()
+        desk.service.start()
+        http = desk.service.http
+        wait_until("the sandbox is reached again", lambda: is_reached(status), 60)
+        inside("until echo more > more.txt; do sleep 0.2; done")
+        for _ in range(2):
+            ended = {"sandboxvolume_id": desk.volume.id, "mount_session_id": mounted["mount_session_id"]}
+            check(http.data("POST", f"{base}/unmount", value=ended) == {"unmounted": True}, "it is still mounted")
+        check(inside("ls -A /workspace") == b"" and status() == [] and mount_tokens(desk) == [], "it is still there")
+        # One that has ended is not reached, and has left no token.
+        desk.sandbox("stop", box)
+        check(not is_reached(status), "it is still reached")
+        with sqlite3.connect(f"file:{desk.service.data}/journal.db?mode=ro", uri=True, timeout=20) as db:
+            check(db.execute("SELECT count(*) FROM tokens WHERE parent IS NOT NULL").fetchone() == (0,), "a token is left")
+
+
+def is_reached(status):
+    try:
+        status()
+        return True
+    except HttpError as error:
+        check(error.status == 404 and "no connection" in error.error["message"], f"{error}")
+        return False
+
+
+def test_a_sandbox_needs_no_service(bench):
+    with Desk(bench) as desk:
+        with desk.service.frozen():
+            box = desk.create()
+            check(desk.sandbox("exec", box, "--", "echo", "here").stdout == b"here\n", "it is not there")
+            desk.sandbox("stop", box)
+        desk.service.kill()
+        done = desk.sandbox("run", "--", "echo", "here")
+        check(done.stdout == b"here\n" and done.stderr == b"", f"{done}")
+        desk.service.start()

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::error::Error;
 use crate::sync::{StreamEvent, SubmitError};
 
+mod attend;
 mod files;
 mod history;
 mod mount;
@@ -23,6 +24,7 @@ mod tokens;
 mod volume;
 mod watch;
 
+pub use attend::Attendance;
 pub use mount::{MountReader, MountWriter};
 pub use watch::Watch;
 

@@ -22,6 +22,7 @@ mod event_stream;
 pub mod frames;
 pub mod history;
 pub mod mounts;
+pub mod sandboxes;
 mod schema;
 pub mod sync;
 pub mod times;
@@ -30,8 +31,8 @@ pub mod volumes;
 pub mod watch;
 
 pub use client::{
-    ByteStream, Client, EventStream, FrameStream, MountReader, MountWriter, SubmitFailure, Watch,
-    is_this_machine,
+    Attendance, ByteStream, Client, EventStream, FrameStream, MountReader, MountWriter,
+    SubmitFailure, Watch, is_this_machine,
 };
 pub use error::{Error, ErrorBody};
 pub use event_stream::{BadEvent, EventReader};

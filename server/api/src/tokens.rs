@@ -200,21 +200,21 @@ pub struct NewMountToken {
     pub read_only: Option<bool>,
 }
 
-/// A token for a mount of one Volume that was just made: the only time that it is told.
+/// A token for one thing that was just made: the only time that it is told.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct MountToken {
+pub struct LimitedToken {
     /// Its id.
     pub id: String,
     /// The token itself.
     pub token: String,
-    /// When it ceases unless it is used. A mount that runs uses it all the time.
+    /// When it ceases unless it is used. What runs uses it all the time.
     pub expires_at: String,
 }
 
-impl std::fmt::Debug for MountToken {
+impl std::fmt::Debug for LimitedToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The token stays out of every log.
-        f.debug_struct("MountToken").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("LimitedToken").field("id", &self.id).finish_non_exhaustive()
     }
 }
 

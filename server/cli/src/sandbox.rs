@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use s0_api::tokens::MountToken;
+use s0_api::tokens::LimitedToken;
 use s0_host::ServicePlace;
 use s0_sandbox::exec::Exec;
-use s0_sandbox::protocol::{MountRequest, Request, Status};
+use s0_sandbox::protocol::{AttendRequest, MountRequest, Request, Status};
 use s0_sandbox::{
     Control, ControlError, Listed, Process, Record, SandboxDir, Sandboxes, Spawned, Wanted,
     mount_point,
@@ -24,6 +24,8 @@ use crate::screen::{count, titled};
 
 /// The home inside, where the user's own is none that can be made there.
 const HOME: &str = "/home/user";
+/// How long a service may take to say that it will reach a sandbox.
+const AT_ONCE: std::time::Duration = std::time::Duration::from_secs(1);
 /// How large the cache of a mount becomes that a new sandbox begins with, in bytes.
 const CACHE: u64 = 2 << 30;
 
@@ -40,6 +42,7 @@ pub(crate) async fn sandbox(context: &Context, command: Sandbox) -> Done {
                 status = mount_first(&made.directory, &made.record, access)?;
             }
             let row = Row::of(&made.record, "running", Some(status));
+            be_reached(context, &made.directory, &made.record);
             screen.show(&row, || row.id.clone());
         }
         Sandbox::Exec { sandbox, inside } => {
@@ -113,6 +116,7 @@ async fn run(context: &Context, new: NewSandbox, keep: bool, inside: &InSandbox)
     if let Some(access) = access {
         mount_first(&made.directory, &made.record, access)?;
     }
+    be_reached(context, &made.directory, &made.record);
     // From inside the sandbox, its socket is not to be seen.
     let control = Control::connect(&made.directory).map_err(of(&made.record.id))?;
     let done = exec(&made.record, made.status.init, inside).await;
@@ -141,13 +145,29 @@ fn mount_first(directory: &SandboxDir, record: &Record, access: Access) -> Resul
     })
 }
 
+/// Lets the service reach a new sandbox, with a token for that alone. The sandbox is as good
+/// without it, so that nothing is said where there is no service, or one that does not let it.
+fn be_reached(context: &Context, directory: &SandboxDir, record: &Record) {
+    let (Ok(service), Ok(client)) = (context.service(), context.client()) else { return };
+    let made = alone(async {
+        let made = tokio::time::timeout(AT_ONCE, client.create_attend_token(&record.id)).await;
+        Ok(made.map_err(|late| Failure::other(late.to_string()))??)
+    });
+    let place = serde_json::to_value(service.place());
+    let (Ok(token), Ok(service)) = (made, place) else { return };
+    let request = Request::Attend(AttendRequest { service, token });
+    if let Err(error) = Control::connect(directory).and_then(|mut it| it.ask(&request)) {
+        tracing::debug!(%error, "the sandbox is not reached by the service");
+    }
+}
+
 /// What a warden is given to mount a Volume: where the service is, and a token for that Volume
 /// alone. The user's own goes to no warden.
 struct Access {
     volume_id: String,
     read_only: bool,
     service: serde_json::Value,
-    token: MountToken,
+    token: LimitedToken,
 }
 
 impl Access {

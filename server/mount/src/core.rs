@@ -133,6 +133,7 @@ pub(crate) struct Core {
 /// A mount that runs.
 pub struct Mounted {
     core: Arc<Core>,
+    session: Arc<str>,
     serving: tokio::task::JoinHandle<std::io::Result<()>>,
     linked: tokio::task::JoinHandle<()>,
     lost: watch::Receiver<Option<String>>,
@@ -215,7 +216,7 @@ pub async fn mount(options: Options, device: OwnedFd) -> Result<Mounted, MountEr
         device.serve(|head, operation| served.serve(head, operation)).await
     });
     runtime.spawn(commit_now_and_then(Arc::downgrade(&core)));
-    Ok(Mounted { core, serving, linked, lost: loses })
+    Ok(Mounted { core, session, serving, linked, lost: loses })
 }
 
 fn start_echoes(performer: &Performer) -> Option<Arc<Echoes>> {
@@ -325,6 +326,12 @@ async fn commit_now_and_then(core: Weak<Core>) {
 }
 
 impl Mounted {
+    /// The name by which the service knows it, `mnt_…`.
+    #[must_use]
+    pub fn session(&self) -> &str {
+        &self.session
+    }
+
     /// Waits until it was unmounted, or has lost what it shows; gives why, then.
     pub async fn ended(&mut self) -> Option<String> {
         tokio::select! {

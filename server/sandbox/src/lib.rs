@@ -28,6 +28,7 @@
 //! What is in Volumes: a mount is served by `s0-mount`, and only begun and ended here. A token
 //! that opens more than one Volume. Words for the terminal.
 
+mod attend;
 mod bwrap;
 mod client;
 pub mod exec;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use s0_api::Client;
+use s0_api::sandboxes::{Refusal, Why};
 use s0_mount::Reach;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
@@ -13,10 +14,13 @@ use tokio::time::timeout;
 use crate::mount::{self, FuseMount};
 use crate::platform::Process;
 use crate::protocol::{MountRequest, Mounted};
+use crate::state::now;
 
 /// What the kernel does itself: it looks at permissions, and lets every user of the sandbox in.
 const OPTIONS: &str = "default_permissions,allow_other,max_read=1048576";
 
+/// How long one mount may wait for another one's beginning.
+const TURN: Duration = Duration::from_secs(10);
 /// How long the service may take to end a token.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -71,6 +75,14 @@ struct Running {
     serving: JoinHandle<()>,
 }
 
+impl Running {
+    /// Returns when all that was written is committed.
+    async fn end(self) -> Result<(), String> {
+        self.end.send_replace(true);
+        self.serving.await.map_err(|error| error.to_string())
+    }
+}
+
 impl Mounts {
     pub(crate) fn new(sandbox: String, init: Process, program: PathBuf, find: Arc<Find>) -> Self {
         Self { sandbox, init, program, find, running: Mutex::default() }
@@ -87,8 +99,9 @@ impl Mounts {
     ///
     /// # Errors
     /// Why not, in words.
-    pub(crate) async fn mount(self: &Arc<Self>, asked: MountRequest) -> Result<(), String> {
-        let access = Access::new(self.find.clone(), &asked)?;
+    pub(crate) async fn mount(self: &Arc<Self>, asked: MountRequest) -> Result<Mounted, Refusal> {
+        let failed = |why: String| Why::MountFailed.with(why);
+        let access = Access::new(self.find.clone(), &asked).map_err(failed)?;
         let mounted = self.begin(asked, access.clone()).await;
         if mounted.is_err() {
             access.end().await;
@@ -96,27 +109,33 @@ impl Mounts {
         mounted
     }
 
-    async fn begin(self: &Arc<Self>, asked: MountRequest, access: Access) -> Result<(), String> {
-        let mut running = self.running.lock().await;
+    async fn begin(
+        self: &Arc<Self>,
+        asked: MountRequest,
+        access: Access,
+    ) -> Result<Mounted, Refusal> {
+        let mut running = timeout(TURN, self.running.lock()).await.map_err(|_| {
+            Why::MountInProgress.with("another Volume is being mounted just now; try again")
+        })?;
         running.retain(|mount| !mount.serving.is_finished());
-        let path = crate::layout::mount_point(&asked.path).map_err(|error| error.to_string())?;
+        let path = crate::layout::mount_point(&asked.path);
+        let path = path.map_err(|error| Why::InvalidMountPoint.with(error))?;
         if let Some(other) = running.iter().find(|mount| mount.what.path == path) {
-            return Err(format!(
-                "{} is mounted at {} already",
-                other.what.volume_id,
-                path.display()
-            ));
+            let known = &other.what.volume_id;
+            let same = *known == asked.volume_id;
+            let why = if same { Why::AlreadyMounted } else { Why::MountPointInUse };
+            return Err(why.with(format!("{known} is mounted at {} already", path.display())));
         }
         let known = access.service.client().volume(&asked.volume_id).await;
-        known.map_err(|error| error.to_string())?;
+        known.map_err(|error| Why::MountFailed.with(error))?;
         let (program, init, at) = (self.program.clone(), self.init, path.clone());
         let options = if asked.read_only { format!("{OPTIONS},ro") } else { OPTIONS.to_owned() };
         let mounting =
             tokio::task::spawn_blocking(move || mount::mount(&program, init, &at, &options));
         let FuseMount { fuse, .. } = mounting
             .await
-            .map_err(|error| error.to_string())?
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| Why::MountFailed.with(error))?
+            .map_err(|error| Why::MountFailed.with(error))?;
         let performer = mount::performer(&self.program, self.init, &path);
         let options = s0_mount::Options {
             service: access.service.clone(),
@@ -135,9 +154,10 @@ impl Mounts {
             Ok(mounted) => mounted,
             Err(error) => {
                 self.take_away(path).await;
-                return Err(error.to_string());
+                return Err(Why::MountFailed.with(error));
             }
         };
+        let session = mounted.session().to_owned();
         let (end, mut ends) = watch::channel(false);
         let (this, at) = (self.clone(), path.clone());
         let serving = tokio::spawn(async move {
@@ -155,10 +175,11 @@ impl Mounts {
             }
             access.end().await;
         });
-        let what = Mounted { volume_id: asked.volume_id, path };
+        let since = now();
+        let what = Mounted { volume_id: asked.volume_id, path, session, since };
         tracing::info!(volume = what.volume_id, path = %what.path.display(), "mounted");
-        running.push(Running { what, end, serving });
-        Ok(())
+        running.push(Running { what: what.clone(), end, serving });
+        Ok(what)
     }
 
     /// Takes a mount away, and returns when all that was written is committed.
@@ -176,8 +197,21 @@ impl Mounts {
         })?;
         let mount = running.swap_remove(at);
         drop(running);
-        mount.end.send_replace(true);
-        mount.serving.await.map_err(|error| error.to_string())
+        mount.end().await
+    }
+
+    /// The same by the name of a mount, if it is there.
+    ///
+    /// # Errors
+    /// It did not end in order.
+    pub(crate) async fn unmount_session(&self, volume: &str, session: &str) -> Result<(), String> {
+        let mut running = self.running.lock().await;
+        let is_meant =
+            |mount: &Running| mount.what.session == session && mount.what.volume_id == volume;
+        let Some(at) = running.iter().position(is_meant) else { return Ok(()) };
+        let mount = running.swap_remove(at);
+        drop(running);
+        mount.end().await
     }
 
     /// The sandbox has ended: commits what its processes left.
@@ -187,7 +221,7 @@ impl Mounts {
             mount.end.send_replace(true);
         }
         for mount in running {
-            if let Err(error) = mount.serving.await {
+            if let Err(error) = mount.end().await {
                 tracing::error!(%error, "a mount did not end in order");
             }
         }

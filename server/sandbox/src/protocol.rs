@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use s0_api::tokens::MountToken;
+use s0_api::tokens::LimitedToken;
 use serde::{Deserialize, Serialize};
 
 use crate::platform::Process;
@@ -18,6 +18,8 @@ pub enum Request {
     Status,
     /// Mount a Volume.
     Mount(MountRequest),
+    /// Let a service reach the sandbox from now on.
+    Attend(AttendRequest),
     /// Take a mount away.
     Unmount {
         /// Where it is.
@@ -43,7 +45,7 @@ pub struct MountRequest {
     pub service: serde_json::Value,
     /// What opens the Volume there, and nothing else. It stays with the warden, which ends it
     /// with the mount.
-    pub token: MountToken,
+    pub token: LimitedToken,
     /// How large the cache becomes, in bytes.
     pub cache_bytes: u64,
 }
@@ -56,6 +58,15 @@ impl std::fmt::Debug for MountRequest {
             .field("path", &self.path)
             .finish_non_exhaustive()
     }
+}
+
+/// Which service shall reach the sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttendRequest {
+    /// Where it is, in the words of whoever started the warden.
+    pub service: serde_json::Value,
+    /// What lets it reach the sandbox, and nothing else.
+    pub token: LimitedToken,
 }
 
 /// What the warden answers.
@@ -93,6 +104,10 @@ pub struct Mounted {
     pub volume_id: String,
     /// Where, inside.
     pub path: PathBuf,
+    /// The name of the mount, `mnt_…`.
+    pub session: String,
+    /// Since when (RFC 3339).
+    pub since: String,
 }
 
 #[cfg(test)]

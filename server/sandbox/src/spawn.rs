@@ -5,15 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-
 use crate::bwrap;
 use crate::client::{Control, ControlError};
 use crate::layout::{PathError, mount_point};
 use crate::platform;
 use crate::protocol::Status;
-use crate::state::{Record, SandboxDir, Sandboxes, StateError};
+use crate::state::{Record, SandboxDir, Sandboxes, StateError, now};
 
 /// How long a warden may take until it answers.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -98,12 +95,10 @@ pub fn spawn(
             paths.push(path);
         }
     }
-    let now = OffsetDateTime::now_utc();
-    let now = now.replace_nanosecond(0).unwrap_or(now);
     let record = Record {
         id: String::new(),
         name: wanted.name,
-        created_at: now.format(&Rfc3339).map_err(io::Error::other)?,
+        created_at: now(),
         paths,
         home: wanted.home,
         hidden: wanted.hidden,

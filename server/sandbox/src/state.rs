@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::platform::{self, Process};
 
@@ -238,6 +240,14 @@ impl Sandboxes {
 }
 
 /// Random, so that it names no other one on any machine.
+/// Now, as it is written down; to the second.
+pub(crate) fn now() -> String {
+    let now = OffsetDateTime::now_utc();
+    let now = now.replace_nanosecond(0).unwrap_or(now);
+    // Years have four digits.
+    now.format(&Rfc3339).unwrap_or_default()
+}
+
 fn new_id() -> String {
     let letter = |_| char::from(LETTERS[fastrand::usize(..LETTERS.len())]);
     format!("sb_{}", (0..16).map(letter).collect::<String>())

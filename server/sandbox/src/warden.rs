@@ -18,6 +18,7 @@ use tokio::process::ChildStdin;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::attend::Attending;
 use crate::bwrap::{self, Begun};
 use crate::inside;
 use crate::mounts::{Find, Mounts};
@@ -53,6 +54,7 @@ struct Warden {
     own: Process,
     init: Process,
     mounts: Arc<Mounts>,
+    attending: Arc<Attending>,
     /// Takes whether to use force.
     stop: mpsc::UnboundedSender<bool>,
 }
@@ -83,15 +85,18 @@ pub async fn run(
     let (stop, stops) = mpsc::unbounded_channel();
     tracing::info!(init = init.process.pid, "the sandbox runs");
     let itself = std::env::current_exe()?;
-    let mounts = Arc::new(Mounts::new(record.id.clone(), init.process, itself, find));
-    let warden = Warden { own, init: init.process, mounts: mounts.clone(), record, stop };
+    let mounts = Arc::new(Mounts::new(record.id.clone(), init.process, itself, find.clone()));
+    let attending = Arc::new(Attending::new(record.id.clone(), find, mounts.clone()));
+    let (init_process, ending) = (init.process, attending.clone());
+    let warden =
+        Warden { own, init: init_process, mounts: mounts.clone(), attending, record, stop };
     let warden = Arc::new(warden);
     let ended = init.end()?;
     let mut keeping = Keeping { init, ended, leash: ChildStdin::from_std(leash)?, bwrap };
     let kept = async {
         keeping.keep(stops, is_leashed, end).await;
         keeping.bury();
-        mounts.end().await;
+        tokio::join!(mounts.end(), ending.end());
         directory.remove()
     };
     // The conversations go on while the sandbox ends; guests wait for their end.
@@ -233,7 +238,14 @@ impl Warden {
                 init: self.init,
                 mounts: self.mounts.list().await,
             }),
-            Request::Mount(asked) => done(self.mounts.mount(asked).await),
+            Request::Mount(asked) => {
+                let mounted = self.mounts.mount(asked).await;
+                done(mounted.map(drop).map_err(|refusal| refusal.message))
+            }
+            Request::Attend(asked) => {
+                self.attending.begin(asked);
+                Answer::Ok
+            }
             Request::Unmount { path } => done(self.mounts.unmount(&path).await),
             Request::Stop { force } => {
                 // Nobody takes it when the sandbox ends already, which is what is wanted.

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use s0_api::tokens::{Permission, Role};
+use s0_api::times::rfc3339;
+use s0_api::tokens::{LimitedToken, Permission, Role};
 use s0_tree::{Hash, Time};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -44,6 +45,7 @@ impl Caller {
                 Permission::WriteVolume => !read_only,
                 _ => false,
             },
+            Some(Purpose::Attend { .. }) => false,
         };
         Permission::ALL.into_iter().filter(|permission| allows(*permission)).collect()
     }
@@ -138,18 +140,19 @@ impl Service {
         Ok(token)
     }
 
-    /// Makes a limited token; gives it, and what is kept of it.
+    /// Makes a limited token.
     pub(crate) async fn limited_token(
         &self,
         caller: &Caller,
         purpose: Purpose,
-    ) -> Result<(String, TokenRecord), Problem> {
+    ) -> Result<LimitedToken, Problem> {
         if self.journal.limited_tokens(&caller.team).await?.len() >= MAX_LIMITED {
-            return Err(Problem::conflict("the team has too many mounts; unmount some"));
+            return Err(Problem::conflict("the team has too many mounts and sandboxes; end some"));
         }
-        let (text, time) = (new_token(), now());
+        let (token, time) = (new_token(), now());
+        let ends = later(self.awake.now(), UNUSED);
         let record = TokenRecord {
-            hash: Hash::of(text.as_bytes()),
+            hash: Hash::of(token.as_bytes()),
             id: new_id(),
             team: caller.team.clone(),
             user: caller.user.clone(),
@@ -157,13 +160,36 @@ impl Service {
             platform: false,
             roles: Vec::new(),
             active: true,
-            expires: Some(later(self.awake.now(), UNUSED)),
+            expires: Some(ends),
             created: time,
             updated: time,
             limit: Some(Limit { parent: caller.token.hash, purpose }),
         };
-        self.journal.put_token(record.clone()).await?;
-        Ok((text, record))
+        let id = record.id.clone();
+        self.journal.put_token(record).await?;
+        Ok(LimitedToken { id, token, expires_at: rfc3339(ends) })
+    }
+
+    /// Ends a limited token of one purpose, if it is there. Whoever has it may, and so may the
+    /// token with which it was made, and an admin.
+    pub(crate) async fn end_limited_token(
+        &self,
+        caller: &Caller,
+        id: &str,
+        is_meant: impl Fn(&Purpose) -> bool,
+    ) -> Result<(), Problem> {
+        for token in self.journal.limited_tokens(&caller.team).await? {
+            let Some(limit) =
+                token.limit.filter(|limit| token.id == id && is_meant(&limit.purpose))
+            else {
+                continue;
+            };
+            if ![token.hash, limit.parent].contains(&caller.token.hash) {
+                caller.is_admin()?;
+            }
+            self.journal.delete_token(token.hash).await?;
+        }
+        Ok(())
     }
 
     /// Lets limited tokens that were in use when the last service ended live on, so that what

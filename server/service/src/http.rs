@@ -36,6 +36,7 @@ mod observe;
 mod posix;
 mod ranges;
 mod replicas;
+mod sandboxes;
 mod snapshots;
 mod tokens;
 mod upload;
@@ -72,7 +73,8 @@ pub(crate) fn routes(service: Arc<Service>) -> Router {
                 .post_with(volumes::create, does("Makes a Volume.", &[])),
         )
         .nest("/api/v1/sandboxvolumes/{volume}", of_a_volume())
-        .nest("/api/v1/sandboxvolumes/{volume}/sync", of_sync());
+        .nest("/api/v1/sandboxvolumes/{volume}/sync", of_sync())
+        .nest("/api/v1/sandboxes/{sandbox}", of_a_sandbox());
     document::finish(routes)
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .fallback(async || Problem::NotFound("not found"))
@@ -166,6 +168,37 @@ fn of_a_volume() -> Routes {
         .api_route(
             "/snapshots/{snapshot}/restore",
             post_with(snapshots::restore, does("Goes back to a snapshot.", &[507])),
+        )
+}
+
+fn of_a_sandbox() -> Routes {
+    ApiRouter::new()
+        .api_route(
+            "/attend-tokens",
+            post_with(sandboxes::create_token, does("Makes a token to be reached with.", &[409])),
+        )
+        .api_route(
+            "/attend-tokens/{token}",
+            delete_with(sandboxes::delete_token, does("Ends it, if it is there.", &[])),
+        )
+        .api_route(
+            "/attend",
+            get_with(
+                sandboxes::attend,
+                gives("A warden's connection, a WebSocket.", &[(101, "")], &[409]),
+            ),
+        )
+        .api_route(
+            "/sandboxvolumes/mount",
+            post_with(sandboxes::mount, does("Mounts a Volume.", &[404, 409])),
+        )
+        .api_route(
+            "/sandboxvolumes/unmount",
+            post_with(sandboxes::unmount, does("Ends a mount, if it is there.", &[404])),
+        )
+        .api_route(
+            "/sandboxvolumes/status",
+            get_with(sandboxes::status, does("What is mounted.", &[404])),
         )
 }
 

@@ -263,6 +263,11 @@ pub enum Purpose {
         /// Through which nothing is written.
         read_only: bool,
     },
+    /// Letting the service reach a sandbox.
+    Attend {
+        /// This one.
+        sandbox: String,
+    },
 }
 
 /// A store that failed. Whether the last write was done is unknown.

@@ -22,6 +22,7 @@
 //! Decisions about trees, the state of a developer's disk, editors. SQLite has
 //! one module, and the operating system another; nothing else names them.
 
+mod attended;
 mod backup;
 mod caller;
 mod connections;

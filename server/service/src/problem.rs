@@ -14,6 +14,8 @@ pub(crate) enum Problem {
     Forbidden(&'static str),
     NotFound(&'static str),
     MethodNotAllowed,
+    /// One of a documented status and code of its own.
+    Documented(u16, &'static str, String),
     Conflict(String, Option<Value>),
     TooLarge(&'static str),
     RangeNotSatisfiable(u64),

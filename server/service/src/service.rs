@@ -7,6 +7,7 @@ use dashmap::DashMap;
 use s0_tree::Time;
 use tokio::sync::{OnceCell, Semaphore, watch};
 
+use crate::attended::Attended;
 use crate::caller::{Awake, Caller};
 use crate::holdings::Holdings;
 use crate::journal::Journal;
@@ -31,6 +32,8 @@ pub(crate) struct Service {
     hot: Arc<HotVolumes>,
     retention: Retention,
     idle: Duration,
+    /// The sandboxes that can be reached.
+    pub(crate) attended: Attended,
     /// The clock by which limited tokens end.
     pub(crate) awake: Awake,
     /// Becomes true when the service shuts down.
@@ -52,7 +55,8 @@ impl Service {
     ) -> Self {
         let (trails, hot, metrics) = (Semaphore::new(TRAILS), Arc::default(), Metrics::default());
         let (idle, awake) = (IDLE, Awake::since(now()));
-        Self { journal, holdings, trails, metrics, hot, retention, idle, awake, closing }
+        let attended = Attended::default();
+        Self { journal, holdings, trails, metrics, hot, retention, idle, attended, awake, closing }
     }
 
     /// What is counted and measured, for Prometheus.

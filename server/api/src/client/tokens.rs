@@ -4,7 +4,7 @@ use reqwest::Method;
 
 use super::{Client, data, json};
 use crate::error::Error;
-use crate::tokens::{MadeToken, Message, MountToken, NewMountToken, NewToken, Token, TokenList};
+use crate::tokens::{LimitedToken, MadeToken, Message, NewMountToken, NewToken, Token, TokenList};
 use crate::volumes::Deleted;
 
 impl Client {
@@ -41,7 +41,7 @@ impl Client {
         &self,
         volume: &str,
         read_only: bool,
-    ) -> Result<MountToken, Error> {
+    ) -> Result<LimitedToken, Error> {
         let new = NewMountToken { read_only: Some(read_only) };
         self.post(&[volume, "mount-tokens"], &new).await
     }

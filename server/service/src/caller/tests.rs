@@ -32,7 +32,7 @@ async fn service(dir: &Path, started: Time) -> Service {
 async fn mount_token(service: &Service) -> String {
     let caller = service.caller("secret").await.unwrap();
     let purpose = Purpose::Mount { volume: "v".into(), read_only: false };
-    service.limited_token(&caller, purpose).await.unwrap().0
+    service.limited_token(&caller, purpose).await.unwrap().token
 }
 
 fn pass(service: &mut Service, time: Duration) {

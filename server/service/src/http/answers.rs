@@ -98,6 +98,9 @@ impl IntoResponse for Problem {
             Self::MethodNotAllowed => {
                 (S::METHOD_NOT_ALLOWED, "bad_request", "method not allowed".into(), None)
             }
+            Self::Documented(status, code, why) => {
+                (S::from_u16(status).unwrap_or(S::INTERNAL_SERVER_ERROR), code, why, None)
+            }
             Self::Conflict(why, details) => (S::CONFLICT, "conflict", why, details),
             Self::TooLarge(why) => (S::PAYLOAD_TOO_LARGE, "bad_request", why.into(), None),
             Self::RangeNotSatisfiable(size) => {

@@ -20,13 +20,15 @@ use serde::{Deserialize, Deserializer};
 
 use super::document::{self, failures};
 use crate::caller::Caller;
-use crate::journal::{Limit, Purpose};
+use crate::journal::Purpose;
 use crate::problem::Problem;
 use crate::service::Service;
 use crate::volume::Hot;
 
 /// What the Volume is called in the paths of routes.
 const VOLUME: &str = "volume";
+/// And the sandbox.
+const SANDBOX: &str = "sandbox";
 
 type Refusals = Vec<(Option<u16>, Described)>;
 
@@ -69,6 +71,8 @@ pub(super) trait Allows: Send + Sync {
     const PERMISSION: Permission;
     /// Whether a token that is limited to a mount of the Volume in the path may ask, too.
     const MOUNTS: bool = false;
+    /// Whether a token that is limited to letting the sandbox in the path be reached may.
+    const ATTENDS: bool = false;
 }
 
 macro_rules! permissions {
@@ -89,6 +93,13 @@ impl<P: Allows> Allows for OrMount<P> {
     const MOUNTS: bool = true;
 }
 
+/// What a permission is for where the wardens of sandboxes ask, too.
+pub(super) struct OrWarden<P>(PhantomData<P>);
+impl<P: Allows> Allows for OrWarden<P> {
+    const PERMISSION: Permission = P::PERMISSION;
+    const ATTENDS: bool = true;
+}
+
 /// One who may do this.
 pub(super) struct May<P> {
     pub(super) caller: Caller,
@@ -99,14 +110,17 @@ impl<P: Allows> FromRequestParts<Arc<Service>> for May<P> {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &Arc<Service>) -> Result<Self, Problem> {
         let caller = bearer(parts, state).await?;
-        if let Some(Limit { purpose: Purpose::Mount { volume, .. }, .. }) = &caller.token.limit {
-            let all = in_path(parts).await;
-            let here = all.iter().flatten().find(|(name, _)| *name == VOLUME);
-            if !P::MOUNTS || here.is_none_or(|(_, id)| id != volume) {
-                return Err(Problem::FORBIDDEN);
+        let all = in_path(parts).await;
+        let is_here = |name: &str, id: &str| all.iter().flatten().any(|part| part == (name, id));
+        match caller.token.limit.as_ref().map(|limit| &limit.purpose) {
+            None => caller.may(P::PERMISSION)?,
+            Some(Purpose::Mount { volume, .. }) if P::MOUNTS && is_here(VOLUME, volume) => {
+                caller.may(P::PERMISSION)?;
             }
+            // It is the one thing that such a token allows.
+            Some(Purpose::Attend { sandbox }) if P::ATTENDS && is_here(SANDBOX, sandbox) => {}
+            Some(_) => return Err(Problem::FORBIDDEN),
         }
-        caller.may(P::PERMISSION)?;
         Ok(Self { caller, permission: PhantomData })
     }
 }
@@ -202,6 +216,24 @@ impl FromRequestParts<Arc<Service>> for Named {
 }
 
 impl OperationInput for Named {
+    fn inferred_early_responses(ctx: &mut GenContext, _: &mut Operation) -> Refusals {
+        failures(ctx, &[400])
+    }
+}
+
+/// The sandbox of the path.
+pub(super) struct Sandbox(pub(super) String);
+
+impl FromRequestParts<Arc<Service>> for Sandbox {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Service>) -> Result<Self, Problem> {
+        let all = in_path(parts).await?;
+        let id = all.iter().find(|(name, _)| *name == SANDBOX).map(|(_, id)| id.to_owned());
+        id.map(Self).ok_or_else(|| Problem::Internal("a route without a sandbox".into()))
+    }
+}
+
+impl OperationInput for Sandbox {
     fn inferred_early_responses(ctx: &mut GenContext, _: &mut Operation) -> Refusals {
         failures(ctx, &[400])
     }

@@ -89,6 +89,7 @@ async fn every_described_answer_is_seen_and_told_in_the_table() {
         ours::history,
         ours::tokens,
         limited::mount_tokens,
+        limited::sandboxes,
         ours::health,
         ours::metrics,
         everywhere::without_a_token,
@@ -154,6 +155,9 @@ fn table(
 
 /// Whether a case is about the operation, and did not just need it.
 fn is_about(case: &str, (_, path): &Operation) -> bool {
+    if path.starts_with("/api/v1/sandboxes/") {
+        return case.starts_with("limited");
+    }
     let below = path.strip_prefix("/api/v1/sandboxvolumes/{volume}").unwrap_or(path);
     let room = match below.split('/').nth(1).unwrap_or_default() {
         "files" => "files",

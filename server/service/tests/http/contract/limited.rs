@@ -3,10 +3,12 @@
 use reqwest::Method;
 use s0_api::Client;
 use s0_api::mounts::MountQuery;
+use s0_api::sandboxes::{Ask, Asked, MountList, MountStatus, Replied, Reply, VolumeMounted, Why};
 use s0_service::journal::Journal;
 use s0_service::sqlite::SqliteJournal;
 use s0_tree::{ContentId, Hash};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use super::everywhere::address;
 use super::{Operation, VOLUMES};
@@ -138,6 +140,13 @@ pub(super) async fn mount_tokens(rig: &Rig) {
     assert!(opens(&reads).await);
 
     // A team cannot fill the store.
+    fill(rig, &reads);
+    assert_eq!(code(&make(rig, &viewer, &id, json!({})).await), (409, "conflict"));
+    unfill(rig);
+}
+
+/// As many tokens as a team may have, made of one.
+fn fill(rig: &Rig, token: &str) {
     let copy = "INSERT INTO tokens SELECT randomblob(32), 'n' || value, team, user, name, platform,
         roles, active, expires, created, updated, parent, purpose FROM tokens, generated
         WHERE hash = ?1";
@@ -146,8 +155,11 @@ pub(super) async fn mount_tokens(rig: &Rig) {
         SELECT value + 1 FROM generated WHERE value < 10000) {copy}"
     );
     let database = rusqlite::Connection::open(rig.database()).unwrap();
-    database.execute(&many, [Hash::of(reads.as_bytes()).0]).unwrap();
-    assert_eq!(code(&make(rig, &viewer, &id, json!({})).await), (409, "conflict"));
+    assert_eq!(database.execute(&many, [Hash::of(token.as_bytes()).0]).unwrap(), 10_000);
+}
+
+fn unfill(rig: &Rig) {
+    let database = rusqlite::Connection::open(rig.database()).unwrap();
     database.execute("DELETE FROM tokens WHERE id GLOB 'n[0-9]*'", []).unwrap();
 }
 
@@ -168,4 +180,171 @@ async fn a_mount_goes_on_with_its_token_when_the_service_starts_again() {
     let rig = Rig::at(dir, config).await;
     let mount = Client::new(&rig.url, &token).unwrap();
     assert!(matches!(mount.volume(&id).await, Err(s0_api::Error::Unauthorized(_))));
+}
+
+const SANDBOX: &str = "/api/v1/sandboxes/sb_1";
+
+/// A warden that answers what it is told to, and says what it was asked.
+async fn attend(
+    mut connection: s0_api::Attendance,
+    mut replies: mpsc::UnboundedReceiver<Option<Reply>>,
+    asks: mpsc::UnboundedSender<Ask>,
+) {
+    while let Ok(Some(Asked { id, ask })) = connection.next().await {
+        asks.send(ask).unwrap();
+        match replies.recv().await {
+            Some(Some(reply)) => connection.reply(&Replied { id, reply }).await.unwrap(),
+            // It hangs up.
+            _ => return,
+        }
+    }
+}
+
+pub(super) async fn sandboxes(rig: &Rig) {
+    let (id, other) = (rig.volume().await, rig.token_of("afar", "admin").await);
+    let (developer, viewer) =
+        (rig.token_of("local", "developer").await, rig.token_of("local", "viewer").await);
+    let foreign = rig.as_bearer(Some(&other), Method::POST, VOLUMES, json!({})).await.1;
+    let foreign = foreign["data"]["id"].as_str().unwrap();
+    let client = |token: &str| Client::new(&rig.url, token).unwrap();
+    let go = async |what: &str, with: &str, body: Value| {
+        let method = if what == "status" { Method::GET } else { Method::POST };
+        let route = format!("{SANDBOX}/sandboxvolumes/{what}");
+        rig.as_bearer(Some(with), method, &route, body).await
+    };
+    let to_mount = json!({"sandboxvolume_id": id, "mount_point": "/w", "sandbox_id": "sb_1",
+        "volume_config": {"cache_size": "1G"}});
+    let to_unmount = json!({"sandboxvolume_id": id, "mount_session_id": "mnt_1"});
+    let nowhere = async |with: &str| {
+        for (what, body) in [("mount", &to_mount), ("unmount", &to_unmount), ("status", &json!({}))]
+        {
+            let answer = go(what, with, body.clone()).await;
+            assert_eq!(code(&answer), (404, "not_found"), "{what}: {answer:?}");
+            assert!(answer.1["error"]["message"].as_str().unwrap().contains("no connection"));
+        }
+    };
+    nowhere(&rig.token).await;
+
+    // A token that lets the service reach this sandbox, and is good for nothing else.
+    let tokens = format!("{SANDBOX}/attend-tokens");
+    let made = rig.as_bearer(Some(&developer), Method::POST, &tokens, ()).await;
+    assert_eq!(made.0, 201);
+    let (token_id, token) = (made.1["data"]["id"].clone(), made.1["data"]["token"].clone());
+    let (token_id, token) = (token_id.as_str().unwrap(), token.as_str().unwrap());
+    let own = [format!("{SANDBOX}/attend"), format!("{SANDBOX}/attend-tokens/x")];
+    for operation in rig.document().await.operations() {
+        if ["/healthz", "/readyz", "/openapi.json"].contains(&operation.1.as_str()) {
+            continue;
+        }
+        for sandbox in ["sb_1", "sb_2"] {
+            let path = operation.1.replace("{sandbox}", sandbox);
+            let address = address(&(operation.0.clone(), path), &id);
+            let method = operation.0.parse().unwrap();
+            let answer = rig.as_bearer(Some(token), method, &address, json!({})).await;
+            let opens = own.contains(&address) && ["GET", "DELETE"].contains(&&*operation.0);
+            assert_eq!(code(&answer) != DENIED, opens, "{operation:?}: {answer:?}");
+        }
+    }
+    let attend_route = format!("{SANDBOX}/attend");
+    let note = async |status| {
+        rig.seen.note(rig.document().await, &Method::GET, &attend_route, status);
+    };
+    let (reply, replies) = mpsc::unbounded_channel();
+    let (asks, mut asked) = mpsc::unbounded_channel();
+    let connection = client(token).attend("sb_1").await.unwrap();
+    note(101).await;
+    let warden = tokio::spawn(attend(connection, replies, asks));
+    let taken = client(&rig.token).attend("sb_1").await.err().unwrap();
+    assert!(matches!(taken, s0_api::Error::Conflict { .. }), "{taken}");
+    note(409).await;
+    nowhere(&other).await;
+
+    // What is asked for goes on to it, with a token for this Volume.
+    let mounted = VolumeMounted {
+        sandboxvolume_id: id.clone(),
+        mount_point: "/w".into(),
+        mounted_at: "2026-01-01T00:00:00Z".into(),
+        mount_session_id: "mnt_1".into(),
+    };
+    reply.send(Some(Reply::Mounted(mounted.clone()))).unwrap();
+    let answer = go("mount", &developer, to_mount.clone()).await;
+    assert_eq!((answer.0, &answer.1["data"]), (200, &json!(mounted)));
+    let Some(Ask::Mount { volume_id, mount_point, read_only, token: of_mount }) =
+        asked.recv().await
+    else {
+        panic!("something else was asked")
+    };
+    assert_eq!((&volume_id, &*mount_point, read_only), (&id, "/w", false));
+    assert_eq!(client(&of_mount.token).volume(&id).await.unwrap().id, id);
+    assert_eq!(code(&go("mount", &viewer, to_mount.clone()).await), DENIED);
+    for (body, expected) in [
+        (json!({"mount_point": "/w"}), (400, "invalid_sandboxvolume_id")),
+        (json!({"sandboxvolume_id": "none", "mount_point": "/w"}), (404, "not_found")),
+        (json!({"sandboxvolume_id": foreign, "mount_point": "/w"}), (404, "not_found")),
+    ] {
+        assert_eq!(code(&go("mount", &developer, body).await), expected);
+    }
+    for (why, status) in [
+        (Why::InvalidMountPoint, 400),
+        (Why::AlreadyMounted, 409),
+        (Why::MountInProgress, 409),
+        (Why::MountPointInUse, 409),
+        (Why::MountFailed, 500),
+    ] {
+        reply.send(Some(Reply::Refused(why.with("so it is")))).unwrap();
+        let answer = go("mount", &developer, to_mount.clone()).await;
+        assert_eq!(code(&answer), (status, why.as_str()));
+        assert_eq!(answer.1["error"]["message"], "so it is");
+    }
+    let all = MountList {
+        mounts: vec![MountStatus {
+            mount: mounted,
+            state: "mounted".into(),
+            mounted_duration_sec: 3,
+        }],
+    };
+    reply.send(Some(Reply::Status(all.clone()))).unwrap();
+    assert_eq!(go("status", &viewer, json!({})).await.1["data"], json!(all));
+    reply.send(Some(Reply::Unmounted)).unwrap();
+    let answer = go("unmount", &developer, to_unmount.clone()).await;
+    assert_eq!(answer.1["data"], json!({"unmounted": true}));
+    assert_eq!(code(&go("unmount", &viewer, to_unmount.clone()).await), DENIED);
+    for (key, value, expected) in [
+        ("sandboxvolume_id", json!(" "), "invalid_sandboxvolume_id"),
+        ("mount_session_id", json!(null), "invalid_mount_session_id"),
+    ] {
+        let mut body = to_unmount.clone();
+        body[key] = value;
+        assert_eq!(code(&go("unmount", &developer, body).await), (400, expected));
+    }
+    reply.send(Some(Reply::Refused(Why::UnmountFailed.with("no")))).unwrap();
+    let answer = go("unmount", &developer, to_unmount.clone()).await;
+    assert_eq!(code(&answer), (500, "unmount_failed"));
+
+    // A warden that comes again has taken its own place; one that hangs up answers nobody.
+    let again = client(token).attend("sb_1").await.unwrap();
+    warden.await.unwrap();
+    let (reply, replies) = mpsc::unbounded_channel();
+    let (asks, _asked) = mpsc::unbounded_channel();
+    let warden = tokio::spawn(attend(again, replies, asks));
+    reply.send(None).unwrap();
+    assert_eq!(code(&go("mount", &developer, to_mount.clone()).await), (500, "mount_failed"));
+    warden.await.unwrap();
+    nowhere(&developer).await;
+
+    let end = async |with: &str, sandbox: &str, token: &str| {
+        let route = format!("/api/v1/sandboxes/{sandbox}/attend-tokens/{token}");
+        rig.as_bearer(Some(with), Method::DELETE, &route, ()).await
+    };
+    assert_eq!(end(&developer, "sb_2", token_id).await.0, 200, "it is not there");
+    assert_eq!(end(token, "sb_1", token_id).await.1["data"], json!({"deleted": true}));
+    assert!(client(token).attend("sb_1").await.is_err());
+    // A team cannot fill the store.
+    let made = rig.as_bearer(Some(&developer), Method::POST, &tokens, ()).await.1;
+    fill(rig, made["data"]["token"].as_str().unwrap());
+    let answer = rig.as_bearer(Some(&developer), Method::POST, &tokens, ()).await;
+    assert_eq!(code(&answer), (409, "conflict"));
+    let answer = go("mount", &developer, to_mount.clone()).await;
+    assert_eq!(code(&answer), (404, "not_found"));
+    unfill(rig);
 }
