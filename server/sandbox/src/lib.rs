@@ -31,6 +31,8 @@
 mod bwrap;
 mod client;
 pub mod exec;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod inside;
 mod layout;
 pub mod mount;

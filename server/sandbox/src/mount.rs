@@ -100,6 +100,12 @@ pub fn unmount(program: &Path, init: Process, path: &Path) -> Result<(), MountEr
     }
 }
 
+#[cfg(fuzzing)]
+pub(crate) fn again(said: &[u8]) -> Option<Vec<u8>> {
+    let said: Said = serde_json::from_slice(said).ok()?;
+    serde_json::to_vec(&said).ok()
+}
+
 fn unexpected(said: &Said) -> MountError {
     MountError(match said {
         Said::Failed(why) => why.clone(),

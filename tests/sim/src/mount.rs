@@ -118,6 +118,8 @@ pub struct Mount {
     welcomed: bool,
     settled: Seq,
     turns: BTreeSet<u64>,
+    /// Those in which names are being changed.
+    directories: BTreeSet<u64>,
     reserved: BTreeMap<u64, bool>,
     ids: u64,
     failures: BTreeMap<u64, Failure>,
@@ -180,6 +182,7 @@ impl Running {
             welcomed: false,
             settled: Seq(0),
             turns: BTreeSet::new(),
+            directories: BTreeSet::new(),
             reserved: BTreeMap::new(),
             ids: 0,
             failures: BTreeMap::new(),

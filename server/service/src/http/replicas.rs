@@ -159,7 +159,9 @@ pub(super) async fn set_cursor(
 }
 
 /// The length of the JSON, the JSON, and small contents as frames.
-fn read_submission(body: &Bytes) -> Result<(Submission, HashMap<ContentId, Bytes>), Problem> {
+pub(super) fn read_submission(
+    body: &Bytes,
+) -> Result<(Submission, HashMap<ContentId, Bytes>), Problem> {
     let short = || Problem::bad("the body ends within the submission");
     let (length, rest) = body.split_first_chunk::<4>().ok_or_else(short)?;
     let (json, frames) =

@@ -107,9 +107,10 @@ impl World {
         if settled.is_ok() && end == HoldEnd::Take {
             // It comes now, unsaved text or not.
             site.unsaved.remove(path);
-            site.let_in.extend(held);
+            site.let_in.extend(held.clone());
         }
-        site.seen.extend(known);
+        // What is held may be gone from the Volume by now.
+        site.seen.extend(known.into_iter().chain(held));
     }
 
     /// Whatever is held at the end of a run is decided about. Says whether there was any.
