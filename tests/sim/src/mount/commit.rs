@@ -306,7 +306,11 @@ async fn make_at(
         let mount = &mut *mount.borrow_mut();
         if !is_refused && (!exclusive || mount.alone) {
             let now = mount.time();
-            return Ok(Some(mount.files.make(slot, exclusive || cut, now)));
+            let ino = mount.files.make(slot, exclusive || cut, now);
+            if exclusive || cut {
+                mount.cuts.insert(ino);
+            }
+            return Ok(Some(ino));
         }
         mount.files.path_of(&slot)?
     };
@@ -326,7 +330,9 @@ async fn make_at(
     let mount = &mut *mount.borrow_mut();
     mount.counted.push("mount reserved a name");
     let now = mount.time();
-    Ok(Some(mount.files.make(slot, true, now)))
+    let ino = mount.files.make(slot, true, now);
+    mount.cuts.insert(ino);
+    Ok(Some(ino))
 }
 
 impl super::Mount {

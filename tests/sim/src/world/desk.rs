@@ -64,6 +64,8 @@ impl World {
             return;
         }
         let mut documents = self.machines[at].site.borrow().unsaved.clone();
+        // Whoever types into what was taken has seen it come: that is a text of its own.
+        self.tell_unsaved(at, documents.clone());
         documents.insert(files[rng.usize(..files.len())].0.clone());
         self.count("unsaved");
         self.tell_unsaved(at, documents);

@@ -325,11 +325,9 @@ impl World {
             let mount = &mut *running.mount.borrow_mut();
             mount.now = self.now;
             let head = mount.files.tree().head();
-            // A service that begins anew knows no mounts until they come back.
-            let is_back = mounts.connections.iter().any(|it| {
-                Some(it.id) == point.connection && it.open && matches!(it.stage, Stage::Open)
-            });
-            let is_unknown = !is_back && self.now < mounts.service_began + LEASE_MS;
+            // A service that begins anew knows no mounts until they come back, and does not wait
+            // for those that go by what they know meanwhile.
+            let is_unknown = mounts.service_began > 0 && self.now < mounts.service_began + LEASE_MS;
             if mount.is_mounted() && mount.is_current() && head < *seq && is_unknown {
                 self.count("mount unknown to a new service");
                 continue;
