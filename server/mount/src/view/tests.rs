@@ -470,3 +470,23 @@ fn a_commit_that_was_given_up_is_not_taken_for_the_next() {
     assert!(mount.view.dirty().is_empty());
     assert_eq!(service.read(service.file("f").unwrap().2), b"one\ntwo\n");
 }
+
+#[test]
+fn a_new_file_that_is_gone_before_its_commit_is_answered_is_gone() {
+    let mut service = Service::default();
+    let mut mount = Mount::new("a", &service);
+    let handle = mount.open("f", true);
+    let ino = mount.view.opened(handle).unwrap().ino;
+    mount.view.known(ino).unwrap();
+    mount.view.write(handle, 0, b"one\n", false, NOW).unwrap();
+    mount.begin(&mut service);
+    mount.send(&mut service);
+    let remove = Action::Remove { path: TreePath::new("f").unwrap() };
+    service.submit("x", Source::Sandbox, &Change::unstated(remove));
+    mount.hear(&service);
+    mount.hear(&service);
+    mount.answer();
+    assert_eq!(mount.view.attr(ino).unwrap().links, 0);
+    mount.view.write(handle, 0, b"two\n", false, NOW).unwrap();
+    assert_eq!(mount.view.begin_commit(ino), None);
+}
