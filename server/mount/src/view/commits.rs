@@ -139,12 +139,14 @@ impl View {
         ended: Committed,
     ) -> bool {
         if let Committed::As(node) = ended {
-            if self.tree.node(node).is_some() {
-                self.became(ino, node);
-            } else if let Some(inode) = self.inodes.get_mut(&ino) {
-                // Its directory was another by then, and what was made there is gone already.
-                inode.lose_its_name(&mut self.fresh);
+            let is_fresh = self.made(ino).is_some();
+            if is_fresh && self.tree.node(node).is_none() {
+                // It was another's that had the same in it, or came to a directory that had the
+                // path by then; and is gone already. Here it is as it was.
+                self.abandon_commit(ino);
+                return false;
             }
+            self.became(ino, node);
         }
         let node = self.node(ino).map(|node| (node.version, node.content()));
         let Some(inode) = self.inodes.get_mut(&ino) else { return true };

@@ -330,6 +330,14 @@ impl World {
             let mount = &mut *running.mount.borrow_mut();
             mount.now = self.now;
             let head = mount.files.tree().head();
+            // What it has done itself it shows before it is told.
+            let others = |entry: &&s0_tree::Entry| {
+                entry.seq > head && entry.actor.replica.as_deref() != Some(&*mount.session)
+            };
+            let journal = &self.service.journal;
+            if !journal.iter().filter(others).any(|entry| entry.seq <= *seq) {
+                continue;
+            }
             // A service that begins anew knows no mounts until they come back, and does not wait
             // for those that go by what they know meanwhile.
             let is_unknown = mounts.service_began > 0 && self.now < mounts.service_began + LEASE_MS;
