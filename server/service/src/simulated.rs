@@ -22,7 +22,7 @@ pub struct Tellings(UnboundedReceiver<Told>);
 
 impl Tellings {
     /// The next, if there is one.
-    pub fn next(&mut self) -> Option<Told> {
+    pub fn take(&mut self) -> Option<Told> {
         self.0.try_recv().ok()
     }
 }

@@ -31,9 +31,7 @@ pub(super) async fn run(mount: Handle, program: Program) {
         Program::Append(path, times, synced) => append(&mount, &path, times, synced).await,
         Program::Replace(path) => replace(&mount, &path).await,
         Program::Empty(path) => empty(&mount, &path).await,
-        Program::MakeDirectory(path) => {
-            at(&mount, &path, |parent, name| Ask::MakeDirectory(parent, name)).await
-        }
+        Program::MakeDirectory(path) => at(&mount, &path, Ask::MakeDirectory).await,
         Program::MakeLink(path) => {
             at(&mount, &path, |parent, name| Ask::MakeLink(parent, name, "a".into())).await
         }
