@@ -222,6 +222,12 @@ pub fn perform_all(root: &Path, device: u64) -> io::Result<()> {
     Ok(())
 }
 
+#[cfg(fuzzing)]
+pub(crate) fn again(line: &[u8]) -> Option<Vec<u8>> {
+    let deed: Deed = serde_json::from_str(std::str::from_utf8(line).ok()?).ok()?;
+    serde_json::to_vec(&deed).ok()
+}
+
 fn perform(root: BorrowedFd<'_>, deed: &Deed) -> Result<(), Os> {
     let mode = |mode: &u32| Mode::from_raw_mode(*mode);
     match deed {

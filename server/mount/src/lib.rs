@@ -29,6 +29,8 @@ mod contents;
 mod core;
 mod draft;
 mod echo;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod kernel;
 mod link;
 mod locks;

@@ -32,6 +32,8 @@ mod attend;
 mod bwrap;
 mod client;
 pub mod exec;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod inside;
 mod layout;
 pub mod mount;

@@ -131,6 +131,12 @@ fn asked_of(init: Process, path: &Path) -> Vec<OsString> {
     words.iter().map(OsString::from).chain([path.into()]).collect()
 }
 
+#[cfg(fuzzing)]
+pub(crate) fn again(said: &[u8]) -> Option<Vec<u8>> {
+    let said: Said = serde_json::from_slice(said).ok()?;
+    serde_json::to_vec(&said).ok()
+}
+
 fn unexpected(said: &Said) -> MountError {
     MountError(match said {
         Said::Failed(why) => why.clone(),

@@ -4,7 +4,7 @@ use s0_api::documented::{ChangeRequest, journal_entry};
 use s0_api::frames::{FrameReader, write_frame};
 use s0_api::sync::{Answer, StreamEvent, Submission};
 use s0_api::{BadEvent, ErrorBody, EventReader, times, watch};
-use s0_tree::{Content, Policy, Seq, Tree, fold};
+use s0_tree::{Content, Policy, Quota, Seq, Tree, fold};
 
 use crate::{joined, texts};
 
@@ -31,7 +31,8 @@ fn read_events(stream: &[u8], size: usize) -> (Vec<StreamEvent>, bool) {
 }
 
 pub(crate) fn event_seeds() -> Vec<Vec<u8>> {
-    let head = StreamEvent::Head { head: Seq(3), epoch: "e".into(), policy: Policy::default() };
+    let (policy, quota) = (Policy::default(), Quota::default());
+    let head = StreamEvent::Head { head: Seq(3), epoch: "e".into(), policy, quota };
     let head = serde_json::to_string(&head).unwrap();
     let mut all = vec![
         format!("\x05: hello\n\nid: 3\ndata: {head}\n\n"),

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{joined, texts};
 
-fn again<T: Serialize + DeserializeOwned + Debug>(data: &[u8]) {
+pub(crate) fn again<T: Serialize + DeserializeOwned + Debug>(data: &[u8]) {
     if let Ok(value) = serde_json::from_slice::<T>(data) {
         let json = serde_json::to_vec(&value).unwrap();
         let read: T = serde_json::from_slice(&json).unwrap();

@@ -16,6 +16,7 @@ mod cli;
 mod editor;
 mod host;
 mod memory;
+mod mount;
 mod replica;
 mod review;
 mod service;
@@ -94,6 +95,31 @@ const TARGETS: &[Target] = &[
         run: replica::state_database,
         seeds: replica::database_seeds,
         memory: (64 << 20, 4000),
+    },
+    Target {
+        name: "fuse_requests",
+        run: mount::requests,
+        seeds: mount::request_seeds,
+        memory: USUAL,
+    },
+    Target {
+        name: "mount_messages",
+        run: mount::messages,
+        seeds: mount::message_seeds,
+        memory: USUAL,
+    },
+    Target {
+        name: "submissions",
+        run: mount::submissions,
+        seeds: mount::submission_seeds,
+        memory: USUAL,
+    },
+    Target { name: "echo_deeds", run: mount::deeds, seeds: mount::deed_seeds, memory: USUAL },
+    Target {
+        name: "sandbox_control",
+        run: mount::sandbox_control,
+        seeds: mount::sandbox_seeds,
+        memory: USUAL,
     },
     Target { name: "control", run: host::control, seeds: host::control_seeds, memory: USUAL },
     Target { name: "merge", run: host::merge, seeds: host::merge_seeds, memory: USUAL },

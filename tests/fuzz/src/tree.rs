@@ -2,7 +2,7 @@
 
 use s0_tree::{
     Action, AttributeChange, Batch, Change, Content, Entry, Expected, MAX_NAME_BYTES,
-    MAX_PATH_BYTES, Name, New, News, Origin, Past, Policy, Recipe, Seq, Tree, TreePath,
+    MAX_PATH_BYTES, Name, New, News, Origin, Past, Policy, Quota, Recipe, Seq, Tree, TreePath,
     admit_batch, comparison_key, describe, diff, digest, fold, portable_issues, restore,
 };
 
@@ -120,7 +120,8 @@ fn some_changes() -> Vec<Change> {
 
 fn admitted(tree: &mut Tree, policy: Policy, changes: &[Change]) -> Option<Vec<Entry>> {
     let origin = Origin::default();
-    let batch = Batch { origin: &origin, policy, news: &News::default(), changes };
+    let (news, quota) = (&News::default(), Quota::default());
+    let batch = Batch { origin: &origin, policy, quota, news, changes };
     admit_batch(tree, &batch).ok().map(|(entries, _)| entries)
 }
 
@@ -195,7 +196,7 @@ pub(crate) fn recipe_seeds() -> Vec<Vec<u8>> {
 pub(crate) fn trees(data: &[u8]) {
     if let Ok(tree) = Tree::decode(data) {
         whole(&tree);
-        let _ = tree.size_bytes();
+        let _ = tree.usage();
         for (path, id, _) in tree.walk() {
             assert!(tree.path_of(id).is_some(), "{path} has no path");
         }

@@ -71,6 +71,20 @@ pub const REQUIRED: &[&str] = &[
     "written for the user",
     "write for the user refused",
     "reviewed",
+    "worlds with mounts",
+    "mount killed",
+    "mount cut off",
+    "mount sends again",
+    "mount waits for another",
+    "mount reserved a name",
+    "mount asks again",
+    "mount's close taken",
+    "mount's commit stale",
+    "mount's commit a conflict",
+    "mount's commit given up",
+    "mount's file removed under a draft",
+    "mount's program done",
+    "unmounted",
 ];
 
 impl Coverage {

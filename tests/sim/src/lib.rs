@@ -1,7 +1,7 @@
-//! A deterministic simulation of replicas, service, disks and network.
+//! A deterministic simulation of replicas, mounts, service, disks and network.
 //!
 //! The real cores run under a seeded scheduler: the service's ledger, admission
-//! and fold, and the replica's engine. Disks, networks, users and agents are
+//! and fold, the replica's engine, and what a mount shows and commits. Disks, networks, users and agents are
 //! simulated, with everything that goes wrong with them. One seed is one world;
 //! the same seed is the same world, step by step.
 //!
@@ -12,6 +12,7 @@
 //!   it is in the Volume, in its journal, in a conflict's record or on a disk.
 //! - Nobody replaces what they never saw.
 //! - No file is torn.
+//! - What a program in a mount was told is kept, is; see `world/mounts.rs`.
 //! - A workspace alone has no conflicts but those about names.
 
 #![allow(missing_docs, clippy::expect_used, reason = "a test program")]

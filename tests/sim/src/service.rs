@@ -192,10 +192,6 @@ impl Service {
         }
         for (id, bytes) in &sent.inline {
             let data: Rc<[u8]> = Rc::from(&**bytes);
-            if lines_in(&data).iter().collect::<BTreeSet<_>>().len() != lines_in(&data).len() {
-                let text = String::from_utf8_lossy(&data).into_owned();
-                registry.violate(format!("{session} has a line twice: {text:?}"));
-            }
             // Its lines are looked for, wherever they come to.
             registry.written.entry(data.clone()).or_insert(true);
             self.contents.insert(*id, data);
@@ -205,6 +201,15 @@ impl Service {
             Outcome::Conflict { reason, .. } => !reason.is_about_names(),
             _ => false,
         };
+        for (change, outcome) in submission.changes.iter().zip(&submitted.answer.outcomes) {
+            let data = change.content().and_then(|content| self.bytes(content));
+            let Some(data) = data.filter(|_| is_done(outcome)) else { continue };
+            let lines = lines_in(&data);
+            if lines.iter().collect::<BTreeSet<_>>().len() != lines.len() {
+                let text = String::from_utf8_lossy(&data).into_owned();
+                registry.violate(format!("{session} has a line twice: {text:?}"));
+            }
+        }
         let stale = !submitted.answer.outcomes.iter().all(is_done);
         lines.hold(session, submission.number, stale);
         let accepted = submitted.answer.outcomes.iter().zip(&sent.keeps);

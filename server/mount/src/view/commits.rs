@@ -1,7 +1,9 @@
 //! How what was written here becomes an entry of the journal.
 
+use std::collections::HashMap;
+
 use s0_tree::{
-    Action, AttributeChange, Change, Content, Expected, Kind, New, Node, NodeId, Seq, Time,
+    Action, AttributeChange, Change, Content, Expected, Kind, New, Node, NodeId, Place, Seq, Time,
 };
 
 use super::{Attempt, Gone, Inode, Is, Unseen, View, without_ids};
@@ -114,7 +116,9 @@ impl View {
                 let expect = Expected::Node { id: *id, version };
                 let change = Change::new(Action::Write { path, content, set }, expect);
                 // What a replica wrote unseen is not written over: that is a conflict.
-                Ok(Some(Change { looks_again: !inode.overtaken, ..change }))
+                // Only what was put together since, though: it is looked at again where it was not.
+                let is_settled = inode.overtaken && commit.based == Some(inode.based);
+                Ok(Some(Change { looks_again: !is_settled, ..change }))
             }
         }
     }
@@ -142,6 +146,13 @@ impl View {
         ended: Committed,
     ) -> bool {
         if let Committed::As(node) = ended {
+            let is_fresh = self.made(ino).is_some();
+            if is_fresh && self.tree.node(node).is_none() {
+                // It was another's that had the same in it, or came to a directory that had the
+                // path by then; and is gone already. Here it is as it was.
+                self.abandon_commit(ino);
+                return false;
+            }
             self.became(ino, node);
         }
         let node = self.node(ino).map(|node| (node.version, node.content()));
@@ -167,14 +178,10 @@ impl View {
                 // It is kept in the conflict; here is what the Volume has.
                 inode.draft = None;
                 inode.overtaken = false;
-                match &mut inode.is {
-                    Is::Fresh(fresh) => {
-                        self.fresh.remove(&fresh.at);
-                        inode.is = Is::Gone(Box::new(gone(fresh.mode, fresh.made)));
-                        inode.refused = true;
-                    }
-                    Is::Gone(gone) => gone.unseen = None,
-                    Is::Node(_) => {}
+                if inode.lose_its_name(&mut self.fresh) {
+                    inode.refused = true;
+                } else if let Is::Gone(gone) = &mut inode.is {
+                    gone.unseen = None;
                 }
             }
         }
@@ -236,17 +243,19 @@ impl View {
     /// Gives up a new file that was never committed: its name is taken away.
     pub(crate) fn drop_fresh(&mut self, ino: Ino) -> bool {
         let Some(inode) = self.inodes.get_mut(&ino) else { return false };
-        let Is::Fresh(fresh) = &inode.is else { return false };
-        if !inode.committing.is_empty() {
-            return false;
-        }
-        self.fresh.remove(&fresh.at);
-        inode.is = Is::Gone(Box::new(gone(fresh.mode, fresh.made)));
-        true
+        inode.committing.is_empty() && inode.lose_its_name(&mut self.fresh)
     }
 }
 
 impl Inode {
+    /// A new file is one without a name from now on. Whether it was one.
+    fn lose_its_name(&mut self, all: &mut HashMap<Place, Ino>) -> bool {
+        let Is::Fresh(fresh) = &self.is else { return false };
+        all.remove(&fresh.at);
+        self.is = Is::Gone(Box::new(gone(fresh.mode, fresh.made)));
+        true
+    }
+
     /// A commit ended, and with it those that began before. Whether it was on its way.
     pub(super) fn ended(&mut self, which: impl Fn(&Attempt) -> bool) -> bool {
         let at = self.committing.iter().rposition(which);

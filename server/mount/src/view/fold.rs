@@ -191,11 +191,14 @@ impl View {
         for place in come {
             let Some(ino) = self.fresh.get(place).copied() else { continue };
             let Some(id) = self.tree.at_place(place) else { continue };
-            if own {
-                // It is what was committed.
+            let brings = |attempt: &Attempt| attempt.content == entry.content();
+            let is_commit = matches!(entry.op, Op::Create { what: New::File { .. }, .. })
+                && self.inodes.get(&ino).is_some_and(|inode| inode.committing.iter().any(brings));
+            if own && is_commit {
                 self.became(ino, id);
                 continue;
             }
+            // Something else of this mount's that came late is as what others do.
             let by_replica = entry.source == Source::Replica;
             match self.inodes.get_mut(&ino) {
                 // Its commit is on its way, and may still find the place free.

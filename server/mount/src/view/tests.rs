@@ -445,3 +445,109 @@ fn what_a_developer_takes_away_unseen_is_a_conflict() {
     assert_eq!(kept, [&b"agent"[..], b"new"]);
     assert!(mount.view.dirty().is_empty());
 }
+
+#[test]
+fn what_a_rename_takes_one_of_two_names_from_is_committed_all_the_same() {
+    let mut service = Service::default();
+    let old = service.keep(b"old");
+    let path = |name| TreePath::new(name).unwrap();
+    let set = AttributeChange::default;
+    for name in ["f", "g"] {
+        let create =
+            Action::Create { path: path(name), what: New::File { content: old }, set: set() };
+        service.submit("x", Source::Sandbox, &Change::new(create, Expected::Absent));
+    }
+    let link = Action::Link { path: path("second"), existing: path("f") };
+    service.submit("x", Source::Sandbox, &Change::unstated(link));
+    let mut mount = Mount::new("a", &service);
+    let handle = mount.open("f", false);
+    mount.view.write(handle, 0, b"new", false, NOW).unwrap();
+    let (from, to) = (path("g"), path("second"));
+    let rename = Action::Rename { from, to, how: s0_tree::RenameHow::Replace };
+    service.submit("x", Source::Sandbox, &Change::unstated(rename));
+    mount.hear(&service);
+    mount.begin(&mut service);
+    mount.send(&mut service);
+    mount.hear(&service);
+    mount.answer();
+    assert!(mount.view.dirty().is_empty());
+    assert_eq!(service.read(service.file("f").unwrap().2), b"new");
+}
+
+#[test]
+fn what_a_developer_made_in_the_place_of_a_new_file_is_not_written_over() {
+    for is_under_way in [false, true] {
+        let mut service = Service::default();
+        let mut mount = Mount::new("a", &service);
+        let at = mount.view.may_make(Ino::ROOT, OsStr::new("f")).unwrap();
+        let ino = mount.view.make(at, (0o644, true), (0, 0), NOW);
+        let handle = mount.view.open(ino, false).unwrap();
+        mount.view.write(handle, 0, b"agent", false, NOW).unwrap();
+        if is_under_way {
+            mount.begin(&mut service);
+        }
+        let content = service.keep(b"developer");
+        let (path, set) = (TreePath::new("f").unwrap(), AttributeChange::default());
+        let create = Action::Create { path, what: New::File { content }, set };
+        service.submit("developer", Source::Replica, &Change::new(create, Expected::Absent));
+        for _ in 0..4 {
+            mount.begin(&mut service);
+            mount.send(&mut service);
+            mount.hear(&service);
+            mount.answer();
+        }
+        assert_eq!(service.file("f").unwrap().2, content);
+        assert_eq!(service.conflicts.len(), 1);
+        assert_eq!(service.read(service.conflicts[0]), b"agent");
+        assert!(mount.view.dirty().is_empty());
+    }
+}
+
+/// The service stood still for so long that nobody waited any more, and then did all of it.
+#[test]
+fn a_commit_that_was_given_up_is_not_taken_for_the_next() {
+    let mut service = Service::default();
+    let mut mount = Mount::new("a", &service);
+    let handle = mount.open("f", true);
+    mount.view.write(handle, 0, b"one\n", false, NOW).unwrap();
+    mount.begin(&mut service);
+    let first = mount.flight.take().unwrap();
+    let create =
+        mount.view.commit_change(first.ino, &first.commit, first.content).unwrap().unwrap();
+    mount.view.give_up_commit(first.ino);
+    mount.view.write(handle, 0, b"two\n", false, NOW).unwrap();
+    mount.begin(&mut service);
+    service.submit("a", Source::Sandbox, &create);
+    mount.send(&mut service);
+    mount.hear(&service);
+    mount.answer();
+    assert_eq!(mount.view.dirty(), [first.ino]);
+    for _ in 0..3 {
+        mount.begin(&mut service);
+        mount.send(&mut service);
+        mount.hear(&service);
+        mount.answer();
+    }
+    assert!(mount.view.dirty().is_empty());
+    assert_eq!(service.read(service.file("f").unwrap().2), b"one\ntwo\n");
+}
+
+#[test]
+fn a_new_file_that_is_gone_before_its_commit_is_answered_is_gone() {
+    let mut service = Service::default();
+    let mut mount = Mount::new("a", &service);
+    let handle = mount.open("f", true);
+    let ino = mount.view.opened(handle).unwrap().ino;
+    mount.view.known(ino).unwrap();
+    mount.view.write(handle, 0, b"one\n", false, NOW).unwrap();
+    mount.begin(&mut service);
+    mount.send(&mut service);
+    let remove = Action::Remove { path: TreePath::new("f").unwrap() };
+    service.submit("x", Source::Sandbox, &Change::unstated(remove));
+    mount.hear(&service);
+    mount.hear(&service);
+    mount.answer();
+    assert_eq!(mount.view.attr(ino).unwrap().links, 0);
+    mount.view.write(handle, 0, b"two\n", false, NOW).unwrap();
+    assert_eq!(mount.view.begin_commit(ino), None);
+}

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{HeaderMap, HeaderValue, header};
-use s0_tree::{Tree, TreePath};
+use bytes::Bytes;
+use s0_api::sync::Submission;
+use s0_tree::{ContentId, Tree, TreePath};
 use tokio::sync::watch;
 
 use crate::contents::Contents;
@@ -54,4 +56,20 @@ pub fn clean(text: &str) -> Option<TreePath> {
 /// The tree of a checkpoint.
 pub async fn unpack(packed: &[u8]) -> Option<Tree> {
     crate::volume::unpack(packed.to_vec().into()).await.ok()
+}
+
+/// A submission of a replica or a mount, with the contents that come with it in the order of their
+/// names; none when it is none.
+#[must_use]
+pub fn submission(body: Vec<u8>) -> Option<(Submission, Vec<(ContentId, Bytes)>)> {
+    let (submission, inline) = super::replicas::read_submission(&body.into()).ok()?;
+    let mut inline: Vec<_> = inline.into_iter().collect();
+    inline.sort_unstable_by_key(|(id, _)| *id);
+    Some((submission, inline))
+}
+
+/// The number of a submission, as it is known before the rest is read.
+#[must_use]
+pub fn submission_number(body: &[u8]) -> Option<u64> {
+    super::mounts::number_of(body)
 }

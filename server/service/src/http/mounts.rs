@@ -496,7 +496,7 @@ impl Mount {
 }
 
 /// The number of a submission, without reading all of it.
-fn number_of(body: &[u8]) -> Option<u64> {
+pub(super) fn number_of(body: &[u8]) -> Option<u64> {
     #[derive(serde::Deserialize)]
     struct Numbered {
         number: u64,

@@ -214,6 +214,31 @@ async fn describe(mount: &Handle, ino: u64, commit: &Commit) -> Result<Vec<u8>, 
 /// Has a change of names or attributes committed, and waits until it is seen. The node that it
 /// made or changed.
 pub(super) async fn change(mount: &Handle, ask: &Ask) -> Result<Option<NodeId>, Failure> {
+    let directories = match ask {
+        Ask::MakeDirectory(at, _) | Ask::MakeLink(at, ..) | Ask::Remove(at, ..) => vec![*at],
+        Ask::Link(_, (at, _)) => vec![*at],
+        Ask::Rename((at, _), (to, _), _) => vec![*at, *to],
+        Ask::Mode(..) => Vec::new(),
+    };
+    hold(mount, &directories).await;
+    let done = change_names(mount, ask).await;
+    let_go(mount, &directories);
+    done
+}
+
+/// The kernel holds a directory while names in it are changed.
+async fn hold(mount: &Handle, directories: &[u64]) {
+    while directories.iter().any(|it| mount.borrow().directories.contains(it)) {
+        pause().await;
+    }
+    mount.borrow_mut().directories.extend(directories);
+}
+
+fn let_go(mount: &Handle, directories: &[u64]) {
+    mount.borrow_mut().directories.retain(|it| !directories.contains(it));
+}
+
+async fn change_names(mount: &Handle, ask: &Ask) -> Result<Option<NodeId>, Failure> {
     for _ in 0..TRIES {
         let asked = mount.borrow_mut().ask(ask)?;
         let change = match asked {
@@ -255,8 +280,23 @@ async fn submit_change(
     }
 }
 
-/// Makes a file that is not there yet.
+/// Makes a file that is not there yet, by its name in a directory; none when another made it.
 pub(super) async fn make(
+    mount: &Handle,
+    (directory, name): (u64, &str),
+    how: (bool, bool),
+) -> Result<Option<u64>, Failure> {
+    hold(mount, &[directory]).await;
+    let slot = mount.borrow().files.may_make(directory, name);
+    let made = match slot {
+        Ok(slot) => make_at(mount, slot, how).await,
+        Err(failure) => Err(failure),
+    };
+    let_go(mount, &[directory]);
+    made
+}
+
+async fn make_at(
     mount: &Handle,
     slot: Slot,
     (exclusive, cut): (bool, bool),
@@ -266,7 +306,11 @@ pub(super) async fn make(
         let mount = &mut *mount.borrow_mut();
         if !is_refused && (!exclusive || mount.alone) {
             let now = mount.time();
-            return Ok(Some(mount.files.make(slot, exclusive || cut, now)));
+            let ino = mount.files.make(slot, exclusive || cut, now);
+            if exclusive || cut {
+                mount.cuts.insert(ino);
+            }
+            return Ok(Some(ino));
         }
         mount.files.path_of(&slot)?
     };
@@ -286,7 +330,9 @@ pub(super) async fn make(
     let mount = &mut *mount.borrow_mut();
     mount.counted.push("mount reserved a name");
     let now = mount.time();
-    Ok(Some(mount.files.make(slot, true, now)))
+    let ino = mount.files.make(slot, true, now);
+    mount.cuts.insert(ino);
+    Ok(Some(ino))
 }
 
 impl super::Mount {

@@ -112,10 +112,7 @@ async fn open(
         Some(_) if exclusive => return Err(EXIST),
         Some(found) if !found.is_file => return Err(EXIST),
         Some(found) => found.ino,
-        None => {
-            let slot = mount.borrow().files.may_make(parent, &name)?;
-            commit::make(mount, slot, (exclusive, cut)).await?.ok_or(EXIST)?
-        }
+        None => commit::make(mount, (parent, &name), (exclusive, cut)).await?.ok_or(EXIST)?,
     };
     let mount = &mut *mount.borrow_mut();
     let handle = mount.files.open(ino, append)?;

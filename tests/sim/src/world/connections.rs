@@ -216,7 +216,7 @@ impl World {
         }
         let connection = &mut connections[at];
         let mut tellings = connection.tellings.take();
-        while let Some(told) = tellings.as_mut().and_then(Tellings::next) {
+        while let Some(told) = tellings.as_mut().and_then(Iterator::next) {
             connection.tell(told, None, now, rng);
         }
         connection.tellings = tellings;

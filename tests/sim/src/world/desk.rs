@@ -64,6 +64,8 @@ impl World {
             return;
         }
         let mut documents = self.machines[at].site.borrow().unsaved.clone();
+        // Whoever types into what was taken has seen it come: that is a text of its own.
+        self.tell_unsaved(at, documents.clone());
         documents.insert(files[rng.usize(..files.len())].0.clone());
         self.count("unsaved");
         self.tell_unsaved(at, documents);
@@ -107,9 +109,10 @@ impl World {
         if settled.is_ok() && end == HoldEnd::Take {
             // It comes now, unsaved text or not.
             site.unsaved.remove(path);
-            site.let_in.extend(held);
+            site.let_in.extend(held.clone());
         }
-        site.seen.extend(known);
+        // What is held may be gone from the Volume by now.
+        site.seen.extend(known.into_iter().chain(held));
     }
 
     /// Whatever is held at the end of a run is decided about. Says whether there was any.

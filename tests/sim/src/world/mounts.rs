@@ -129,6 +129,11 @@ impl Mounts {
             82..=83 => Program::Remove(self.directory(), true),
             84..=93 => {
                 let to = if self.rng.bool() { self.path(names, tree) } else { self.directory() };
+                // What a replica does with a directory that gets a name which it ignores is no
+                // matter of mounts.
+                if path.iter().chain(&to).any(|name| name.starts_with("ign")) {
+                    return Program::Append(path, 1, false);
+                }
                 let ways = [RenameHow::Replace, RenameHow::NoReplace, RenameHow::Exchange];
                 Program::Rename(path, to, ways[self.rng.usize(..3)])
             }
@@ -325,11 +330,17 @@ impl World {
             let mount = &mut *running.mount.borrow_mut();
             mount.now = self.now;
             let head = mount.files.tree().head();
-            // A service that begins anew knows no mounts until they come back.
-            let is_back = mounts.connections.iter().any(|it| {
-                Some(it.id) == point.connection && it.open && matches!(it.stage, Stage::Open)
-            });
-            let is_unknown = !is_back && self.now < mounts.service_began + LEASE_MS;
+            // What it has done itself it shows before it is told.
+            let others = |entry: &&s0_tree::Entry| {
+                entry.seq > head && entry.actor.replica.as_deref() != Some(&*mount.session)
+            };
+            let journal = &self.service.journal;
+            if !journal.iter().filter(others).any(|entry| entry.seq <= *seq) {
+                continue;
+            }
+            // A service that begins anew knows no mounts until they come back, and does not wait
+            // for those that go by what they know meanwhile.
+            let is_unknown = mounts.service_began > 0 && self.now < mounts.service_began + LEASE_MS;
             if mount.is_mounted() && mount.is_current() && head < *seq && is_unknown {
                 self.count("mount unknown to a new service");
                 continue;
