@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use s0_host::protocol::{HostStatus, News, Request};
+use s0_host::protocol::{HostStatus, News};
 use s0_host::{Control, ControlError, Feed};
 use s0_replica::engine::Condition;
 use s0_tree::Reason;
@@ -10,7 +10,6 @@ use s0_tree::Reason;
 use crate::context::{Context, Workspace};
 use crate::failure::Failure;
 use crate::screen::{Screen, Tint, count, plain, shown, tinted};
-use crate::sync::status_of;
 
 /// How long the service may be out of reach before nobody waits for it.
 const OFFLINE: Duration = Duration::from_secs(10);
@@ -100,11 +99,10 @@ pub(crate) fn state_line(status: &HostStatus) -> String {
 /// Follows a host until both sides are equal, or waiting would not help.
 pub(crate) async fn until_settled(
     screen: &Screen,
-    mut control: Control,
+    control: Control,
 ) -> Result<HostStatus, Failure> {
     let begun = Instant::now();
-    let mut status = status_of(control.ask(&Request::Status).await?)?;
-    let mut feed = control.subscribe().await?;
+    let (mut status, mut feed) = listen(control).await?;
     let mut told = Instant::now();
     loop {
         let it = &status.report.status;
@@ -146,14 +144,21 @@ pub(crate) async fn follow(workspace: &Workspace) -> Result<(HostStatus, Feed), 
     let deadline = Instant::now() + HOST;
     loop {
         match Control::connect(&workspace.directory).await {
-            Ok(mut control) => {
-                let status = status_of(control.ask(&Request::Status).await?)?;
-                return Ok((status, control.subscribe().await?));
-            }
+            Ok(control) => return listen(control).await,
             Err(ControlError::NotRunning) if Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// How it is, and what happens from then on.
+async fn listen(control: Control) -> Result<(HostStatus, Feed), Failure> {
+    let mut feed = control.subscribe().await?;
+    loop {
+        if let News::Status { status } = feed.next().await? {
+            return Ok((*status, feed));
         }
     }
 }

@@ -130,7 +130,8 @@ impl Control {
         }
     }
 
-    /// What happens from now on.
+    /// The status, as [`News::Status`], and what happens from now on. A feed that has missed
+    /// something tells the status again.
     ///
     /// # Errors
     /// See [`ControlError`].

@@ -68,10 +68,7 @@ async fn talk(host: &Host, stream: Stream) -> std::io::Result<()> {
             }
         };
         match request {
-            Request::Subscribe => {
-                write(stream.get_mut(), &Answer::Ok).await?;
-                return feed(host, &mut stream).await;
-            }
+            Request::Subscribe => return feed(host, &mut stream).await,
             Request::Content { path, side } => match conflicts::content(host, path, side).await {
                 Ok((size, mut bytes)) => {
                     write(stream.get_mut(), &Answer::Content { size }).await?;
@@ -238,19 +235,30 @@ impl Host {
     }
 }
 
-/// Tells what happens until the guest hangs up.
+/// Tells how it is, and what happens until the guest hangs up.
 async fn feed(host: &Host, stream: &mut BufReader<Stream>) -> std::io::Result<()> {
+    // Before the first status, so that nothing comes between the two.
     let mut news = host.replica.subscribe();
     let mut reviewed = host.review.subscribe();
+    write(stream.get_mut(), &Answer::Ok).await?;
     let mut unheard = [0; 64];
+    let mut is_behind = true;
     loop {
+        if std::mem::take(&mut is_behind) {
+            let Ok(report) = host.replica.status().await else { return Ok(()) };
+            let status = Box::new(host.status(report));
+            write(stream.get_mut(), &News::Status { status }).await?;
+        }
         let item = tokio::select! {
             item = news.recv() => match item {
                 Ok(run::News::Notice(notice)) => told(notice),
                 Ok(run::News::Status(report)) => {
                     News::Status { status: Box::new(host.status((*report).clone())) }
                 }
-                Err(RecvError::Lagged(count)) => News::Missed { count },
+                Err(RecvError::Lagged(count)) => {
+                    is_behind = true;
+                    News::Missed { count }
+                }
                 Err(RecvError::Closed) => return Ok(()),
             },
             Ok(()) = reviewed.changed() => {

@@ -109,7 +109,7 @@ pub enum Request {
         /// What.
         choice: Choice,
     },
-    /// Tell what happens from now on.
+    /// Tell the status, and what happens from now on.
     Subscribe,
     /// End.
     Stop,

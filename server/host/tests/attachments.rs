@@ -5,6 +5,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use s0_host::host::{self, HeldRoot};
+use s0_host::protocol::News;
 use s0_host::{
     Attachment, AttachmentDir, Control, ControlError, HostError, InitFrom, PauseOn, ServiceAddress,
     StateDir, StateError, canonical,
@@ -45,6 +46,34 @@ async fn a_lock_that_is_a_link_is_refused_and_its_target_stays() {
     assert!(refused.contains(".s0/lock"), "{refused}");
     assert!(HeldRoot::take(&attachment.root).is_err());
     assert_eq!(std::fs::read_to_string(&precious).unwrap(), "mine\n");
+}
+
+#[tokio::test]
+async fn whoever_listens_is_told_how_it_is_first() {
+    let base = tempfile::tempdir().unwrap();
+    let (_, directory, attachment) = attachment(base.path());
+    HeldRoot::take(&attachment.root).unwrap().prepare().unwrap();
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let host = tokio::spawn({
+        let directory = directory.clone();
+        async move { s0_host::run(&directory, false, async move { drop(ended.await) }).await }
+    });
+    let listening = async {
+        for _ in 0..3 {
+            let control = loop {
+                match Control::connect(&directory).await {
+                    Ok(control) => break control,
+                    Err(ControlError::NotRunning) => tokio::task::yield_now().await,
+                    Err(error) => panic!("{error}"),
+                }
+            };
+            let first = control.subscribe().await.unwrap().next().await.unwrap();
+            assert!(matches!(first, News::Status { .. }), "{first:?}");
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), listening).await.expect("a status");
+    end.send(()).unwrap();
+    host.await.unwrap().unwrap();
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use s0_api::mounts::{MountQuery, Said, Told};
-use s0_tree::{Entry, Hash, Policy, Quota, Seq, Time};
+use s0_tree::{Entry, Hash, Policy, Quota, Seq, Time, TreePath};
 use tokio::sync::{oneshot, watch};
 
 use crate::cache::Cache;
@@ -114,8 +114,8 @@ pub(crate) struct Core {
     pub(crate) locks: Mutex<HashMap<u64, Pending>>,
     /// Locks that are held.
     pub(crate) held: Mutex<Vec<Held>>,
-    /// Names that are to be kept for this mount.
-    pub(crate) reserves: Mutex<HashMap<u64, oneshot::Sender<bool>>>,
+    /// Names that are to be kept for this mount, and who waits for that.
+    pub(crate) reserves: Mutex<HashMap<u64, (TreePath, Option<oneshot::Sender<bool>>)>>,
     /// Who has taken locks of which file, so that `close` need not ask of all.
     pub(crate) lockers: Mutex<HashSet<(Ino, LockOwner)>>,
     pub(crate) ids: AtomicU64,
@@ -402,8 +402,29 @@ impl Core {
         self.is_alone.store(false, Ordering::Relaxed);
         // Of a name that another took meanwhile, the commit tells.
         for path in view.fresh_paths() {
-            let id = self.ids.fetch_add(1, Ordering::Relaxed);
-            self.link.say(Said::Reserve { id, path });
+            self.ask_to_keep(path, None);
+        }
+    }
+
+    /// Asks that a name be kept for this mount.
+    pub(crate) fn ask_to_keep(&self, path: TreePath, waits: Option<oneshot::Sender<bool>>) {
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        let mut reserves = self.reserves.lock().unwrap_or_else(PoisonError::into_inner);
+        reserves.insert(id, (path.clone(), waits));
+        self.link.say(Said::Reserve { id, path });
+    }
+
+    /// Directories were moved or removed: what was made in them has other names to be kept.
+    fn move_names(&self, before: Vec<TreePath>) {
+        if self.is_alone.load(Ordering::Relaxed) {
+            return;
+        }
+        let after = self.view().fresh_paths();
+        for path in before.iter().filter(|path| !after.contains(path)) {
+            self.link.say(Said::Release { path: path.clone() });
+        }
+        for path in after.into_iter().filter(|path| !before.contains(path)) {
+            self.ask_to_keep(path, None);
         }
     }
 
@@ -426,7 +447,14 @@ impl Incoming for Core {
         if let Some(text) = text {
             self.contents.keep(Hash::of(text.as_bytes()), text.as_bytes());
         }
-        let news = self.view().fold(entry).map_err(|misfit| misfit.to_string())?;
+        let (news, before) = {
+            let mut view = self.view();
+            let before = view.moves_directory(entry).then(|| view.fresh_paths());
+            (view.fold(entry).map_err(|misfit| misfit.to_string())?, before)
+        };
+        if let Some(before) = before.filter(|before| !before.is_empty()) {
+            self.move_names(before);
+        }
         if news.is_own {
             return Ok(());
         }
@@ -443,16 +471,27 @@ impl Incoming for Core {
     }
 
     fn reconnected(&self) {
+        // What was asked on a connection that broke is not answered.
+        let mut reserves = self.reserves.lock().unwrap_or_else(PoisonError::into_inner);
+        reserves.retain(|_, (_, waits)| waits.as_ref().is_some_and(|it| !it.is_closed()));
+        drop(reserves);
         // With its locks, it has said all that it holds.
         self.keep_names();
         self.take_locks_again();
     }
 
     fn reserved(&self, id: u64, granted: bool) {
-        let waits = self.reserves.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        if let Some(waits) = waits {
-            // Whoever made it gave up waiting; the name is given up with the connection.
-            let _ = waits.send(granted);
+        let reserves = || self.reserves.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((path, waits)) = reserves().remove(&id) else { return };
+        let awaited = waits.is_some_and(|waits| waits.send(granted).is_ok());
+        if !granted || awaited || self.view().fresh_paths().contains(&path) {
+            return;
+        }
+        // It was committed or removed meanwhile, or whoever wanted it gave up waiting. Nobody
+        // else could ever have it.
+        let reserves = reserves();
+        if !reserves.values().any(|(other, _)| *other == path) {
+            self.link.say(Said::Release { path });
         }
     }
 

@@ -256,7 +256,10 @@ impl Draft {
             self.own = own;
             self.cut = cut;
             counts = counts.min(cut.unwrap_or(u64::MAX));
-            self.tail = self.tail.map(|tail| tail.max(content.size));
+            // What was appended since is behind it, unless the file was cut before.
+            if cut.is_none() {
+                self.tail = self.tail.map(|tail| tail.max(content.size));
+            }
         }
         // Those that began before are in it.
         self.since.retain(|since| since.generation > generation);
@@ -414,6 +417,20 @@ mod tests {
         draft.append(b"anew", Time(1)).unwrap();
         draft.rebase(content(b"longer again")).unwrap();
         assert_eq!(read(&draft, 0..99, b"longer again"), b"anew");
+    }
+
+    #[test]
+    fn what_is_appended_to_what_was_cut_during_a_commit_goes_behind_what_is_left() {
+        let mut draft = Draft::of(Some(content(b"log\n")), Time(0));
+        draft.append(b"a long line\n", Time(1)).unwrap();
+        let generation = draft.begin_commit();
+        draft.truncate(0, Time(1)).unwrap();
+        draft.append(b"anew\n", Time(1)).unwrap();
+        let committed = b"log\na long line\n";
+        draft.commit(generation, content(committed));
+        assert_eq!(read(&draft, 0..99, committed), b"anew\n");
+        draft.rebase(content(b"theirs\n")).unwrap();
+        assert_eq!(read(&draft, 0..99, b"theirs\n"), b"anew\n");
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! Operations that change names and attributes: each is committed before it is answered.
 
 use std::ffi::{OsStr, OsString};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::OFlags;
@@ -280,10 +279,8 @@ impl Core {
 
     /// Has a name kept for this mount, until it is committed. Whether it was free.
     async fn reserve(&self, path: TreePath) -> Result<bool, Errno> {
-        let id = self.ids.fetch_add(1, Ordering::Relaxed);
         let (reserved, waits) = oneshot::channel();
-        self.reserves.lock().unwrap_or_else(PoisonError::into_inner).insert(id, reserved);
-        self.link.say(Said::Reserve { id, path });
+        self.ask_to_keep(path, Some(reserved));
         let granted = timeout(PATIENCE, waits).await.map_err(|_| Errno::TIMEDOUT)?;
         granted.map_err(|_| Errno::IO)
     }

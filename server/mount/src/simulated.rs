@@ -259,6 +259,12 @@ impl Files {
         made
     }
 
+    /// Whether an entry takes the files in a directory elsewhere, or away.
+    #[must_use]
+    pub fn moves_directory(&self, entry: &Entry) -> bool {
+        self.0.moves_directory(entry)
+    }
+
     /// Opens a file.
     ///
     /// # Errors

@@ -9,7 +9,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
-use s0_tree::{Content, Kind, Name, Node, NodeId, Place, Policy, Quota, Seq, Time, Tree, TreePath};
+use s0_tree::{
+    Content, Entry, Kind, Name, Node, NodeId, Op, Place, Policy, Quota, Seq, Time, Tree, TreePath,
+};
 
 use crate::draft::Draft;
 use crate::kernel::answer::{Attr, Errno, FileKind};
@@ -419,6 +421,12 @@ impl View {
     /// The paths of new files that are not committed.
     pub(crate) fn fresh_paths(&self) -> Vec<TreePath> {
         self.fresh.keys().filter_map(|at| self.path_of(at).ok()).collect()
+    }
+
+    /// Whether an entry takes the files in a directory elsewhere, or away.
+    pub(crate) fn moves_directory(&self, entry: &Entry) -> bool {
+        matches!(entry.op, Op::Rename { .. } | Op::Remove { .. })
+            && self.tree.node(entry.node()).is_some_and(|node| node.directory().is_some())
     }
 
     /// The path of a place.

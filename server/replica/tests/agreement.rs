@@ -10,7 +10,7 @@ use s0_api::sync::{Answer, Outcome, Registered};
 use s0_replica::engine::{Event, Halt, Hint, Init, Pending, Resume};
 use s0_replica::shell::disk::{Marker, RootDisk};
 use s0_tree::Reason;
-use volume::{At, renamed, tree};
+use volume::{At, removed, renamed, tree};
 
 #[test]
 fn a_journal_that_lost_its_end_takes_nothing_away() {
@@ -99,6 +99,26 @@ fn what_an_earlier_attachment_left_in_staging_stays() {
     for at in left {
         assert_eq!(fs::read_to_string(at).unwrap(), "somebody's");
     }
+}
+
+#[test]
+fn nothing_is_left_of_what_was_in_a_directory_that_both_sides_removed() {
+    let all = [("d", At::Directory)];
+    let mut room = Room::synced(&all);
+    fs::write(room.at("d/q?"), "mine").unwrap();
+    assert_eq!(room.look().len(), 1);
+    let reason = Reason::WindowsForbiddenCharacter;
+    let outcome = Outcome::Conflict { id: "c".into(), reason, path: path("d/q?") };
+    let head = tree(&all).head();
+    room.tell(Event::Answered(1, Ok(Answer { head, outcomes: vec![outcome] })));
+    room.settle();
+    assert_eq!(room.engine.state().conflicts.len(), 1);
+    fs::remove_dir_all(room.at("d")).unwrap();
+    room.tell(Event::Entries(vec![(removed(&tree(&all), "d"), None)]));
+    room.settle();
+    room.look();
+    assert!(room.engine.state().conflicts.is_empty());
+    assert_eq!(room.engine.pending(), Pending::default());
 }
 
 #[test]

@@ -126,6 +126,36 @@ fn what_was_let_in_under_a_text_is_not_let_in_under_a_newer_one() {
     );
 }
 
+#[test]
+fn what_was_let_in_says_nothing_about_a_journal_that_begins_anew() {
+    let (mut room, first) = room();
+    let mut tree = first.clone();
+    arrives(&mut room, &mut tree, ".envrc", "harmless", sandbox());
+    room.settle();
+    room.engine.settle_held(&path(".envrc"), HoldEnd::Take, room.now).unwrap();
+    // Before it has come, a backup is restored, and what is written then has its number.
+    let (epoch, mut tree) = ("another".to_owned(), first.clone());
+    room.tell(Event::Tree { epoch, tree: first, since: None });
+    arrives(&mut room, &mut tree, ".envrc", "harmful", sandbox());
+    room.settle();
+    assert_eq!(
+        (text(&room, ".envrc").as_str(), reason(&room, ".envrc")),
+        ("old", Some(HoldReason::Guarded))
+    );
+}
+
+#[test]
+fn what_is_renamed_to_where_it_is_held_is_not_waited_for() {
+    let all = [(".envrc.tmp", At::File("agent"))];
+    let (mut room, tree) = (Room::synced(&all), tree(&all));
+    let moved = Entry { actor: sandbox(), ..renamed(&tree, ".envrc.tmp", ".envrc") };
+    room.tell(Event::Entries(vec![(moved, None)]));
+    room.settle();
+    assert_eq!(reason(&room, ".envrc"), Some(HoldReason::Guarded));
+    assert_eq!(room.engine.pending(), Pending::default());
+    assert!(!room.at(".envrc.tmp").exists() && !room.at(".envrc").exists());
+}
+
 /// Who a review is told of, by path.
 fn told(room: &Room) -> Vec<(String, Actor)> {
     let applied = room.engine.state().applied.values();

@@ -10,11 +10,11 @@
 use std::ffi::{CString, OsString};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat2};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -274,22 +274,41 @@ fn mount_inside(init: &Held, path: &Path, options: &str) -> io::Result<OwnedFd> 
     Ok(fuse)
 }
 
-/// Makes a directory inside the current one. Who is inside may change the path meanwhile, so that
-/// it is gone once, and no link is followed.
+/// Makes a directory inside the current one, and the directory itself where it is missing. Who is
+/// inside may change the path meanwhile, so that it is gone once, and no link is followed.
 fn go_to(path: &Path) -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+    let open = |above: BorrowedFd<'_>, path: &Path| {
+        openat2(above, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+    };
+    let mut directory = open(CWD, Path::new("/"))?;
+    for name in path.iter().skip(1).map(Path::new) {
+        directory = match open(directory.as_fd(), name) {
+            Err(rustix::io::Errno::NOENT) => {
+                match mkdirat(&directory, name, Mode::from_raw_mode(0o755)) {
+                    Ok(()) | Err(rustix::io::Errno::EXIST) => open(directory.as_fd(), name),
+                    Err(error) => return Err(missing(path, error)),
+                }
+            }
+            opened => opened,
+        }
         .map_err(|error| at(path, error))?;
+    }
     Ok(rustix::process::fchdir(directory)?)
+}
+
+fn missing(path: &Path, error: rustix::io::Errno) -> io::Error {
+    let path = path.display();
+    io::Error::other(format!(
+        "{path}: there is no such directory in the sandbox, and it cannot be made there ({error}); \
+         choose one below /tmp, or name it with `--path` when you make a sandbox"
+    ))
 }
 
 fn at(path: &Path, error: rustix::io::Errno) -> io::Error {
     let why = match error {
         rustix::io::Errno::LOOP => "a part of it is a symbolic link".into(),
-        rustix::io::Errno::NOENT => {
-            "there is no such directory in the sandbox; name it with `--path` when you make one"
-                .into()
-        }
+        rustix::io::Errno::NOENT => "there is no such directory in the sandbox".into(),
         rustix::io::Errno::NOTDIR => "it is no directory".into(),
         rustix::io::Errno::INVAL => "nothing is mounted there".into(),
         other => other.to_string(),

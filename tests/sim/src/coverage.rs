@@ -76,6 +76,7 @@ pub const REQUIRED: &[&str] = &[
     "mount cut off",
     "mount sends again",
     "mount waits for another",
+    "mount gave back a name that it asked for",
     "mount reserved a name",
     "mount asks again",
     "mount's close taken",

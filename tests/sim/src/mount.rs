@@ -11,7 +11,9 @@ use std::task::{Context, Poll, Waker};
 use s0_api::mounts::{OWN_LEASE_MS, Said};
 use s0_api::sync::{Outcome, Submission};
 use s0_mount::simulated::{Failure, Files, IO, TIMED_OUT};
-use s0_tree::{Change, Content, ContentId, Entry, Op, RenameHow, Seq, Source, Time, Tree};
+use s0_tree::{
+    Change, Content, ContentId, Entry, Op, RenameHow, Seq, Source, Time, Tree, TreePath,
+};
 
 use crate::lines;
 
@@ -121,6 +123,10 @@ pub struct Mount {
     turns: BTreeSet<u64>,
     /// Those in which names are being changed.
     directories: BTreeSet<u64>,
+    /// Names that are to be kept, by the numbers of the answers.
+    asked: BTreeMap<u64, TreePath>,
+    /// Those that somebody waits for.
+    reserving: BTreeSet<u64>,
     reserved: BTreeMap<u64, bool>,
     ids: u64,
     failures: BTreeMap<u64, Failure>,
@@ -184,6 +190,8 @@ impl Running {
             settled: Seq(0),
             turns: BTreeSet::new(),
             directories: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            reserving: BTreeSet::new(),
             reserved: BTreeMap::new(),
             ids: 0,
             failures: BTreeMap::new(),
@@ -322,8 +330,12 @@ impl Mount {
             }
             _ => None,
         };
+        let before = if self.files.moves_directory(entry) { self.files.made() } else { Vec::new() };
         if let Err(why) = self.files.fold(entry) {
             self.violate(format!("{}: entry {} does not fit: {why}", self.session, entry.seq));
+        }
+        if !before.is_empty() {
+            self.move_names(&before);
         }
         let content = self.files.tree().node(entry.node()).and_then(s0_tree::Node::content);
         let Some(content) = content else { return };

@@ -37,6 +37,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
                     Err(DiskError::NotEmpty) => return self.keep_directory(place, &path),
                     Err(error) => return Ok(self.give_way(&path, &error)),
                 }
+                // No look finds it any more.
+                self.forget_below(&path);
                 self.commit(vec![Record::Synced(place.clone(), None)], false)?;
                 (path, Some(What::Directory), None)
             }

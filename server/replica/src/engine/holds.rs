@@ -72,6 +72,13 @@ pub(super) struct Holds {
     now: BTreeMap<TreePath, (Place, Held)>,
 }
 
+impl Holds {
+    /// What was let in is held again.
+    pub(super) fn forget_let_in(&mut self) {
+        self.let_in.clear();
+    }
+}
+
 impl<D: Disk, S: Store> Replica<D, S> {
     /// These documents, and no others, have unsaved text.
     pub(super) fn unsaved(&mut self, documents: BTreeSet<TreePath>) {

@@ -212,14 +212,16 @@ impl<D: Disk, S: Store> Replica<D, S> {
     /// Whether nothing keeps a file from coming to a place right away.
     fn is_free(&mut self, place: &Place) -> bool {
         let Some(path) = self.disk_path(place) else { return false };
+        let (remote, actor) = (self.remote_at(place), self.author_of(place));
         self.row(place).is_none()
+            && self.hold(place, &path, remote.as_ref(), actor.as_ref()).is_none()
             && !self.is_in_missing(&path)
             && !self.in_conflict(&path)
             && !self.changed.contains_key(&path)
             && !self.dirty.contains_key(&path)
             && !self.problems.contains_key(&path)
             && !self.is_outgoing(&path)
-            && !self.remote_at(place).is_some_and(|remote| self.is_crowded(place, remote.node))
+            && !remote.is_some_and(|remote| self.is_crowded(place, remote.node))
             && !self.rules.is_ignored(&path, false)
     }
 

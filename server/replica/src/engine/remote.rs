@@ -81,6 +81,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
         self.remote = Some(tree);
         let facts = Facts { epoch: Some(epoch), cursor: head, ..self.state.facts.clone() };
         if anew {
+            // Its versions have the numbers of others.
+            self.holds.forget_let_in();
             self.match_anew(facts)?;
             self.start_authors(None);
         } else {

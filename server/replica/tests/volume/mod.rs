@@ -70,6 +70,26 @@ pub(crate) fn renamed(tree: &Tree, from: &str, to: &str) -> Entry {
     }
 }
 
+/// The entry that removes something from the root of a tree.
+pub(crate) fn removed(tree: &Tree, path: &str) -> Entry {
+    let path = TreePath::new(path).unwrap();
+    let (_, name) = path.split().unwrap();
+    Entry {
+        format: FORMAT,
+        seq: tree.head().next(),
+        time: Time(0),
+        source: Source::Sandbox,
+        actor: Actor::default(),
+        request: None,
+        op: Op::Remove {
+            node: tree.lookup(&path).unwrap(),
+            at: Place { parent: NodeId::ROOT, name },
+        },
+        path,
+        old_path: None,
+    }
+}
+
 /// The entry that writes a file of a tree.
 pub(crate) fn written(tree: &Tree, path: &str, text: &str, actor: Actor) -> Entry {
     let path = TreePath::new(path).unwrap();

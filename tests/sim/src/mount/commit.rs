@@ -5,7 +5,6 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use s0_api::mounts::Said;
 use s0_api::sync::Outcome;
 use s0_mount::simulated::{
     AGAIN, Ask, Asked, Commit, Failure, IO, NO_ROOM, NOT_FOUND, Piece, STALE, Slot, TIMED_OUT,
@@ -320,11 +319,13 @@ async fn make_at(
     }
     let id = {
         let mount = &mut *mount.borrow_mut();
-        let id = mount.id();
-        mount.say(Said::Reserve { id, path });
+        let id = mount.ask_to_keep(path);
+        mount.reserving.insert(id);
         id
     };
-    if !within(mount, |mount| mount.reserved.remove(&id)).await? {
+    let granted = within(mount, |mount| mount.reserved.remove(&id)).await;
+    mount.borrow_mut().reserving.remove(&id);
+    if !granted? {
         return Ok(None);
     }
     let mount = &mut *mount.borrow_mut();

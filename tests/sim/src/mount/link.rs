@@ -7,7 +7,7 @@ use std::rc::Rc;
 use s0_api::mounts::{IN_FLIGHT, OWN_LEASE_MS, Said, Told};
 use s0_api::sync::{Submission, SubmitError};
 use s0_mount::simulated::{AGAIN, INVALID};
-use s0_tree::Seq;
+use s0_tree::{Seq, TreePath};
 
 use super::{BEAT, Done, Mount, Order, SILENT, Sent, Up, Wanted};
 
@@ -28,8 +28,42 @@ impl Mount {
     fn keep_names(&mut self) {
         self.alone = false;
         for path in self.files.made() {
-            let id = self.id();
-            self.say(Said::Reserve { id, path });
+            self.ask_to_keep(path);
+        }
+    }
+
+    /// Asks that a name be kept. Gives the number of the answer.
+    pub(super) fn ask_to_keep(&mut self, path: TreePath) -> u64 {
+        let id = self.id();
+        self.asked.insert(id, path.clone());
+        self.say(Said::Reserve { id, path });
+        id
+    }
+
+    fn kept(&mut self, id: u64, granted: bool) {
+        let Some(path) = self.asked.remove(&id) else { return };
+        if self.reserving.contains(&id) {
+            self.reserved.insert(id, granted);
+            return;
+        }
+        let again = self.asked.values().any(|other| *other == path);
+        if granted && !again && !self.files.made().contains(&path) {
+            self.counted.push("mount gave back a name that it asked for");
+            self.say(Said::Release { path });
+        }
+    }
+
+    /// Directories were moved or removed: what was made in them has other names to be kept.
+    pub(super) fn move_names(&mut self, before: &[TreePath]) {
+        if self.alone {
+            return;
+        }
+        let after = self.files.made();
+        for path in before.iter().filter(|path| !after.contains(path)) {
+            self.say(Said::Release { path: path.clone() });
+        }
+        for path in after.into_iter().filter(|path| !before.contains(path)) {
+            self.ask_to_keep(path);
         }
     }
 
@@ -107,6 +141,9 @@ impl Mount {
             Told::Welcome { last_number } => {
                 self.last = Some(self.last.unwrap_or(0).max(last_number));
                 self.beat.1 = None;
+                // What was asked on a connection that broke is not answered.
+                let waits = &self.reserving;
+                self.asked.retain(|id, _| waits.contains(id));
                 self.keep_names();
                 self.welcomed = true;
                 let unsaid = std::mem::take(&mut self.unsaid).into_iter().map(Up::Say);
@@ -171,7 +208,7 @@ impl Mount {
                     self.beat.1 = None;
                 }
             }
-            Told::Reserved { id, granted } => drop(self.reserved.insert(id, granted)),
+            Told::Reserved { id, granted } => self.kept(id, granted),
             _ => {}
         }
         Ok(Vec::new())
