@@ -419,7 +419,7 @@ class Machine:
             command += [it for pattern in guard for it in ("--guard", pattern)] or ["--no-guard"]
         if not wait:
             command.append("--no-wait")
-        done = self.run(*command, ok=False, timeout=600)
+        done = self.run(*command, ok=False, timeout=240)
         check(done.returncode in (0, 3), lambda: f"s0 {' '.join(map(str, command))} ended with "
               f"{done.returncode}:\n{done.stdout.decode()}{done.stderr.decode()}")
         replica = Replica(self, volume, root)

@@ -152,7 +152,7 @@ fn what_is_renamed_to_where_it_is_held_is_not_waited_for() {
     room.tell(Event::Entries(vec![(moved, None)]));
     room.settle();
     assert_eq!(reason(&room, ".envrc"), Some(HoldReason::Guarded));
-    assert_eq!(room.engine.pending(), Pending::default());
+    assert_eq!(room.engine.pending(), Pending::default(), "{}", room.engine.debug());
     assert!(!room.at(".envrc.tmp").exists() && !room.at(".envrc").exists());
 }
 

@@ -41,6 +41,11 @@ impl<D: Disk, S: Store> Replica<D, S> {
         self.apply_ready()
     }
 
+    /// Whether there is something to plan, and room for what comes of it.
+    pub(super) fn may_plan(&self) -> bool {
+        self.link == Link::Following && !self.incoming.is_empty() && self.active.len() < INTENTS
+    }
+
     fn plan(&mut self) -> Done {
         let (mut intents, mut planned) = (Vec::new(), 0);
         let mut touched_directories = Vec::new();

@@ -428,6 +428,8 @@ impl<D: Disk, S: Store> Replica<D, S> {
         // What is on its way is looked at when the answer has come.
         let looks = self.dirty.iter().filter(|(path, _)| !self.is_outgoing(path));
         let due = looks.map(|(_, dirt)| dirt.due).min();
+        // What was applied may have made room for what had to wait.
+        let more = more || self.may_plan();
         let wake = [due, self.retry, more.then_some(now)].into_iter().flatten().min();
         Ok(wake.map(|at| at.max(now)))
     }
