@@ -114,8 +114,8 @@ pub(crate) struct Core {
     pub(crate) locks: Mutex<HashMap<u64, Pending>>,
     /// Locks that are held.
     pub(crate) held: Mutex<Vec<Held>>,
-    /// Names that are to be kept for this mount, and who waits for that.
-    pub(crate) reserves: Mutex<HashMap<u64, (TreePath, Option<oneshot::Sender<bool>>)>>,
+    /// Names that the service was asked to keep.
+    reserves: Mutex<HashMap<u64, Reserve>>,
     /// Who has taken locks of which file, so that `close` need not ask of all.
     pub(crate) lockers: Mutex<HashSet<(Ino, LockOwner)>>,
     pub(crate) ids: AtomicU64,
@@ -357,6 +357,14 @@ impl Mounted {
     }
 }
 
+/// A name that is to be kept for this mount.
+#[derive(Debug)]
+struct Reserve {
+    path: TreePath,
+    /// Whoever waits to make it.
+    waits: Option<oneshot::Sender<bool>>,
+}
+
 impl Core {
     pub(crate) fn view(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
@@ -410,12 +418,12 @@ impl Core {
     pub(crate) fn ask_to_keep(&self, path: TreePath, waits: Option<oneshot::Sender<bool>>) {
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
         let mut reserves = self.reserves.lock().unwrap_or_else(PoisonError::into_inner);
-        reserves.insert(id, (path.clone(), waits));
+        reserves.insert(id, Reserve { path: path.clone(), waits });
         self.link.say(Said::Reserve { id, path });
     }
 
     /// Directories were moved or removed: what was made in them has other names to be kept.
-    fn move_names(&self, before: Vec<TreePath>) {
+    fn move_names(&self, before: &[TreePath]) {
         if self.is_alone.load(Ordering::Relaxed) {
             return;
         }
@@ -453,7 +461,7 @@ impl Incoming for Core {
             (view.fold(entry).map_err(|misfit| misfit.to_string())?, before)
         };
         if let Some(before) = before.filter(|before| !before.is_empty()) {
-            self.move_names(before);
+            self.move_names(&before);
         }
         if news.is_own {
             return Ok(());
@@ -473,7 +481,7 @@ impl Incoming for Core {
     fn reconnected(&self) {
         // What was asked on a connection that broke is not answered.
         let mut reserves = self.reserves.lock().unwrap_or_else(PoisonError::into_inner);
-        reserves.retain(|_, (_, waits)| waits.as_ref().is_some_and(|it| !it.is_closed()));
+        reserves.retain(|_, it| it.waits.as_ref().is_some_and(|waits| !waits.is_closed()));
         drop(reserves);
         // With its locks, it has said all that it holds.
         self.keep_names();
@@ -482,7 +490,7 @@ impl Incoming for Core {
 
     fn reserved(&self, id: u64, granted: bool) {
         let reserves = || self.reserves.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((path, waits)) = reserves().remove(&id) else { return };
+        let Some(Reserve { path, waits }) = reserves().remove(&id) else { return };
         let awaited = waits.is_some_and(|waits| waits.send(granted).is_ok());
         if !granted || awaited || self.view().fresh_paths().contains(&path) {
             return;
@@ -490,7 +498,7 @@ impl Incoming for Core {
         // It was committed or removed meanwhile, or whoever wanted it gave up waiting. Nobody
         // else could ever have it.
         let reserves = reserves();
-        if !reserves.values().any(|(other, _)| *other == path) {
+        if !reserves.values().any(|other| other.path == path) {
             self.link.say(Said::Release { path });
         }
     }
