@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use s0_api::mounts::{MountQuery, Said, Told};
-use s0_tree::{Entry, Hash, Policy, Quota, Seq, Time, TreePath};
+use s0_tree::{Entry, Hash, Policy, Quota, Seq, Time};
 use tokio::sync::{oneshot, watch};
 
 use crate::cache::Cache;
@@ -22,6 +22,7 @@ use crate::kernel::request::{Ino, LockOwner};
 use crate::link::{Connection, Incoming, LEASE, Link, Whereto};
 use crate::locks::{Held, Pending};
 use crate::reach::Reach;
+use crate::reserves::Reserves;
 use crate::view::{News, Stale, View};
 
 /// How long a mount may take to know all that there is.
@@ -102,7 +103,7 @@ pub(crate) struct Core {
     tells: Mutex<Sender<Tell>>,
     is_current: AtomicBool,
     /// No other mount is there, and none comes before this one was told.
-    is_alone: AtomicBool,
+    pub(crate) is_alone: AtomicBool,
     /// When that was said which the service heard last; none before it has heard anything.
     heard: Mutex<Option<Instant>>,
     /// The directory of which the kernel is being told that a name is stale. It waits there
@@ -115,7 +116,7 @@ pub(crate) struct Core {
     /// Locks that are held.
     pub(crate) held: Mutex<Vec<Held>>,
     /// Names that the service was asked to keep.
-    reserves: Mutex<HashMap<u64, Reserve>>,
+    pub(crate) reserves: Reserves,
     /// Who has taken locks of which file, so that `close` need not ask of all.
     pub(crate) lockers: Mutex<HashSet<(Ino, LockOwner)>>,
     pub(crate) ids: AtomicU64,
@@ -357,14 +358,6 @@ impl Mounted {
     }
 }
 
-/// A name that is to be kept for this mount.
-#[derive(Debug)]
-struct Reserve {
-    path: TreePath,
-    /// Whoever waits to make it.
-    waits: Option<oneshot::Sender<bool>>,
-}
-
 impl Core {
     pub(crate) fn view(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
@@ -401,38 +394,6 @@ impl Core {
         tokio::select! {
             done = self.link.settle(seq) => done,
             _ = held => Ok(()),
-        }
-    }
-
-    /// Has the names kept of what was made and is not committed: others may be there now.
-    fn keep_names(&self) {
-        let view = self.view();
-        self.is_alone.store(false, Ordering::Relaxed);
-        // Of a name that another took meanwhile, the commit tells.
-        for path in view.fresh_paths() {
-            self.ask_to_keep(path, None);
-        }
-    }
-
-    /// Asks that a name be kept for this mount.
-    pub(crate) fn ask_to_keep(&self, path: TreePath, waits: Option<oneshot::Sender<bool>>) {
-        let id = self.ids.fetch_add(1, Ordering::Relaxed);
-        let mut reserves = self.reserves.lock().unwrap_or_else(PoisonError::into_inner);
-        reserves.insert(id, Reserve { path: path.clone(), waits });
-        self.link.say(Said::Reserve { id, path });
-    }
-
-    /// Directories were moved or removed: what was made in them has other names to be kept.
-    fn move_names(&self, before: &[TreePath]) {
-        if self.is_alone.load(Ordering::Relaxed) {
-            return;
-        }
-        let after = self.view().fresh_paths();
-        for path in before.iter().filter(|path| !after.contains(path)) {
-            self.link.say(Said::Release { path: path.clone() });
-        }
-        for path in after.into_iter().filter(|path| !before.contains(path)) {
-            self.ask_to_keep(path, None);
         }
     }
 
@@ -479,28 +440,13 @@ impl Incoming for Core {
     }
 
     fn reconnected(&self) {
-        // What was asked on a connection that broke is not answered.
-        let mut reserves = self.reserves.lock().unwrap_or_else(PoisonError::into_inner);
-        reserves.retain(|_, it| it.waits.as_ref().is_some_and(|waits| !waits.is_closed()));
-        drop(reserves);
         // With its locks, it has said all that it holds.
-        self.keep_names();
+        self.keep_names_again();
         self.take_locks_again();
     }
 
     fn reserved(&self, id: u64, granted: bool) {
-        let reserves = || self.reserves.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Reserve { path, waits }) = reserves().remove(&id) else { return };
-        let awaited = waits.is_some_and(|waits| waits.send(granted).is_ok());
-        if !granted || awaited || self.view().fresh_paths().contains(&path) {
-            return;
-        }
-        // It was committed or removed meanwhile, or whoever wanted it gave up waiting. Nobody
-        // else could ever have it.
-        let reserves = reserves();
-        if !reserves.values().any(|other| other.path == path) {
-            self.link.say(Said::Release { path });
-        }
+        self.kept(id, granted);
     }
 
     fn lock(&self, told: Told) {

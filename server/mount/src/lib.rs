@@ -38,6 +38,7 @@ mod names;
 pub mod platform;
 mod ranges;
 mod reach;
+mod reserves;
 mod serve;
 #[doc(hidden)]
 pub mod simulated;

@@ -9,10 +9,7 @@ use s0_api::mounts::Said;
 use s0_api::sync::Outcome;
 use s0_tree::{
     Action, AttributeChange, Change, Content, MAX_PATH_BYTES, New, NodeId, Reason, RenameHow, Seq,
-    TreePath,
 };
-use tokio::sync::oneshot;
-use tokio::time::timeout;
 
 use crate::core::{Core, now};
 use crate::kernel::answer::{Answer, Errno};
@@ -22,8 +19,6 @@ use crate::view::{Asked, View};
 
 /// How often an operation is tried that others were faster than.
 const TRIES: usize = 32;
-/// How long the service may take to keep a name.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause after the service could not commit.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -275,14 +270,6 @@ impl Core {
             core.created(ino, flags)
         });
         None
-    }
-
-    /// Has a name kept for this mount, until it is committed. Whether it was free.
-    async fn reserve(&self, path: TreePath) -> Result<bool, Errno> {
-        let (reserved, waits) = oneshot::channel();
-        self.ask_to_keep(path, Some(reserved));
-        let granted = timeout(PATIENCE, waits).await.map_err(|_| Errno::TIMEDOUT)?;
-        granted.map_err(|_| Errno::IO)
     }
 
     /// A new file was removed before it was committed: its name is kept no longer.
