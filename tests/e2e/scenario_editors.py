@@ -71,6 +71,10 @@ def test_a_plain_client_keeps_one_hunk_and_reverts_another(bench):
 
 def test_a_plain_client_settles_conflicts_by_every_quick_fix(bench):
     volume, user, agent, editor = workspace(bench)
+
+    def is_told():
+        return "window/showMessageRequest" in {method for method, _ in editor.asked}
+
     ways = {"Keep mine": "mine\n", "Take theirs": "theirs\n", "Merge": None, "Keep both": "theirs\n"}
     for number, (title, wanted) in enumerate(ways.items()):
         name = f"file{number}.txt"
@@ -93,6 +97,7 @@ def test_a_plain_client_settles_conflicts_by_every_quick_fix(bench):
         check(shown == theirs, f"the other version is {shown!r}")
         check(compared(editor, path) == ("version=theirs", f"{name}: theirs ⟷ mine"), "another comparison")
         check(user.status()["condition"] == "blocked", "uploads do not wait")
+        wait_until("the user is told that uploads wait", is_told, 20)
         result = editor.run(editor.actions(path)[title])["results"]
         check(result and not result[0].get("error"), f"{title}: {result}")
         settle(user, agent)
@@ -101,7 +106,6 @@ def test_a_plain_client_settles_conflicts_by_every_quick_fix(bench):
             wanted = base.replace("1\n", "mine\n").replace("8\n", "theirs\n")
         check(path.read_text() == wanted, f"{title}: the file is {path.read_text()!r}")
         check((agent / name).read_text() == wanted, f"{title}: the agent has another file")
-    check(("window/showMessageRequest" in {method for method, _ in editor.asked}), "nobody was told that uploads wait")
     check_no_conflicts(volume, user, agent)
 
 

@@ -478,7 +478,7 @@ def mounting(desk):
     check("nothing is mounted" in said.get("failed", ""), f"the sandbox's own directory was taken away: {said}")
     box.sh("touch /workspace/again")
     box.sh("ln -s /usr /workspace/link; touch /workspace/file")
-    for path, why in (("/", "all of it"), ("workspace", "slash"), ("/no/where", "no such directory"), ("/proc", "system"),
+    for path, why in (("/", "all of it"), ("workspace", "slash"), ("/usr/no/where", "no such directory"), ("/proc", "system"),
                       ("/workspace/link", "symbolic link"), ("/workspace/file", "no directory")):
         said, fds = helper(desk, box, "--path", path)
         check(why in said.get("failed", "") and not fds, f"{path}: {said}")

@@ -46,9 +46,11 @@ fn a_mount_is_made_inside_and_its_descriptor_is_outside() {
     unmount(program, init, at).unwrap();
     assert_eq!(kinds(init, "/workspace"), ["tmpfs"]);
 
-    for (path, why) in
-        [("/", "all of it"), ("/missing", "no such directory"), ("/etc/passwd", "is no directory")]
-    {
+    for (path, why) in [
+        ("/", "all of it"),
+        ("/usr/missing", "no such directory"),
+        ("/etc/passwd", "is no directory"),
+    ] {
         let refused = mount(program, init, Path::new(path), "").unwrap_err().to_string();
         assert!(refused.contains(why), "{path}: {refused}");
     }

@@ -1,8 +1,8 @@
 //! The language server: each message becomes an event, and nothing here waits for
 //! anything but its own answer.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
@@ -27,6 +27,8 @@ use crate::uri::SCHEME;
 pub(crate) struct LspServer {
     client: Client,
     events: mpsc::UnboundedSender<Event>,
+    /// What to begin with when the client is ready.
+    started: Mutex<Option<Started>>,
     /// The client knows the messages beyond LSP.
     ours: AtomicBool,
     /// The client has asked for the end.
@@ -39,7 +41,7 @@ impl LspServer {
         events: mpsc::UnboundedSender<Event>,
         shut_down: Arc<AtomicBool>,
     ) -> Self {
-        Self { client, events, ours: false.into(), shut_down }
+        Self { client, events, started: Mutex::default(), ours: false.into(), shut_down }
     }
 
     fn tell(&self, event: Event) {
@@ -144,14 +146,15 @@ impl LanguageServer for LspServer {
             .unwrap_or(false);
         let window = params.capabilities.window.as_ref();
         let shows_progress = window.and_then(|window| window.work_done_progress).unwrap_or(false);
-        self.tell(Event::Started(Started {
+        let started = Started {
             folders: folders(&params),
             ours,
             encoding: if utf8 { Encoding::Utf8 } else { Encoding::Utf16 },
             refreshes_lenses,
             shows_progress,
             settings: params.initialization_options.unwrap_or_default(),
-        }));
+        };
+        *self.started.lock().unwrap_or_else(PoisonError::into_inner) = Some(started);
         let commands = COMMANDS.iter().map(ToString::to_string).collect();
         let sync = TextDocumentSyncOptions {
             open_close: Some(true),
@@ -193,6 +196,11 @@ impl LanguageServer for LspServer {
     }
 
     async fn initialized(&self, _: InitializedParams) {
+        // Not before: what a client is told until then never reaches it.
+        let started = self.started.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(started) = started {
+            self.tell(Event::Started(started));
+        }
         if self.ours.load(Ordering::SeqCst) {
             return;
         }
@@ -317,6 +325,18 @@ mod tests {
             let (head, tail) = part.split_at(1);
             name + &head.to_uppercase() + tail
         })
+    }
+
+    #[tokio::test]
+    async fn nothing_is_begun_before_the_client_can_be_told() {
+        let (events, mut told) = mpsc::unbounded_channel();
+        let (service, _socket) = tower_lsp::LspService::new(|client| {
+            LspServer::new(client, events.clone(), Arc::default())
+        });
+        service.inner().initialize(InitializeParams::default()).await.unwrap();
+        assert!(told.try_recv().is_err());
+        service.inner().initialized(InitializedParams {}).await;
+        assert!(matches!(told.try_recv(), Ok(Event::Started(_))));
     }
 
     #[test]

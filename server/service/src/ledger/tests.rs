@@ -1,5 +1,5 @@
 use s0_api::sync::Capabilities;
-use s0_tree::{Action, AttributeChange, New};
+use s0_tree::{Action, AttributeChange, Content, New, Reason};
 
 use super::*;
 
