@@ -210,6 +210,15 @@ def the_deck_names_what_is_there(names):
                 yield f"tests/deck.md: {card} names {it}, which is not there"
 
 
+def planted_bugs_fit_the_sources(names):
+    for name in names:
+        if name.startswith("tests/sim/plants/") and name.endswith(".toml"):
+            for edit in tomllib.loads(text_of(name))["edit"]:
+                times = text_of(edit["file"]).count(edit["old"])
+                if times != 1:
+                    yield f"{name}: what it replaces is {times} times in {edit['file']}"
+
+
 CHECKS = [
     code_for_one_system_lives_in_platform_modules,
     arrows_between_rooms_go_down,
@@ -220,6 +229,7 @@ CHECKS = [
     no_secret_or_key_is_committed,
     python_of_the_tests_compiles,
     the_deck_names_what_is_there,
+    planted_bugs_fit_the_sources,
 ]
 
 
