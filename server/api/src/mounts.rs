@@ -235,6 +235,10 @@ pub enum Told {
     Heard {
         /// Its number.
         beat: u64,
+        /// The mount did not count for a while, and has not seen yet what others were told is seen by
+        /// all in that time: it must not go by what it knows.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        behind: bool,
     },
     /// Whether a name is kept.
     Reserved {

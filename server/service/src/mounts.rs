@@ -45,6 +45,8 @@ struct Session {
     /// Which of the session's connections it is; an older one has nothing to say.
     connection: u64,
     seen: Seq,
+    /// What others may go by since it did not count: it goes by what it knows when it has seen that.
+    goes_by: Seq,
     /// Entries of its own that come after that: it has done them, and does not say so.
     own: VecDeque<Seq>,
     heard: Instant,
@@ -64,6 +66,15 @@ enum Company {
     None,
     /// It is being told that one comes.
     Told,
+}
+
+/// Whether a mount that was heard may go by what it knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Saw {
+    /// It may.
+    All,
+    /// Not yet: it has not seen what others were told is seen by all while it did not count.
+    Behind,
 }
 
 impl Session {
@@ -151,7 +162,9 @@ impl Mounts {
         let beside = self.sessions.keys().any(|id| id != session);
         let company = if unsaid && beside { Company::None } else { Company::Known };
         let stale = self.stale_closes(session);
-        let joined = Session { connection, seen, own, heard: now, read_only, company, stale, tell };
+        let (goes_by, heard) = (seen, now);
+        let joined =
+            Session { connection, seen, goes_by, own, heard, read_only, company, stale, tell };
         self.sessions.insert(session.clone(), joined);
         self.tell_of_company();
         Ok(connection)
@@ -191,17 +204,43 @@ impl Mounts {
         unknown.map(|(_, known)| known.counts_until()).max()
     }
 
-    /// A mount has seen the journal up to an entry. False when the connection is not its
-    /// newest.
-    pub(crate) fn saw(&mut self, session: &str, connection: u64, seq: Seq, now: Instant) -> bool {
-        match self.sessions.get_mut(session) {
-            Some(known) if known.connection == connection => {
-                known.saw(seq);
-                known.heard = now;
-                true
-            }
-            _ => false,
+    /// A mount counts from now on, and has seen the journal up to an entry; the other is the
+    /// newest. False when the connection is not its newest.
+    pub(crate) fn begin(
+        &mut self,
+        session: &str,
+        connection: u64,
+        (seen, head): (Seq, Seq),
+        now: Instant,
+    ) -> bool {
+        let known = self.sessions.get_mut(session);
+        let Some(known) = known.filter(|known| known.connection == connection) else {
+            return false;
+        };
+        known.saw(seen);
+        (known.heard, known.goes_by) = (now, head);
+        true
+    }
+
+    /// A mount has seen the journal up to an entry; the other is the newest. None when the
+    /// connection is not its newest.
+    pub(crate) fn saw(
+        &mut self,
+        session: &str,
+        connection: u64,
+        (seen, head): (Seq, Seq),
+        now: Instant,
+    ) -> Option<Saw> {
+        let known = self.sessions.get_mut(session)?;
+        if known.connection != connection {
+            return None;
         }
+        if known.counts_until() <= now {
+            known.goes_by = head;
+        }
+        known.saw(seen);
+        known.heard = now;
+        Some(if known.seen < known.goes_by { Saw::Behind } else { Saw::All })
     }
 
     /// Whether a mount has come back with a newer connection.
@@ -352,6 +391,20 @@ mod tests {
     }
 
     #[test]
+    fn a_mount_that_did_not_count_goes_by_nothing_until_it_has_seen_what_others_go_by() {
+        let (mut mounts, begin) = (Mounts::default(), Instant::now());
+        let other = join(&mut mounts, "b", AccessMode::ReadWriteMany, begin).unwrap();
+        assert!(mounts.begin("b", other, (Seq(5), Seq(7)), begin));
+        let mut saw = |seen, head, now| mounts.saw("b", other, (Seq(seen), Seq(head)), now);
+        assert_eq!(saw(6, 8, begin), Some(Saw::Behind));
+        // What comes while it counts is waited for.
+        assert_eq!(saw(7, 8, begin), Some(Saw::All));
+        let late = begin + LEASE;
+        assert_eq!(saw(8, 9, late), Some(Saw::Behind));
+        assert_eq!(saw(9, 10, late), Some(Saw::All));
+    }
+
+    #[test]
     fn a_write_is_settled_when_all_others_have_seen_it_or_are_gone() {
         let (mut mounts, begin) = (Mounts::default(), Instant::now());
         let mode = AccessMode::ReadWriteMany;
@@ -360,7 +413,7 @@ mod tests {
         let other = join(&mut mounts, "b", mode, begin).unwrap();
         assert!(mounts.settled("a", begin).covers(Seq(5)));
         assert!(!mounts.settled("a", begin).covers(Seq(6)));
-        assert!(mounts.saw("b", other, Seq(6), begin));
+        assert_eq!(mounts.saw("b", other, (Seq(6), Seq(9)), begin), Some(Saw::All));
         assert!(mounts.settled("a", begin).covers(Seq(6)));
         // It falls silent.
         let late = begin + LEASE;
@@ -369,11 +422,11 @@ mod tests {
         // What it does itself it need not say, once it has seen what came before.
         mounts.did("b", other, Seq(8));
         assert!(!mounts.settled("a", begin).covers(Seq(8)));
-        assert!(mounts.saw("b", other, Seq(7), begin));
+        assert_eq!(mounts.saw("b", other, (Seq(7), Seq(9)), begin), Some(Saw::All));
         assert!(mounts.settled("a", begin).covers(Seq(8)));
         // An old connection has nothing to say.
         let newer = join(&mut mounts, "b", mode, late).unwrap();
-        assert!(!mounts.saw("b", other, Seq(9), late));
+        assert_eq!(mounts.saw("b", other, (Seq(9), Seq(9)), late), None);
         mounts.leave("b", other);
         assert!(!mounts.settled("a", late).covers(Seq(7)));
         mounts.leave("b", newer);
@@ -428,7 +481,7 @@ mod tests {
         assert!(mounts.awaits_until(now).is_some());
         // It does not.
         let late = now + LEASE;
-        assert!(mounts.saw("a", back, Seq(5), late) && mounts.has_lapsed(late));
+        assert!(mounts.saw("a", back, (Seq(5), Seq(5)), late).is_some() && mounts.has_lapsed(late));
         mounts.expire(late);
         assert_eq!((mounts.awaits_until(late), told.try_recv()), (None, Ok(Told::Alone)));
     }

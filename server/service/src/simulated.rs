@@ -9,6 +9,8 @@ use s0_api::volumes::AccessMode;
 use s0_tree::Seq;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+pub use crate::mounts::Saw;
+
 /// The mounts of a Volume. Times are milliseconds since it was made.
 #[derive(Debug)]
 pub struct Mounts {
@@ -63,11 +65,18 @@ impl Mounts {
         self.all.waits_until(session).is_some()
     }
 
-    /// A mount has seen the journal up to an entry. False when the connection is not its
-    /// newest.
-    pub fn saw(&mut self, session: &str, connection: u64, seq: Seq, now: u64) -> bool {
+    /// A mount counts from now on, and has seen the journal up to an entry; the other is the
+    /// newest. False when the connection is not its newest.
+    pub fn begin(&mut self, session: &str, connection: u64, to: (Seq, Seq), now: u64) -> bool {
         let now = self.at(now);
-        self.all.saw(session, connection, seq, now)
+        self.all.begin(session, connection, to, now)
+    }
+
+    /// A mount has seen the journal up to an entry; the other is the newest. None when the
+    /// connection is not its newest.
+    pub fn saw(&mut self, session: &str, connection: u64, to: (Seq, Seq), now: u64) -> Option<Saw> {
+        let now = self.at(now);
+        self.all.saw(session, connection, to, now)
     }
 
     /// Whether a mount has come back with a newer connection.

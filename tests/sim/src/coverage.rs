@@ -78,6 +78,7 @@ pub const REQUIRED: &[&str] = &[
     "mount waits for another",
     "mount gave back a name that it asked for",
     "mount reserved a name",
+    "mount behind",
     "mount asks again",
     "mount's close taken",
     "mount's commit stale",

@@ -106,6 +106,8 @@ pub struct Mount {
     cuts: BTreeSet<u64>,
     alone: bool,
     /// When that was said which the service heard last.
+    answered: Option<u64>,
+    /// The same, when all had been seen that others go by.
     heard: Option<u64>,
     beat: (u64, Option<(u64, u64)>),
     beat_due: u64,
@@ -175,6 +177,7 @@ impl Running {
             homeless: BTreeSet::new(),
             cuts: BTreeSet::new(),
             alone: false,
+            answered: None,
             heard: None,
             beat: (0, None),
             beat_due: 0,

@@ -37,6 +37,8 @@ struct Beats {
     last: u64,
     said: Option<(u64, Instant)>,
     /// When that was said which the service heard last.
+    answered: Option<Instant>,
+    /// The same, of what was said by a mount that had seen all that others go by.
     heard: Option<Instant>,
 }
 
@@ -190,7 +192,7 @@ impl Connection {
                 Ok(()) = self.seen.changed() => self.beat(&mut writer).await,
                 _ = beat.tick() => {
                     self.check_lease();
-                    let last = self.beats.heard.map_or(begun, |heard| heard.max(begun));
+                    let last = self.beats.answered.map_or(begun, |heard| heard.max(begun));
                     if last.elapsed() > SILENT {
                         return Ended::Broken("it is silent".into());
                     }
@@ -323,12 +325,15 @@ impl Connection {
             Told::Alone => self.incoming.alone(),
             Told::Company => self.incoming.company(),
             Told::Settled { seq } => self.settle(seq),
-            Told::Heard { beat } => {
+            Told::Heard { beat, behind } => {
                 if let Some((said, at)) = self.beats.said
                     && beat >= said
                 {
-                    self.beats.heard = Some(at);
-                    self.incoming.heard(at);
+                    self.beats.answered = Some(at);
+                    if !behind {
+                        self.beats.heard = Some(at);
+                        self.incoming.heard(at);
+                    }
                     self.beats.said = None;
                 }
             }

@@ -23,7 +23,7 @@ use super::watch::Upgrade;
 use super::{LARGE, State, check_id};
 use crate::caller::Caller;
 use crate::metrics::Open;
-use crate::mounts::{Asked, Settled, StaleCloses};
+use crate::mounts::{Asked, Saw, Settled, StaleCloses};
 use crate::problem::Problem;
 use crate::service::Service;
 use crate::volume::{Committed, Hot, Needs};
@@ -356,10 +356,11 @@ impl Mount {
             Said::Seen { seq, beat } => {
                 let seq = seq.min(self.at);
                 let now = Instant::now();
-                if !shared.with_mounts(|all| all.saw(session, self.connection, seq, now)) {
-                    return Err(Ended::Broken);
-                }
-                tell(socket, &Told::Heard { beat }).await
+                let head = self.hot.subscribe().borrow().head();
+                let saw =
+                    shared.with_mounts(|all| all.saw(session, self.connection, (seq, head), now));
+                let behind = saw.ok_or(Ended::Broken)? == Saw::Behind;
+                tell(socket, &Told::Heard { beat, behind }).await
             }
             Said::Reserve { id, path } => {
                 let granted = self.hot.reserve(session.clone(), path).await;

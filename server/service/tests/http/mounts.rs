@@ -80,7 +80,7 @@ async fn what_was_taken_from_a_mount_that_is_gone_is_a_conflict() {
     // It has tried one of them again, says so, and is killed.
     writer.say(&Said::Concluded { number, change: 1 }).await.unwrap();
     writer.say(&Said::Seen { seq: Seq(0), beat: 7 }).await.unwrap();
-    told(&mut reader, |it| (it == Told::Heard { beat: 7 }).then_some(())).await;
+    told(&mut reader, |it| matches!(it, Told::Heard { beat: 7, .. }).then_some(())).await;
     drop((writer, reader));
     let begun = Instant::now();
     let conflicts = loop {

@@ -80,7 +80,7 @@ impl Mount {
 
     /// Whether the service has been silent for so long that the connection is broken.
     pub fn is_deaf(&self) -> bool {
-        let last = self.heard.map_or(self.connected, |heard| heard.max(self.connected));
+        let last = self.answered.map_or(self.connected, |heard| heard.max(self.connected));
         let patience = if self.welcomed { SILENT } else { OWN_LEASE_MS };
         self.now - last > patience
     }
@@ -200,11 +200,16 @@ impl Mount {
                 self.say(Said::Company);
             }
             Told::Settled { seq } => self.settled = self.settled.max(seq),
-            Told::Heard { beat } => {
+            Told::Heard { beat, behind } => {
                 if let Some((said, at)) = self.beat.1
                     && beat >= said
                 {
-                    self.heard = Some(at);
+                    self.answered = Some(at);
+                    if behind {
+                        self.counted.push("mount behind");
+                    } else {
+                        self.heard = Some(at);
+                    }
                     self.beat.1 = None;
                 }
             }

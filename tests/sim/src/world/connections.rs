@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use s0_api::mounts::{Said, Told};
 use s0_api::sync::{Answer, Registration, SubmitError};
-use s0_service::simulated::Tellings;
+use s0_service::simulated::{Saw, Tellings};
 use s0_tree::{Policy, Quota, Seq, Time};
 
 use super::World;
@@ -156,7 +156,8 @@ impl World {
                     self.count("mount waits for another");
                     return Ok(());
                 }
-                if !mounts.known.saw(&session, connection.number, after, now) {
+                let head = self.service.head();
+                if !mounts.known.begin(&session, connection.number, (after, head), now) {
                     connection.open = false;
                     return Ok(());
                 }
@@ -284,10 +285,10 @@ impl World {
             Said::Seen { seq, beat } => {
                 let seq = seq.min(connection.at);
                 self.tell(&format!("{session} has seen {seq}, beat {beat}"));
-                if !known.saw(&session, connection.number, seq, self.now) {
-                    return Err(Ended::Broken);
-                }
-                connection.tell(Told::Heard { beat }, None, self.now, rng);
+                let head = self.service.head();
+                let saw = known.saw(&session, connection.number, (seq, head), self.now);
+                let behind = saw.ok_or(Ended::Broken)? == Saw::Behind;
+                connection.tell(Told::Heard { beat, behind }, None, self.now, rng);
             }
             Said::Reserve { id, path } => {
                 let granted = self.service.reserve(&session, &path);

@@ -39,7 +39,9 @@ pub(super) async fn wait_for_others(
         }
     }
     // It counts from now on.
-    if hot.shared.with_mounts(|all| all.saw(session, connection, seen, Instant::now())) {
+    let head = hot.subscribe().borrow().head();
+    let to = (seen, head);
+    if hot.shared.with_mounts(|all| all.begin(session, connection, to, Instant::now())) {
         Ok(())
     } else {
         Err(Problem::Unavailable("another mount did not answer in time; try again".into()))
