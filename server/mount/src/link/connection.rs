@@ -330,7 +330,9 @@ impl Connection {
                     && beat >= said
                 {
                     self.beats.answered = Some(at);
-                    if !behind {
+                    // Before it is mounted the kernel knows nothing that could be old, and what
+                    // there was when it came is here with the terms.
+                    if !behind || self.beats.heard.is_none() {
                         self.beats.heard = Some(at);
                         self.incoming.heard(at);
                     }

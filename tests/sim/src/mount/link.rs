@@ -205,7 +205,7 @@ impl Mount {
                     && beat >= said
                 {
                     self.answered = Some(at);
-                    if behind {
+                    if behind && self.heard.is_some() {
                         self.counted.push("mount behind");
                     } else {
                         self.heard = Some(at);
