@@ -2,7 +2,7 @@
 import os
 import time
 
-from harness import check, check_no_conflicts, settle, wait_until, write
+from harness import PATIENCE, check, check_no_conflicts, settle, wait_until, write
 from lsp import Client, Refused, uri
 
 OLD = "".join(f"line {number}\n" for number in range(1, 21))
@@ -364,7 +364,7 @@ def test_an_editor_stays_free_while_an_agent_writes_a_thousand_files(bench):
 
     wait_until("all are to be reviewed", all_listed, 60)
     bench.note(f"{version - 1} edits with two requests each, the slowest {slowest * 1000:.0f} ms")
-    check(slowest < 2, f"a request waited {slowest:.1f} s")
+    check(slowest < 2 * PATIENCE, f"a request waited {slowest:.1f} s")
     states = [params for _, method, params in editor.notes if method == "s0-sync/didChangeState"]
     check(len(states) < 200, f"{len(states)} states were told for one burst")
     done = editor.ask("s0-sync/keep", {"folder": key}, timeout=60)
