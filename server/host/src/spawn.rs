@@ -12,6 +12,8 @@ use crate::state::{AttachmentDir, StateDir};
 
 /// How long a host may take until it answers.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// How often it is asked whether it answers. A restart takes a fifth of a second, and asking some microseconds.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// A log that is longer is put aside when a host starts.
 const LONG_LOG: u64 = 16 << 20;
 
@@ -82,7 +84,7 @@ pub async fn spawn(
         if Instant::now() > deadline {
             return Err(SpawnError::Silent(path));
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
