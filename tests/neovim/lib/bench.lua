@@ -53,7 +53,7 @@ end
 ---@return Bench
 function M.new()
   local self = setmetatable({ editors = {}, figures = {} }, Bench)
-  self.dir = assert(vim.uv.fs_mkdtemp('/tmp/s0-neovim-XXXXXX'))
+  self.dir = assert(vim.uv.fs_mkdtemp(vim.uv.os_tmpdir() .. '/s0-neovim-XXXXXX'))
   self.environment = {
     PATH = vim.fs.dirname(SIDECAR) .. ':' .. vim.env.PATH,
     HOME = self.dir .. '/home',
