@@ -39,7 +39,7 @@ def put(path, data):
 
 def copy_sources():
     listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard",
-                             "Cargo.toml", "Cargo.lock", "server", "tests/sim"],
+                             "Cargo.toml", "Cargo.lock", "server", "tests/fuzz", "tests/sim"],
                             cwd=ROOT, check=True, capture_output=True).stdout
     names = {name.decode() for name in listed.split(b"\0") if name}
     names = {name for name in names if (ROOT / name).is_file()}
