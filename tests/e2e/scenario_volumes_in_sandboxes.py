@@ -5,6 +5,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import time
 
 import scenario_sandboxes
 from harness import BIN, HttpError, Skip, Volume, check, check_all_equal, check_no_conflicts, settle, wait_until, write
@@ -135,6 +136,30 @@ def test_a_sandbox_is_stopped_in_mid_write_and_the_next_goes_on(bench):
               f"{len(lines)} lines after {closed}")
         settle(desk.user)
         check_all_equal(desk.volume, desk.user)
+
+
+def test_a_sandbox_is_killed_at_any_moment_and_the_next_goes_on(bench):
+    with Desk(bench) as desk:
+        closed = 0
+        for number in range(50 if bench.long else 4):
+            box = desk.create("--volume-id", desk.volume.id)
+            # What the last one was about to write is written again.
+            script = f"n={closed}; while :; do n=$((n+1)); echo $n > f$n; echo $n; done"
+            writer = desk.start("exec", box, "--", "sh", "-c", script, bufsize=0)
+            closed = int(writer.stdout.readline())
+            time.sleep(bench.random.uniform(0, 0.3))  # the moment is chance
+            state, = (it for it in json.loads(desk.sandbox("list", "-o", "json").stdout) if it["id"] == box)
+            os.kill(state["pid"], signal.SIGKILL)
+            writer.wait(60)
+            closed = max([closed, *map(int, writer.stdout.read().split())])
+            script = f"cat $(seq -f f%.0f {closed})"
+            inside = desk.sandbox("run", "--volume-id", desk.volume.id, "--", "sh", "-c", script)
+            there = list(map(int, inside.stdout.split()))
+            check(there == list(range(1, closed + 1)), f"round {number}: of {closed} that were closed, {len(there)} are there")
+        bench.note(f"{closed} files")
+        settle(desk.user)
+        check_all_equal(desk.volume, desk.user)
+        check_no_conflicts(desk.volume, desk.user)
 
 
 def test_names_that_a_developers_machine_cannot_hold_are_refused_and_told(bench):
